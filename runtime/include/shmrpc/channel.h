@@ -1,0 +1,75 @@
+#ifndef SHMRPC_CHANNEL_H_
+#define SHMRPC_CHANNEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shmrpc/options.h"
+#include "shmrpc/target.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc {
+
+class ChannelImpl;
+
+struct ChannelOptions {
+  // Which way to go. With kAuto the environment variable SHMRPC_TRANSPORT (auto, shm, tcp, unix) decides, if set.
+  TransportPreference transport = TransportPreference::kAuto;
+  WaitMode wait_mode = WaitMode::kAdaptive;
+
+  // The encoded size of a message at most; larger ones fail with RESOURCE_EXHAUSTED. Up to kMaxMaxMessageBytes.
+  size_t max_send_message_bytes = kDefaultMaxMessageBytes;
+  size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+
+  // One attempt to connect takes this long at most. After a failed attempt the next one waits: initial_backoff at
+  // first, 1.6 times as long after each further failure, up to max_backoff, each time ± 20 % at random.
+  absl::Duration connect_timeout = absl::Seconds(20);
+  absl::Duration initial_backoff = absl::Milliseconds(100);
+  absl::Duration max_backoff = absl::Seconds(10);
+};
+
+// A client's way to one address, which any number of threads and stubs share. Connects when first used and again
+// whenever the connection is lost.
+//
+//   auto channel = shmrpc::Channel::Create("localhost:50051");
+//   Greeter::Stub greeter(channel);
+//
+// Thread-safe. Calls in flight when the last reference goes end with CANCELLED; that may happen inside the callback
+// of a call. A channel does not survive fork(): calls in the child fail with FAILED_PRECONDITION, the parent's go on.
+class Channel final {
+ public:
+  // Never null and never blocks: an address or option that cannot work makes every call fail with a status that says
+  // why, and status() tells it at once. `transports` lists the ways to go; the first that handles the target is used.
+  static std::shared_ptr<Channel> Create(absl::string_view target, ChannelOptions options = {},
+                                         TransportSet transports = DefaultTransports());
+
+  ~Channel();
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  // OK, or why no call on this channel can ever succeed (e.g. INVALID_ARGUMENT: the address is malformed).
+  const absl::Status& status() const;
+
+  // Connects now instead of with the first call; waits for it until `deadline`. OK when connected, UNAVAILABLE when
+  // the attempt failed, DEADLINE_EXCEEDED.
+  absl::Status WaitForConnected(absl::Time deadline);
+
+  // Which way the calls go and why not a better one: "shm", "tcp: peer on another host", "tcp: memfd refused
+  // (EMFILE)"; "none: " and the reason while there is no connection.
+  std::string transport() const;
+
+  const std::string& target() const;
+
+ private:
+  friend class ChannelAccess;
+  explicit Channel(std::shared_ptr<ChannelImpl> impl);
+
+  const std::shared_ptr<ChannelImpl> impl_;
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_CHANNEL_H_

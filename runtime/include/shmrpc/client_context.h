@@ -1,0 +1,77 @@
+#ifndef SHMRPC_CLIENT_CONTEXT_H_
+#define SHMRPC_CLIENT_CONTEXT_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "shmrpc/metadata.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/peer.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc {
+
+// What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
+// call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
+class ClientContext final {
+ public:
+  ClientContext() = default;
+  ~ClientContext() = default;
+  ClientContext(const ClientContext&) = delete;
+  ClientContext& operator=(const ClientContext&) = delete;
+
+  // The call ends with DEADLINE_EXCEEDED when it is not over by then. Without one a call may last for ever.
+  void set_deadline(absl::Time deadline) { deadline_ = deadline; }
+  void set_timeout(absl::Duration timeout) { deadline_ = absl::Now() + timeout; }
+  absl::Time deadline() const { return deadline_; }
+
+  // While there is no connection, wait for one until the deadline instead of failing with UNAVAILABLE.
+  void set_wait_for_ready(bool wait_for_ready) { wait_for_ready_ = wait_for_ready; }
+  bool wait_for_ready() const { return wait_for_ready_; }
+
+  // The server's handler sees it as client metadata. For the rules see Metadata.
+  void AddMetadata(absl::string_view key, absl::string_view value) { metadata_.Add(key, value); }
+  const Metadata& metadata() const { return metadata_; }
+
+  // The channel's limits, for this call only.
+  void set_max_send_message_bytes(size_t limit) { max_send_message_bytes_ = limit; }
+  void set_max_receive_message_bytes(size_t limit) { max_receive_message_bytes_ = limit; }
+
+  // Ends the call with CANCELLED, unless it is over; before the call begins: it ends as soon as it begins.
+  void TryCancel();
+
+  const Metadata& GetServerInitialMetadata() const { return server_initial_metadata_; }
+  const Metadata& GetServerTrailingMetadata() const { return server_trailing_metadata_; }
+
+  // Who answered, and over which transport; empty when there was no connection.
+  const Peer& peer() const { return peer_; }
+
+ private:
+  friend class ClientCallAccess;
+
+  absl::Time deadline_ = absl::InfiniteFuture();
+  bool wait_for_ready_ = false;
+  Metadata metadata_;
+  absl::optional<size_t> max_send_message_bytes_;
+  absl::optional<size_t> max_receive_message_bytes_;
+
+  Metadata server_initial_metadata_;
+  Metadata server_trailing_metadata_;
+  Peer peer_;
+
+  Mutex mutex_;  // held while call_ is used, so that it is not released meanwhile
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  // Cancels the call in progress; empty when there is none.
+  absl::AnyInvocable<void()> cancel_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_CLIENT_CONTEXT_H_

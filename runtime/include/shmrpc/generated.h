@@ -1,0 +1,15 @@
+#ifndef SHMRPC_GENERATED_H_
+#define SHMRPC_GENERATED_H_
+
+// Everything that generated code (NAME.shmrpc.pb.h) includes of the library.
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shmrpc/channel.h"
+#include "shmrpc/client_context.h"
+#include "shmrpc/server_context.h"
+#include "shmrpc/service.h"
+#include "shmrpc/stub.h"
+#include "shmrpc/version.h"
+
+#endif  // SHMRPC_GENERATED_H_

@@ -1,0 +1,87 @@
+#ifndef SHMRPC_SERVER_H_
+#define SHMRPC_SERVER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shmrpc/options.h"
+#include "shmrpc/service.h"
+#include "shmrpc/target.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc {
+
+// A running server. Thread-safe, but for destruction. Neither Shutdown nor the destructor may be called from a
+// handler of this server: they wait for handlers.
+class Server {
+ public:
+  // As Shutdown(InfinitePast()).
+  virtual ~Server() = default;
+
+  // Where the server listens, in the order of the Listen calls, with the ports that the kernel chose where port 0 was
+  // asked for.
+  virtual const std::vector<Target>& addresses() const = 0;
+
+  // Takes no further connections and calls, waits until the accepted calls have finished or `deadline` passed, cancels
+  // the rest and waits for their handlers to return. Calls that come too late get UNAVAILABLE. Idempotent.
+  virtual void Shutdown(absl::Time deadline) = 0;
+
+  // Blocks until some thread has called Shutdown and it is complete.
+  virtual void Wait() = 0;
+};
+
+// Collects what a server needs, then starts it:
+//
+//   GreeterImpl greeter;
+//   auto server = shmrpc::ServerBuilder().Listen("0.0.0.0:50051").Register(&greeter).Start();
+//   if (!server.ok()) ...
+//
+// Not thread-safe. Mistakes are collected and returned by Start.
+class ServerBuilder final {
+ public:
+  explicit ServerBuilder(TransportSet transports = DefaultTransports());
+
+  // May be called several times: one server, several addresses. For the forms see Target. A client on this host that
+  // connects to a host:port or a Unix socket moves on to shared memory by itself.
+  ServerBuilder& Listen(absl::string_view address);
+
+  // `service` is not owned and outlives the server.
+  ServerBuilder& Register(Service* service);
+
+  // Threads that run handlers at most, over all addresses. They come and go as needed. Default 512.
+  ServerBuilder& SetMaxThreads(int max_threads);
+
+  // The encoded size of a request, and of a reply, at most; larger ones make the call fail with RESOURCE_EXHAUSTED.
+  ServerBuilder& SetMaxReceiveMessageBytes(size_t limit);
+  ServerBuilder& SetMaxSendMessageBytes(size_t limit);
+
+  ServerBuilder& SetWaitMode(WaitMode mode);
+
+  // kTcp or kUnix: do not offer shared memory. Default kAuto.
+  ServerBuilder& SetTransport(TransportPreference preference);
+
+  // The mode of the socket files of unix: addresses. Default 0600.
+  ServerBuilder& SetUnixSocketMode(mode_t mode);
+
+  // Shared memory for processes of any user, not only of this one's and root. Default: false.
+  ServerBuilder& AllowOtherUsers(bool allow);
+
+  // INVALID_ARGUMENT for a malformed address, no address, no service or one registered twice; ALREADY_EXISTS when
+  // another process listens on an address; what the kernel says otherwise.
+  absl::StatusOr<std::unique_ptr<Server>> Start();
+
+ private:
+  const TransportSet transports_;
+  std::vector<std::string> addresses_;
+  std::vector<Service*> services_;
+  ListenOptions options_;
+  size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_SERVER_H_

@@ -1,0 +1,16 @@
+#ifndef SHMRPC_SHMRPC_H_
+#define SHMRPC_SHMRPC_H_
+
+// The whole public interface for programs that use the library.
+
+#include "shmrpc/channel.h"
+#include "shmrpc/client_context.h"
+#include "shmrpc/metadata.h"
+#include "shmrpc/options.h"
+#include "shmrpc/peer.h"
+#include "shmrpc/server.h"
+#include "shmrpc/server_context.h"
+#include "shmrpc/service.h"
+#include "shmrpc/version.h"
+
+#endif  // SHMRPC_SHMRPC_H_

@@ -1,0 +1,38 @@
+#ifndef SHMRPC_TARGET_H_
+#define SHMRPC_TARGET_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace shmrpc {
+
+// An address as users write it, taken apart. Follows gRPC's naming
+// (https://github.com/grpc/grpc/blob/master/doc/naming.md):
+//
+//   host:port, dns:host:port, dns:///host:port   a name or a literal address, IPv6 in brackets: [::1]:50051
+//   ipv4:a.b.c.d:port, ipv6:[addr]:port          literal addresses only
+//   unix:path, unix:///absolute/path             a Unix socket in the file system
+//   unix-abstract:name                           a Unix socket in Linux's abstract namespace
+//   inproc:name                                  a server in this process
+struct Target {
+  enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc };
+
+  Kind kind = Kind::kHostPort;
+  std::string host;      // kHostPort: without brackets
+  uint16_t port = 0;     // kHostPort; 0 lets a server choose
+  std::string name;      // kUnix: the path. kUnixAbstract, kInproc: the name
+  std::string original;  // what the user wrote
+
+  // The canonical form, which Parse accepts again.
+  std::string ToString() const;
+
+  // INVALID_ARGUMENT, naming `text`, what is wrong with it and what would be right.
+  static absl::StatusOr<Target> Parse(absl::string_view text);
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_TARGET_H_

@@ -1,0 +1,227 @@
+#ifndef SHMRPC_TRANSPORT_H_
+#define SHMRPC_TRANSPORT_H_
+
+// The one plug-in interface: what a transport is to the runtime. Users of stubs and services need not read it.
+//
+// A transport starts calls and accepts calls that carry opaque message bytes; how they travel is its own business.
+//
+//   client:  Transport::Connect → Connection::StartCall → Call, which reports to CallEvents
+//   server:  Transport::Listen → Listener, which hands each ServerCall to the CallHandler
+//
+// Glossary. Peer: the process at the other end. Deliver: to call a method of CallEvents or CallHandler. Over: a call
+// is over when its status has been delivered; a connection is over when IsOver() says so, and never comes back.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/attributes.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shmrpc/message.h"
+#include "shmrpc/metadata.h"
+#include "shmrpc/options.h"
+#include "shmrpc/peer.h"
+#include "shmrpc/target.h"
+
+namespace shmrpc {
+
+// What a client says of one call. A plain struct, so that fields can be added.
+struct CallSpec {
+  absl::string_view method;                     // "/package.Service/Method"
+  absl::Time deadline = absl::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
+  const Metadata* metadata = nullptr;           // initial metadata, validated; null when there is none
+  size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+};
+
+// What happens to one client call, in the grammar  [OnHeaders OnMessage*] OnStatus.
+// The events of one call never run concurrently with each other. After OnStatus, which comes exactly once, the
+// transport uses neither this object nor, except for its memory, the Call.
+class CallEvents {
+ public:
+  virtual ~CallEvents() = default;
+
+  // The server's initial metadata; left out when the server sent nothing but a status.
+  virtual void OnHeaders(Metadata metadata) = 0;
+  virtual void OnMessage(const IncomingMessage& message) = 0;
+  virtual void OnStatus(absl::Status status, Metadata trailing_metadata) = 0;
+
+  // True when an event may run the user's code, which may take long, start calls, wait for calls, or destroy any
+  // object. A transport delivers such events with none of its locks held and with nobody waiting for it.
+  virtual bool RunsUserCode() const = 0;
+};
+
+// One call of a client. Thread-safe, but for Release.
+class Call {
+ public:
+  // Ends the call with `status` (not OK) unless it is over or about to be, and tells the server. OnStatus is
+  // delivered before this returns, or soon by another thread that was already delivering.
+  virtual void Cancel(absl::Status status) = 0;
+
+  // Blocks until `done()` holds or `deadline` passed; returns done(). The calling thread may do the connection's
+  // work meanwhile: it may deliver the events of this and of other calls (of those with RunsUserCode() only when they
+  // are this call's own). `done` is asked often: on this thread, or under a lock on another; it must be cheap, must
+  // not block, and may only turn true through an event of this call.
+  virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
+
+  // Gives the object back. Called once, during or after OnStatus.
+  virtual void Release() = 0;
+
+ protected:
+  virtual ~Call() = default;
+};
+
+struct CallReleaser {
+  void operator()(Call* call) const { call->Release(); }
+};
+using CallPtr = std::unique_ptr<Call, CallReleaser>;
+
+// Which way a connection goes, and why not a better one. Shown to users.
+struct TransportChoice {
+  std::string name;    // "shm", "tcp", "unix", "inproc"
+  std::string reason;  // empty when nothing better was possible or wanted; else e.g. "peer on another host"
+
+  // "shm", or "tcp: peer on another host".
+  std::string ToString() const { return reason.empty() ? name : name + ": " + reason; }
+};
+
+// A client's connection to one server. Thread-safe. Destroying it ends calls in flight with CANCELLED; it may be
+// destroyed inside an event that it delivers.
+class Connection {
+ public:
+  virtual ~Connection() = default;
+
+  // Starts a unary call: sends `request` whole and reports to `events`, which must live until OnStatus. Events may be
+  // delivered before this returns. May block while the way to the server is full, until the spec's deadline.
+  // Never null; a call that cannot be started is told so through OnStatus: UNAVAILABLE when the connection is over,
+  // RESOURCE_EXHAUSTED when the peer does not take a message this large.
+  // `*call` is set before the first event can be delivered.
+  virtual void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call) = 0;
+
+  virtual const TransportChoice& choice() const = 0;
+  virtual const Peer& peer() const = 0;
+
+  // True when no further call can succeed: the peer is gone, asked us to leave, or broke the protocol. Cheap enough to
+  // ask before every call; may make a system call when the connection has been quiet for a while.
+  virtual bool IsOver() = 0;
+
+  // Why, once IsOver().
+  virtual absl::Status reason_over() const = 0;
+};
+
+struct ConnectOptions {
+  TransportPreference transport = TransportPreference::kAuto;
+  WaitMode wait_mode = WaitMode::kAdaptive;
+  absl::Time deadline = absl::InfiniteFuture();
+  // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
+  int interrupt_fd = -1;
+};
+
+// One call as the server sees it. Exactly one Finish, from any thread; the object is gone with it. Everything else
+// may be called from any thread until then. Destroying an unfinished call finishes it with INTERNAL.
+class ServerCall {
+ public:
+  virtual absl::string_view method() const = 0;
+  virtual absl::Time deadline() const = 0;
+  virtual const Metadata& metadata() const = 0;
+  virtual const Peer& peer() const = 0;
+
+  // True once the reply can no longer be of use: cancelled, past its deadline, or the client is gone.
+  virtual bool IsCancelled() const = 0;
+
+  struct Reply {
+    const Metadata* initial_metadata = nullptr;   // validated; null when there is none
+    const OutgoingMessage* message = nullptr;     // set if and only if the status is OK
+    absl::Status status;
+    const Metadata* trailing_metadata = nullptr;  // validated; null when there is none
+  };
+
+  // Sends the reply and ends the call. May block while the way to the client is full, for as long as the client
+  // lives. A reply that the client does not take any more is dropped silently.
+  virtual void Finish(const Reply& reply) = 0;
+
+ protected:
+  friend struct ServerCallDeleter;
+  virtual ~ServerCall() = default;
+  // The owner let go of an unfinished call.
+  virtual void Abandon() = 0;
+};
+
+struct ServerCallDeleter {
+  void operator()(ServerCall* call) const { call->Abandon(); }
+};
+// Finish through `FinishCall(std::move(call), reply)`.
+using ServerCallPtr = std::unique_ptr<ServerCall, ServerCallDeleter>;
+
+inline void FinishCall(ServerCallPtr call, const ServerCall::Reply& reply) { call.release()->Finish(reply); }
+
+// What a server does with calls. Implemented by the runtime.
+class CallHandler {
+ public:
+  virtual ~CallHandler() = default;
+
+  // One call has arrived with its whole request. Runs the user's code; may block; runs on many threads at once. The
+  // message is valid only until this returns, the call until it is finished.
+  virtual void OnCall(ServerCallPtr call, const IncomingMessage& request) = 0;
+};
+
+struct ListenOptions {
+  TransportPreference transport = TransportPreference::kAuto;
+  WaitMode wait_mode = WaitMode::kAdaptive;
+  size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+  int max_threads = 512;                                    // threads that run handlers, at most
+  absl::Duration handshake_timeout = absl::Seconds(5);      // for a new connection to say who it is
+  mode_t unix_socket_mode = 0600;                           // of the socket file of a unix: address
+  bool same_user_only = true;                               // shared memory for this process's user and root only
+};
+
+// A server's ear at one address. Thread-safe.
+class Listener {
+ public:
+  // As Shutdown(InfinitePast()).
+  virtual ~Listener() = default;
+
+  // Where it listens, with the port that the kernel chose where 0 was asked for.
+  virtual const Target& address() const = 0;
+
+  // Takes no further connections or calls (clients are told to go elsewhere), waits until the accepted calls have
+  // finished or `deadline` passed, then cancels what is left, closes all connections and waits for handlers that are
+  // still running. Idempotent. Must not be called from a handler.
+  virtual void Shutdown(absl::Time deadline) = 0;
+};
+
+// A way to carry calls. Thread-safe. One object serves any number of channels and servers, and outlives them.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // The name that errors call it by.
+  virtual absl::string_view name() const = 0;
+
+  // Whether this transport is the one for `target`.
+  virtual bool Handles(const Target& target) const = 0;
+
+  // Blocks until there is a connection, the deadline passed (DEADLINE_EXCEEDED), the interrupt came (CANCELLED), or
+  // it is certain that there will be none (UNAVAILABLE, or INVALID_ARGUMENT for a target that can never work).
+  virtual absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) = 0;
+
+  // Starts to listen. `handler` outlives the listener.
+  virtual absl::StatusOr<std::unique_ptr<Listener>> Listen(const Target& target, const ListenOptions& options,
+                                                           CallHandler* handler) = 0;
+};
+
+using TransportSet = std::vector<std::shared_ptr<Transport>>;
+
+// What comes with the main library: inproc:, and for everything else shared memory, TCP or a Unix socket as fits.
+// Defined beside the transports, not in the runtime: a program that passes its own set links only that.
+const TransportSet& DefaultTransports();
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_TRANSPORT_H_
