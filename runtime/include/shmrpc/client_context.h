@@ -1,11 +1,11 @@
 #ifndef SHMRPC_CLIENT_CONTEXT_H_
 #define SHMRPC_CLIENT_CONTEXT_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/functional/any_invocable.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -16,6 +16,10 @@
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
+
+namespace internal {
+class CallInProgress;
+}  // namespace internal
 
 // What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
 // call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
@@ -50,7 +54,7 @@ class ClientContext final {
   const Metadata& GetServerTrailingMetadata() const { return server_trailing_metadata_; }
 
   // Who answered, and over which transport; empty when there was no connection.
-  const Peer& peer() const { return peer_; }
+  const Peer& peer() const;
 
  private:
   friend class ClientCallAccess;
@@ -63,13 +67,18 @@ class ClientContext final {
 
   Metadata server_initial_metadata_;
   Metadata server_trailing_metadata_;
-  Peer peer_;
+  std::shared_ptr<const Peer> peer_;  // one object for all calls of a connection; null: no connection
 
-  Mutex mutex_;  // held while call_ is used, so that it is not released meanwhile
+  // Set under mutex_; atomic, so that a call that waits for a connection can look without it.
+  std::atomic<bool> cancelled_{false};
+
+  Mutex mutex_;
   bool begun_ ABSL_GUARDED_BY(mutex_) = false;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  // Cancels the call in progress; empty when there is none.
-  absl::AnyInvocable<void()> cancel_ ABSL_GUARDED_BY(mutex_);
+  // The call in progress, if any: one of the two. A synchronous call lives on its caller's stack and is cancelled with
+  // mutex_ held, so that it does not end meanwhile. An asynchronous one is cancelled without, because its callback may
+  // run inside and may destroy this object.
+  internal::CallInProgress* synchronous_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::shared_ptr<internal::CallInProgress> asynchronous_call_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc

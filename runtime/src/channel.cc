@@ -1,0 +1,137 @@
+#include "shmrpc/channel.h"
+
+#include <stdlib.h>
+
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/src/channel_impl.h"
+
+namespace shmrpc {
+namespace {
+
+constexpr const char* kTransportVariable = "SHMRPC_TRANSPORT";
+
+absl::Status CheckLimit(absl::string_view name, size_t limit) {
+  if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("ChannelOptions::", name, " is ", limit, " bytes; protobuf allows ",
+                                                 kMaxMaxMessageBytes, " at most"));
+}
+
+absl::Status CheckOptions(const ChannelOptions& options) {
+  absl::Status status = CheckLimit("max_send_message_bytes", options.max_send_message_bytes);
+  status.Update(CheckLimit("max_receive_message_bytes", options.max_receive_message_bytes));
+  if (options.connect_timeout <= absl::ZeroDuration()) {
+    status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
+                                                          absl::FormatDuration(options.connect_timeout),
+                                                          "; it has to be positive")));
+  }
+  if (options.initial_backoff <= absl::ZeroDuration() || options.max_backoff < options.initial_backoff) {
+    status.Update(absl::InvalidArgumentError(absl::StrCat(
+        "ChannelOptions::initial_backoff is ", absl::FormatDuration(options.initial_backoff), " and max_backoff ",
+        absl::FormatDuration(options.max_backoff), "; both have to be positive, and max_backoff the larger one")));
+  }
+  return status;
+}
+
+// Whether `target` can be reached the way the user insists on. `source` is where that was said.
+absl::Status CheckPreference(const Target& target, TransportPreference preference, absl::string_view source) {
+  absl::string_view choices;
+  switch (target.kind) {
+    case Target::Kind::kInproc:
+      if (preference == TransportPreference::kAuto) return absl::OkStatus();
+      choices = "auto";
+      break;
+    case Target::Kind::kHostPort:
+      if (preference != TransportPreference::kUnix) return absl::OkStatus();
+      choices = "auto, shm or tcp";
+      break;
+    case Target::Kind::kUnix:
+    case Target::Kind::kUnixAbstract:
+      if (preference != TransportPreference::kTcp) return absl::OkStatus();
+      choices = "auto, shm or unix";
+      break;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(source, " asks for \"", TransportPreferenceName(preference),
+                                                 "\", which does not go to \"", absl::CHexEscape(target.original),
+                                                 "\"; for that address it can be ", choices));
+}
+
+// Fills in what the environment says.
+absl::Status ResolvePreference(const Target& target, ChannelOptions* options) {
+  if (options->transport != TransportPreference::kAuto) {
+    return CheckPreference(target, options->transport, "ChannelOptions::transport");
+  }
+  if (target.kind == Target::Kind::kInproc) return absl::OkStatus();
+  const char* value = getenv(kTransportVariable);
+  if (value == nullptr || *value == '\0') return absl::OkStatus();
+  absl::StatusOr<TransportPreference> preference = ParseTransportPreference(value);
+  if (!preference.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the environment variable ", kTransportVariable, ": ", preference.status().message()));
+  }
+  options->transport = *preference;
+  return CheckPreference(target, *preference, absl::StrCat("the environment variable ", kTransportVariable));
+}
+
+std::shared_ptr<Transport> FindTransport(const TransportSet& transports, const Target& target) {
+  for (const std::shared_ptr<Transport>& transport : transports) {
+    if (transport->Handles(target)) return transport;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelOptions options,
+                                         TransportSet transports) {
+  absl::Status status = CheckOptions(options);
+  Target target;
+  std::shared_ptr<Transport> transport;
+  absl::StatusOr<Target> parsed = Target::Parse(target_text);
+  status.Update(parsed.status());
+  if (parsed.ok()) {
+    target = *std::move(parsed);
+    status.Update(ResolvePreference(target, &options));
+    if (target.kind == Target::Kind::kHostPort && target.port == 0) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat(
+          "address \"", target_text, "\": port 0 lets a server choose a port; a client names the one it chose")));
+    }
+    transport = FindTransport(transports, target);
+    if (transport == nullptr) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat("none of the channel's ", transports.size(),
+                                                            " transports handles the address \"",
+                                                            absl::CHexEscape(target_text), "\"")));
+    }
+  }
+  return std::shared_ptr<Channel>(new Channel(std::make_shared<ChannelImpl>(
+      std::string(target_text), std::move(status), std::move(target), options, std::move(transport))));
+}
+
+Channel::Channel(std::shared_ptr<ChannelImpl> impl) : impl_(std::move(impl)) {}
+
+Channel::~Channel() {
+  if (impl_->CheckProcess().ok()) {
+    impl_->Close();
+  } else {
+    // In a fork()ed child: the connection and its thread are the parent's, and to take them down would disturb it.
+    static_cast<void>(new std::shared_ptr<ChannelImpl>(impl_));
+  }
+}
+
+const absl::Status& Channel::status() const { return impl_->status(); }
+
+absl::Status Channel::WaitForConnected(absl::Time deadline) {
+  absl::Status status = impl_->CheckProcess();
+  status.Update(impl_->status());
+  if (!status.ok()) return status;
+  ConnectionPtr connection;
+  return impl_->WaitForConnection(deadline, ChannelImpl::Patience::kNextAttempt, nullptr, &connection);
+}
+
+std::string Channel::transport() const { return impl_->DescribeTransport(); }
+
+const std::string& Channel::target() const { return impl_->target_text(); }
+
+}  // namespace shmrpc

@@ -1,0 +1,398 @@
+#include "runtime/src/channel_impl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/client_call_access.h"
+#include "runtime/src/thread.h"
+
+namespace shmrpc {
+namespace {
+
+constexpr double kBackoffGrowth = 1.6;
+constexpr double kBackoffJitter = 0.2;
+
+absl::Status ChannelGoneError() {
+  return absl::CancelledError("the channel was destroyed before the call could start");
+}
+
+}  // namespace
+
+ChannelImpl::ChannelImpl(std::string target_text, absl::Status status, Target target, ChannelOptions options,
+                         std::shared_ptr<Transport> transport)
+    : target_text_(std::move(target_text)),
+      status_(std::move(status)),
+      target_(std::move(target)),
+      options_(options),
+      transport_(std::move(transport)),
+      backoff_(options.initial_backoff) {}
+
+ChannelImpl::~ChannelImpl() = default;
+
+absl::Status ChannelImpl::InheritedChannelError() const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the channel to \"", absl::CHexEscape(target_text_),
+                   "\" was inherited through fork() and belongs to the parent process; make a new one in the child"));
+}
+
+absl::Status ChannelImpl::NotConnectedError() const {
+  std::string text = absl::StrCat("not connected to \"", absl::CHexEscape(target_text_), "\": ", last_error_.message());
+  if (absl::IsInvalidArgument(last_error_)) return absl::InvalidArgumentError(text);
+  absl::StrAppend(&text, " (", failures_in_a_row_, failures_in_a_row_ == 1 ? " attempt" : " attempts", " failed");
+  if (state_ == State::kBackoff) {
+    const absl::Duration wait = std::max(next_attempt_ - absl::Now(), absl::ZeroDuration());
+    absl::StrAppend(&text, ", the next one may start in ",
+                    absl::FormatDuration(absl::Ceil(wait, absl::Milliseconds(1))),
+                    "; a call with wait_for_ready waits for it");
+  }
+  return absl::UnavailableError(absl::StrCat(text, ")"));
+}
+
+absl::Status ChannelImpl::DeadlineError() const {
+  std::string text =
+      absl::StrCat("the deadline passed before there was a connection to \"", absl::CHexEscape(target_text_), "\"");
+  if (!last_error_.ok()) absl::StrAppend(&text, "; what failed last: ", last_error_.message());
+  return absl::DeadlineExceededError(text);
+}
+
+std::string ChannelImpl::DescribeTransport() {
+  if (!CheckProcess().ok()) return "none: the channel was inherited through fork()";
+  if (!status_.ok()) return absl::StrCat("none: ", status_.message());
+  ConnectionPtr connection;
+  {
+    MutexLock lock(&mutex_);
+    switch (state_) {
+      case State::kReady:
+        connection = connection_;
+        break;
+      case State::kConnecting:
+        return last_error_.ok() ? "none: connecting"
+                                : absl::StrCat("none: connecting; before: ", last_error_.message());
+      case State::kIdle:
+      case State::kBackoff:
+        return last_error_.ok() ? "none: no call has been made yet" : absl::StrCat("none: ", last_error_.message());
+    }
+  }
+  if (connection->connection->IsOver()) return absl::StrCat("none: ", connection->connection->reason_over().message());
+  return connection->connection->choice().ToString();
+}
+
+bool ChannelImpl::TakeReady(Use use, ConnectionPtr* connection) {
+  {
+    MutexLock lock(&mutex_);
+    if (connection_ == nullptr) return false;
+    *connection = connection_;
+    // Counted under the lock, so that whoever retires the connection sees this call.
+    if (use == Use::kAsynchronous) connection_->load->asynchronous_calls.fetch_add(1);
+  }
+  EstablishedConnection& established = **connection;
+  // Not under the lock: it may make a system call, and notice the loss and end calls.
+  if (!established.connection->IsOver()) {
+    if (!established.used.load(std::memory_order_relaxed)) established.used.store(true, std::memory_order_relaxed);
+    return true;
+  }
+  DropLost(*connection);
+  if (use == Use::kAsynchronous) EndAsynchronousCall(*established.load);
+  connection->reset();
+  return false;
+}
+
+void ChannelImpl::DropLost(const ConnectionPtr& lost) {
+  absl::Status reason = lost->connection->reason_over();
+  ConnectionPtr dropped;  // the channel's reference, released after the lock
+  MutexLock lock(&mutex_);
+  if (connection_ != lost) return;  // another thread was faster
+  dropped = std::move(connection_);
+  connection_ = nullptr;
+  if (lost->used.load(std::memory_order_relaxed)) {
+    state_ = State::kIdle;
+    last_error_ = std::move(reason);
+    failures_in_a_row_ = 0;
+    backoff_ = options_.initial_backoff;
+  } else {
+    // Otherwise a server that accepts and hangs up would be connected to without pause.
+    StartBackoff(absl::UnavailableError(absl::StrCat("the connection was lost at once: ", reason.message())));
+  }
+  lost->load->retired.store(true);
+  if (lost->load->asynchronous_calls.load() > 0) retired_.push_back(lost);
+  changed_.SignalAll();
+}
+
+void ChannelImpl::DropRetired(const ConnectionLoad& load) {
+  ConnectionPtr dropped;  // released after the lock
+  MutexLock lock(&mutex_);
+  const auto found = std::find_if(retired_.begin(), retired_.end(),
+                                  [&](const ConnectionPtr& retired) { return retired->load.get() == &load; });
+  if (found == retired_.end()) return;
+  dropped = std::move(*found);
+  retired_.erase(found);
+}
+
+void ChannelImpl::EndBackoffIfDue(absl::Time now) {
+  if (state_ == State::kBackoff && now >= next_attempt_) state_ = State::kIdle;
+}
+
+void ChannelImpl::StartBackoff(absl::Status error) {
+  state_ = State::kBackoff;
+  last_error_ = std::move(error);
+  latest_failure_ = attempts_begun_;
+  ++failures_in_a_row_;
+  next_attempt_ = absl::Now() + backoff_ * absl::Uniform(random_, 1 - kBackoffJitter, 1 + kBackoffJitter);
+  backoff_ = std::min(backoff_ * kBackoffGrowth, options_.max_backoff);
+}
+
+void ChannelImpl::WantConnection() {
+  if (state_ == State::kIdle) {
+    state_ = State::kConnecting;
+    ++attempts_begun_;
+  }
+  if (connector_runs_) {
+    changed_.SignalAll();
+    return;
+  }
+  // The previous one has ended, or is about to and does not need the lock any more.
+  if (connector_.joinable()) connector_.join();
+  absl::StatusOr<std::thread> thread =
+      internal::StartThread("shmrpc-connect", [self = shared_from_this()] { self->RunConnector(); });
+  if (thread.ok()) {
+    connector_ = *std::move(thread);
+    connector_runs_ = true;
+  } else if (state_ == State::kConnecting) {
+    StartBackoff(thread.status());
+  }
+}
+
+absl::Status ChannelImpl::WaitForConnection(absl::Time deadline, Patience patience, const ClientContext* context,
+                                            ConnectionPtr* connection) {
+  uint64_t awaited_attempt = 0;
+  for (;;) {
+    if (TakeReady(Use::kSynchronous, connection)) return absl::OkStatus();
+    MutexLock lock(&mutex_);
+    if (state_ == State::kReady) continue;
+    if (closed_) return ChannelGoneError();
+    if (context != nullptr && ClientCallAccess::IsCancelled(*context)) return internal::CancelledByCaller();
+    if (awaited_attempt != 0 && HasFailed(awaited_attempt, patience == Patience::kUntilReady)) {
+      return NotConnectedError();
+    }
+    const absl::Time now = absl::Now();
+    EndBackoffIfDue(now);
+    if (awaited_attempt == 0) {
+      if (state_ == State::kBackoff && patience == Patience::kThisAttempt) return NotConnectedError();
+      awaited_attempt = AwaitedAttempt();
+    }
+    if (now >= deadline) return DeadlineError();
+    ++patient_threads_;
+    WantConnection();
+    if (connector_runs_) {
+      changed_.WaitWithDeadline(&mutex_, deadline);
+    } else if (patience == Patience::kUntilReady) {
+      // The system has no thread to give now. Nobody else will look at the clock.
+      changed_.WaitWithDeadline(&mutex_, std::min(deadline, now + options_.initial_backoff));
+    }
+    --patient_threads_;
+  }
+}
+
+void ChannelImpl::WakeWaiters() {
+  MutexLock lock(&mutex_);
+  changed_.SignalAll();
+}
+
+ChannelImpl::Readiness ChannelImpl::CheckReadinessLocked(bool wait_for_ready, absl::Status* failure) {
+  if (closed_) {
+    *failure = ChannelGoneError();
+    return Readiness::kFailed;
+  }
+  EndBackoffIfDue(absl::Now());
+  if (state_ == State::kBackoff && !wait_for_ready) {
+    *failure = NotConnectedError();
+    return Readiness::kFailed;
+  }
+  return Readiness::kMustWait;
+}
+
+ChannelImpl::Readiness ChannelImpl::CheckReadiness(bool wait_for_ready, ConnectionPtr* connection,
+                                                   absl::Status* failure) {
+  if (TakeReady(Use::kAsynchronous, connection)) return Readiness::kReady;
+  MutexLock lock(&mutex_);
+  return CheckReadinessLocked(wait_for_ready, failure);
+}
+
+ChannelImpl::Readiness ChannelImpl::AddWaiter(std::shared_ptr<ConnectionWaiter> waiter, bool wait_for_ready,
+                                              ConnectionPtr* connection, absl::Status* failure) {
+  for (;;) {
+    if (TakeReady(Use::kAsynchronous, connection)) return Readiness::kReady;
+    MutexLock lock(&mutex_);
+    if (state_ == State::kReady) continue;
+    if (CheckReadinessLocked(wait_for_ready, failure) == Readiness::kFailed) return Readiness::kFailed;
+    ConnectionWaiter& added = *waiter;
+    added.awaited_attempt_ = AwaitedAttempt();
+    WantConnection();
+    if (!connector_runs_) {
+      *failure = NotConnectedError();
+      return Readiness::kFailed;
+    }
+    added.wait_for_ready_ = wait_for_ready;
+    added.queued_ = true;
+    added.position_ = waiters_.insert(waiters_.end(), std::move(waiter));
+    return Readiness::kMustWait;
+  }
+}
+
+bool ChannelImpl::RemoveWaiter(ConnectionWaiter* waiter) {
+  std::shared_ptr<ConnectionWaiter> removed;  // released after the lock
+  MutexLock lock(&mutex_);
+  if (!waiter->queued_) return false;
+  waiter->queued_ = false;
+  removed = std::move(*waiter->position_);
+  waiters_.erase(waiter->position_);
+  return true;
+}
+
+void ChannelImpl::RunConnector() {
+  mutex_.Lock();
+  for (;;) {
+    if (closed_) break;
+    if (state_ == State::kConnecting) {
+      mutex_.Unlock();
+      Attempt();
+      ServeWaiters();
+      mutex_.Lock();
+      continue;
+    }
+    if (waiters_.empty() && (state_ != State::kBackoff || patient_threads_ == 0)) break;
+    // Calls wait: the attempt failed and they want the next one, or the new connection was lost while they started.
+    if (state_ == State::kBackoff && absl::Now() < next_attempt_) {
+      changed_.WaitWithDeadline(&mutex_, next_attempt_);
+    } else if (state_ == State::kReady) {
+      mutex_.Unlock();
+      ServeWaiters();
+      mutex_.Lock();
+    } else {
+      state_ = State::kConnecting;
+      ++attempts_begun_;
+    }
+  }
+  connector_runs_ = false;
+  mutex_.Unlock();
+}
+
+void ChannelImpl::Attempt() {
+  const int interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  const int eventfd_errno = errno;
+  {
+    MutexLock lock(&mutex_);
+    if (closed_) {
+      if (interrupt_fd >= 0) close(interrupt_fd);
+      return;
+    }
+    interrupt_fd_ = interrupt_fd;
+  }
+
+  absl::StatusOr<std::unique_ptr<Connection>> connected = absl::UnknownError("");
+  if (interrupt_fd < 0) {
+    connected = absl::UnavailableError(absl::StrCat("cannot create an eventfd: ", strerror(eventfd_errno)));
+  } else {
+    ConnectOptions connect_options;
+    connect_options.transport = options_.transport;
+    connect_options.wait_mode = options_.wait_mode;
+    connect_options.deadline = absl::Now() + options_.connect_timeout;
+    connect_options.interrupt_fd = interrupt_fd;
+    connected = transport_->Connect(target_, connect_options);
+    if (absl::IsDeadlineExceeded(connected.status())) {
+      connected =
+          absl::UnavailableError(absl::StrCat("no connection within ", absl::FormatDuration(options_.connect_timeout),
+                                              " (ChannelOptions::connect_timeout): ", connected.status().message()));
+    }
+  }
+
+  ConnectionPtr established;  // one that came too late is destroyed after the lock is released
+  if (connected.ok()) established = std::make_shared<EstablishedConnection>(*std::move(connected));
+  MutexLock lock(&mutex_);
+  interrupt_fd_ = -1;
+  if (interrupt_fd >= 0) close(interrupt_fd);
+  if (closed_) return;
+  if (established != nullptr) {
+    state_ = State::kReady;
+    connection_ = std::move(established);
+  } else {
+    StartBackoff(connected.status());
+  }
+  changed_.SignalAll();
+}
+
+void ChannelImpl::ServeWaiters() {
+  // One at a time, because what a call does when it starts may change everything here.
+  for (;;) {
+    ConnectionPtr connection;
+    {
+      MutexLock lock(&mutex_);
+      if (waiters_.empty()) return;
+    }
+    const bool ready = TakeReady(Use::kAsynchronous, &connection);
+    std::shared_ptr<ConnectionWaiter> next;
+    absl::Status failure;
+    {
+      MutexLock lock(&mutex_);
+      auto found = waiters_.begin();
+      while (found != waiters_.end() && !ready && !HasFailed((*found)->awaited_attempt_, (*found)->wait_for_ready_)) {
+        ++found;
+      }
+      if (found != waiters_.end()) {
+        next = std::move(*found);
+        next->queued_ = false;
+        waiters_.erase(found);
+        if (!ready) failure = NotConnectedError();
+      }
+    }
+    if (next == nullptr) {
+      if (ready) EndAsynchronousCall(*connection->load);
+      return;
+    }
+    if (ready) {
+      next->OnConnected(connection);
+    } else {
+      next->OnNotConnected(std::move(failure));
+    }
+  }
+}
+
+void ChannelImpl::Close() {
+  WaiterList waiters;
+  std::thread connector;
+  ConnectionPtr connection;
+  std::vector<ConnectionPtr> retired;
+  {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    state_ = State::kIdle;
+    waiters.swap(waiters_);
+    for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) waiter->queued_ = false;
+    connector = std::move(connector_);
+    connection = std::move(connection_);
+    retired.swap(retired_);
+    // An eventfd takes this write unless its counter is full, and then it is readable already.
+    if (interrupt_fd_ >= 0) eventfd_write(interrupt_fd_, 1);
+    changed_.SignalAll();
+  }
+  if (connector.joinable()) {
+    if (connector.get_id() == std::this_thread::get_id()) {
+      connector.detach();  // it holds a reference to this object, and ends when it sees closed_
+    } else {
+      connector.join();
+    }
+  }
+  for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) {
+    waiter->OnNotConnected(ChannelGoneError());
+  }
+  // With `connection` and `retired` go the connections, which ends the calls in flight.
+}
+
+}  // namespace shmrpc

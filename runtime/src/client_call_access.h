@@ -1,0 +1,71 @@
+#ifndef SHMRPC_RUNTIME_SRC_CLIENT_CALL_ACCESS_H_
+#define SHMRPC_RUNTIME_SRC_CLIENT_CALL_ACCESS_H_
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "shmrpc/channel.h"
+#include "shmrpc/client_context.h"
+
+namespace shmrpc {
+
+namespace internal {
+
+// A call that a ClientContext can cancel.
+class CallInProgress {
+ public:
+  virtual ~CallInProgress() = default;
+
+  // Ends the call with CANCELLED unless it is over. For a synchronous call it runs with the context's lock held and
+  // must not use the context.
+  virtual void OnTryCancel() = 0;
+};
+
+// The status of a call that TryCancel ended.
+absl::Status CancelledByCaller();
+
+}  // namespace internal
+
+// What calls do with their ClientContext. `context` is never null here.
+class ClientCallAccess {
+ public:
+  // Marks the context as used by `call`, which TryCancel reaches from now on. FAILED_PRECONDITION when another call
+  // has used the context, CANCELLED when TryCancel came first; then there is nothing to end.
+  static absl::Status BeginSynchronous(ClientContext* context, internal::CallInProgress* call);
+  static absl::Status BeginAsynchronous(ClientContext* context, std::shared_ptr<internal::CallInProgress> call);
+
+  // After it TryCancel does not reach the call any more; for a synchronous call none is running inside it either.
+  static void End(ClientContext* context);
+
+  static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_acquire); }
+
+  static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {
+    return context.max_send_message_bytes_;
+  }
+  static const absl::optional<size_t>& max_receive_message_bytes(const ClientContext& context) {
+    return context.max_receive_message_bytes_;
+  }
+
+  static void set_peer(ClientContext* context, std::shared_ptr<const Peer> peer) { context->peer_ = std::move(peer); }
+  static void set_server_initial_metadata(ClientContext* context, Metadata metadata) {
+    context->server_initial_metadata_ = std::move(metadata);
+  }
+  static void set_server_trailing_metadata(ClientContext* context, Metadata metadata) {
+    context->server_trailing_metadata_ = std::move(metadata);
+  }
+
+ private:
+  static absl::Status Begin(ClientContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(context->mutex_);
+};
+
+// The channel behind the public class.
+class ChannelAccess {
+ public:
+  static ChannelImpl& impl(const Channel& channel) { return *channel.impl_; }
+  static const std::shared_ptr<ChannelImpl>& shared_impl(const Channel& channel) { return channel.impl_; }
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_RUNTIME_SRC_CLIENT_CALL_ACCESS_H_

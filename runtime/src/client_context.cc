@@ -1,0 +1,57 @@
+#include "shmrpc/client_context.h"
+
+#include "runtime/src/client_call_access.h"
+
+namespace shmrpc {
+
+absl::Status internal::CancelledByCaller() { return absl::CancelledError("the caller cancelled the call"); }
+
+const Peer& ClientContext::peer() const {
+  static const Peer* const nobody = new Peer;
+  return peer_ != nullptr ? *peer_ : *nobody;
+}
+
+void ClientContext::TryCancel() {
+  std::shared_ptr<internal::CallInProgress> asynchronous_call;
+  {
+    MutexLock lock(&mutex_);
+    cancelled_.store(true, std::memory_order_release);
+    if (synchronous_call_ != nullptr) synchronous_call_->OnTryCancel();
+    asynchronous_call = asynchronous_call_;
+  }
+  // This object may be gone from here on.
+  if (asynchronous_call != nullptr) asynchronous_call->OnTryCancel();
+}
+
+absl::Status ClientCallAccess::Begin(ClientContext* context) {
+  if (context->begun_) {
+    return absl::FailedPreconditionError(
+        "this ClientContext has been used for another call; make a new one for each call");
+  }
+  context->begun_ = true;
+  return IsCancelled(*context) ? internal::CancelledByCaller() : absl::OkStatus();
+}
+
+absl::Status ClientCallAccess::BeginSynchronous(ClientContext* context, internal::CallInProgress* call) {
+  MutexLock lock(&context->mutex_);
+  absl::Status status = Begin(context);
+  if (status.ok()) context->synchronous_call_ = call;
+  return status;
+}
+
+absl::Status ClientCallAccess::BeginAsynchronous(ClientContext* context,
+                                                 std::shared_ptr<internal::CallInProgress> call) {
+  MutexLock lock(&context->mutex_);
+  absl::Status status = Begin(context);
+  if (status.ok()) context->asynchronous_call_ = std::move(call);
+  return status;
+}
+
+void ClientCallAccess::End(ClientContext* context) {
+  std::shared_ptr<internal::CallInProgress> asynchronous_call;  // released after the lock
+  MutexLock lock(&context->mutex_);
+  context->synchronous_call_ = nullptr;
+  asynchronous_call = std::move(context->asynchronous_call_);
+}
+
+}  // namespace shmrpc

@@ -1,0 +1,241 @@
+#include "shmrpc/target.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
+namespace shmrpc {
+namespace {
+
+constexpr absl::string_view kSchemes[] = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "inproc"};
+constexpr absl::string_view kForms =
+    "host:port, [ipv6]:port, dns:///host:port, ipv4:a.b.c.d:port, ipv6:[addr]:port, unix:path, unix-abstract:name, "
+    "inproc:name";
+
+// A path needs a terminating NUL in sun_path, an abstract name a leading one.
+constexpr size_t kMaxUnixName = sizeof(sockaddr_un::sun_path) - 1;
+constexpr size_t kMaxHostName = 253;  // RFC 1035, without the dot at the end
+constexpr size_t kMaxHostLabel = 63;
+
+absl::Status Malformed(absl::string_view text, absl::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat("address \"", absl::CHexEscape(text), "\": ", why));
+}
+
+bool IsIpv4(absl::string_view host) {
+  in_addr address;
+  return inet_pton(AF_INET, std::string(host).c_str(), &address) == 1;
+}
+
+// With an optional zone, as in fe80::1%eth0.
+bool IsIpv6(absl::string_view host) {
+  const size_t percent = host.find('%');
+  if (percent != absl::string_view::npos) {
+    const absl::string_view zone = host.substr(percent + 1);
+    if (zone.empty() || !std::all_of(zone.begin(), zone.end(), [](char c) {
+          return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_';
+        })) {
+      return false;
+    }
+    host = host.substr(0, percent);
+  }
+  if (host.find('\0') != absl::string_view::npos) return false;
+  in6_addr address;
+  return inet_pton(AF_INET6, std::string(host).c_str(), &address) == 1;
+}
+
+// Why `host` is neither a name nor an IPv4 address; empty when it is one.
+std::string WhatIsWrongWithHost(absl::string_view host) {
+  if (host.empty()) {
+    return "the host is missing; a client names one, such as localhost:50051, and a server that wants to listen on "
+           "all interfaces writes 0.0.0.0:50051 or [::]:50051";
+  }
+  if (host.find_first_not_of("0123456789.") == absl::string_view::npos) {
+    if (IsIpv4(host)) return "";
+    return absl::StrCat("\"", host, "\" is not an IPv4 address, which has four numbers from 0 to 255");
+  }
+  const absl::string_view name = absl::StripSuffix(host, ".");
+  if (name.size() > kMaxHostName) {
+    return absl::StrCat("the host name has ", name.size(), " characters, the limit is ", kMaxHostName);
+  }
+  for (absl::string_view label : absl::StrSplit(name, '.')) {
+    if (label.empty()) return absl::StrCat("the host name \"", absl::CHexEscape(host), "\" has an empty part");
+    if (label.size() > kMaxHostLabel) {
+      return absl::StrCat("a part of the host name has ", label.size(), " characters, the limit is ", kMaxHostLabel);
+    }
+    for (char c : label) {
+      if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_') continue;
+      return absl::StrCat("the host name contains '", absl::CHexEscape(absl::string_view(&c, 1)),
+                          "'; host names are made of letters, digits, '-', '_' and '.'");
+    }
+  }
+  return "";
+}
+
+enum class HostForm { kAny, kIpv4, kIpv6 };
+
+// `rest` is "host:port"; `text` is the whole address, for errors.
+absl::StatusOr<Target> ParseHostPort(absl::string_view text, absl::string_view rest, HostForm form) {
+  absl::string_view host;
+  absl::string_view port;
+  const bool bracketed = absl::StartsWith(rest, "[");
+  if (bracketed) {
+    const size_t close = rest.find(']');
+    if (close == absl::string_view::npos) {
+      return Malformed(text, "the bracket '[' is not closed; write [::1]:50051");
+    }
+    host = rest.substr(1, close - 1);
+    if (!IsIpv6(host)) {
+      return Malformed(text, absl::StrCat("\"", absl::CHexEscape(host),
+                                          "\" in the brackets is not an IPv6 address; write for example [::1]:50051"));
+    }
+    rest = rest.substr(close + 1);
+    if (rest.empty()) {
+      return Malformed(text, absl::StrCat("the port is missing; write for example [", host, "]:50051"));
+    }
+    if (rest[0] != ':') return Malformed(text, "only :port may follow the bracket ']', as in [::1]:50051");
+    port = rest.substr(1);
+  } else {
+    const size_t colon = rest.find(':');
+    if (colon == absl::string_view::npos) {
+      if (rest.empty()) return Malformed(text, absl::StrCat("the host and the port are missing; write host:port"));
+      return Malformed(text, absl::StrCat("the port is missing; write for example ", absl::CHexEscape(rest),
+                                          ":50051, or one of the forms ", kForms));
+    }
+    if (IsIpv6(rest)) {
+      return Malformed(text,
+                       absl::StrCat("an IPv6 address needs brackets and a port; write for example [", rest, "]:50051"));
+    }
+    host = rest.substr(0, colon);
+    port = rest.substr(colon + 1);
+    const size_t last_colon = rest.rfind(':');
+    if (last_colon != colon && IsIpv6(rest.substr(0, last_colon))) {
+      return Malformed(text, absl::StrCat("an IPv6 address needs brackets; write [", rest.substr(0, last_colon),
+                                          "]:", absl::CHexEscape(rest.substr(last_colon + 1))));
+    }
+    const std::string wrong = WhatIsWrongWithHost(host);
+    if (!wrong.empty()) return Malformed(text, wrong);
+  }
+
+  if (port.empty()) return Malformed(text, "the port after ':' is missing; it is a number from 0 to 65535");
+  uint32_t number = 0;
+  const bool digits = port.find_first_not_of("0123456789") == absl::string_view::npos;
+  if (!digits || !absl::SimpleAtoi(port, &number) || number > 65535) {
+    std::string why = absl::StrCat("the port \"", absl::CHexEscape(port), "\" is not a number from 0 to 65535");
+    if (!digits && !bracketed) {
+      absl::StrAppend(&why, "; if \"", host, ":\" was meant as a scheme, it is not known; the forms are ", kForms);
+    }
+    return Malformed(text, why);
+  }
+  if (form == HostForm::kIpv4 && (bracketed || !IsIpv4(host))) {
+    return Malformed(text, absl::StrCat("\"", absl::CHexEscape(host),
+                                        "\" is not an IPv4 address; write ipv4:127.0.0.1:50051, or leave \"ipv4:\" "
+                                        "out for a host name"));
+  }
+  if (form == HostForm::kIpv6 && !bracketed) {
+    return Malformed(text, absl::StrCat("\"", absl::CHexEscape(host),
+                                        "\" is not an IPv6 address in brackets; write ipv6:[::1]:50051"));
+  }
+
+  Target target;
+  target.kind = Target::Kind::kHostPort;
+  target.host = std::string(host);
+  target.port = static_cast<uint16_t>(number);
+  return target;
+}
+
+absl::StatusOr<Target> ParseDns(absl::string_view text, absl::string_view rest) {
+  if (absl::ConsumePrefix(&rest, "//")) {
+    if (!absl::ConsumePrefix(&rest, "/")) {
+      return Malformed(text, "a DNS server of your choice (dns://server/...) is not supported; write dns:///host:port");
+    }
+  }
+  return ParseHostPort(text, rest, HostForm::kAny);
+}
+
+absl::StatusOr<Target> ParseName(Target::Kind kind, absl::string_view text, absl::string_view scheme,
+                                 absl::string_view name) {
+  if (name.empty()) {
+    return Malformed(text, absl::StrCat("the ", kind == Target::Kind::kUnix ? "path" : "name", " after \"", scheme,
+                                        ":\" is missing"));
+  }
+  if (name.find('\0') != absl::string_view::npos) return Malformed(text, "a NUL byte is not allowed in a name");
+  if (kind != Target::Kind::kInproc && name.size() > kMaxUnixName) {
+    return Malformed(text, absl::StrCat("the ", kind == Target::Kind::kUnix ? "path" : "name", " has ", name.size(),
+                                        " bytes, the kernel's limit for a Unix socket is ", kMaxUnixName,
+                                        kind == Target::Kind::kUnix ? "; use a shorter or a relative path" : ""));
+  }
+  Target target;
+  target.kind = kind;
+  target.name = std::string(name);
+  return target;
+}
+
+absl::StatusOr<Target> ParseUnix(absl::string_view text, absl::string_view rest) {
+  absl::string_view path = rest;
+  if (absl::ConsumePrefix(&path, "//") && !absl::StartsWith(path, "/")) {
+    return Malformed(text,
+                     absl::StrCat("after \"unix://\" comes an absolute path, as in unix:///run/server.sock; for a "
+                                  "relative path write unix:",
+                                  absl::CHexEscape(path)));
+  }
+  return ParseName(Target::Kind::kUnix, text, "unix", path);
+}
+
+absl::StatusOr<Target> ParseText(absl::string_view text) {
+  if (text.empty()) return Malformed(text, absl::StrCat("it is empty; the forms are ", kForms));
+  const size_t colon = text.find(':');
+  if (colon != absl::string_view::npos) {
+    const absl::string_view scheme = text.substr(0, colon);
+    const absl::string_view rest = text.substr(colon + 1);
+    if (scheme == "dns") return ParseDns(text, rest);
+    if (scheme == "ipv4") return ParseHostPort(text, rest, HostForm::kIpv4);
+    if (scheme == "ipv6") return ParseHostPort(text, rest, HostForm::kIpv6);
+    if (scheme == "unix") return ParseUnix(text, rest);
+    if (scheme == "unix-abstract") return ParseName(Target::Kind::kUnixAbstract, text, scheme, rest);
+    if (scheme == "inproc") return ParseName(Target::Kind::kInproc, text, scheme, rest);
+    if (absl::StartsWith(rest, "//")) {
+      return Malformed(
+          text, absl::StrCat("the scheme \"", absl::CHexEscape(scheme), "\" is not known; the forms are ", kForms));
+    }
+  }
+  return ParseHostPort(text, text, HostForm::kAny);
+}
+
+}  // namespace
+
+absl::StatusOr<Target> Target::Parse(absl::string_view text) {
+  absl::StatusOr<Target> target = ParseText(text);
+  if (target.ok()) target->original = std::string(text);
+  return target;
+}
+
+std::string Target::ToString() const {
+  switch (kind) {
+    case Kind::kHostPort:
+      if (host.find(':') != std::string::npos) return absl::StrCat("[", host, "]:", port);
+      // A host whose name is a scheme's would be read as that scheme.
+      if (std::find(std::begin(kSchemes), std::end(kSchemes), host) != std::end(kSchemes)) {
+        return absl::StrCat("dns:", host, ":", port);
+      }
+      return absl::StrCat(host, ":", port);
+    case Kind::kUnix:
+      return absl::StrCat(absl::StartsWith(name, "//") ? "unix://" : "unix:", name);
+    case Kind::kUnixAbstract:
+      return absl::StrCat("unix-abstract:", name);
+    case Kind::kInproc:
+      return absl::StrCat("inproc:", name);
+  }
+  return original;
+}
+
+}  // namespace shmrpc

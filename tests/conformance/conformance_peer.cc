@@ -1,0 +1,86 @@
+// The other process of the conformance tests.
+//
+//   conformance_peer server TRANSPORT ADDRESS         serves Echo; prints the address as "listening on …"
+//   conformance_peer client TRANSPORT ADDRESS CALLS   makes one call, starts CALLS more that the server holds; prints
+//                                                     "ready"
+//
+// TRANSPORT is the name of a case in transport_cases.cc. Each ends in good order when its standard input does.
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "conformance.shmrpc.pb.h"
+#include "echo_service.h"
+#include "shmrpc/shmrpc.h"
+#include "transport_case.h"
+
+namespace shmrpc::conformance {
+namespace {
+
+void WaitForEndOfInput() {
+  char ignored;
+  while (read(STDIN_FILENO, &ignored, 1) > 0) {
+  }
+}
+
+int Fail(const absl::Status& status) {
+  std::cerr << "conformance_peer: " << status << std::endl;
+  return EXIT_FAILURE;
+}
+
+int Serve(const TransportCase& transport_case, const std::string& address) {
+  EchoService service;
+  const absl::StatusOr<std::unique_ptr<Server>> server =
+      ServerBuilder(transport_case.transports()).Listen(address).Register(&service).Start();
+  if (!server.ok()) return Fail(server.status());
+  std::cout << "listening on " << (*server)->addresses().front().ToString() << std::endl;
+  WaitForEndOfInput();
+  service.Release();
+  (*server)->Shutdown(absl::Now() + absl::Seconds(10));
+  return EXIT_SUCCESS;
+}
+
+int Call(const TransportCase& transport_case, const std::string& address, int held_calls) {
+  ChannelOptions options;
+  options.transport = transport_case.preference;
+  std::vector<ClientContext> contexts(held_calls);
+  std::vector<EchoReply> replies(held_calls);
+  Counter done;
+  Echo::Stub stub(Channel::Create(address, options, transport_case.transports()));
+  EchoRequest request;
+  const absl::StatusOr<EchoReply> reply = stub.Echo(request);
+  if (!reply.ok()) return Fail(reply.status());
+  request.set_hold(true);
+  for (int i = 0; i < held_calls; ++i) {
+    stub.async().Echo(&contexts[i], &request, &replies[i], [&done](absl::Status) { done.Increment(); });
+  }
+  std::cout << "ready" << std::endl;
+  WaitForEndOfInput();
+  for (ClientContext& context : contexts) context.TryCancel();
+  return done.WaitFor(held_calls) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const TransportCase* const transport_case = arguments.size() < 4 ? nullptr : FindTransportCase(arguments[2]);
+  int held_calls = 0;
+  if (transport_case != nullptr) {
+    if (arguments[1] == "server" && arguments.size() == 4) return Serve(*transport_case, arguments[3]);
+    if (arguments[1] == "client" && arguments.size() == 5 && absl::SimpleAtoi(arguments[4], &held_calls)) {
+      return Call(*transport_case, arguments[3], held_calls);
+    }
+  }
+  std::cerr << "usage: conformance_peer server TRANSPORT ADDRESS\n"
+               "       conformance_peer client TRANSPORT ADDRESS CALLS\n";
+  return 2;
+}
+
+}  // namespace
+}  // namespace shmrpc::conformance
+
+int main(int argc, char** argv) { return shmrpc::conformance::Main({argv, argv + argc}); }

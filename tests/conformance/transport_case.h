@@ -1,0 +1,55 @@
+#ifndef SHMRPC_TESTS_CONFORMANCE_TRANSPORT_CASE_H_
+#define SHMRPC_TESTS_CONFORMANCE_TRANSPORT_CASE_H_
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "shmrpc/options.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc::conformance {
+
+// One way to go from a client to a server: what the conformance suite is run over. A plain struct, so that fields can
+// be added.
+struct TransportCase {
+  // Letters and digits; the end of the tests' names.
+  std::string name;
+
+  // Where the server listens. "{directory}" becomes the path of an empty directory, "{unique}" a word that no other
+  // test uses.
+  std::string listen;
+
+  // What the client's ChannelOptions::transport says.
+  TransportPreference preference = TransportPreference::kAuto;
+
+  // What Channel::transport() and Peer::transport must then say.
+  std::string expected;
+
+  // The server may be in another process.
+  bool across_processes = true;
+
+  // Both sides learn the other's uid and pid from the kernel.
+  bool kernel_credentials = false;
+
+  // What channels and servers are given to work with. A function, because the list of cases is made before main().
+  const TransportSet& (*transports)() = &DefaultTransports;
+};
+
+// GoogleTest prints parameters with it.
+inline void PrintTo(const TransportCase& transport_case, std::ostream* out) { *out << transport_case.name; }
+
+// All the cases of this program, in transport_cases.cc. A transport that lives outside this project runs the suite by
+// linking the suite's other files with a transport_cases.cc of its own.
+const std::vector<TransportCase>& TransportCases();
+
+// Those with across_processes.
+std::vector<TransportCase> TransportCasesAcrossProcesses();
+
+// The case of that name; null when there is none.
+const TransportCase* FindTransportCase(absl::string_view name);
+
+}  // namespace shmrpc::conformance
+
+#endif  // SHMRPC_TESTS_CONFORMANCE_TRANSPORT_CASE_H_

@@ -1,0 +1,21 @@
+# run(<what> <command>...) runs a command and ends the test with its output if it fails. Sets `output`.
+function(run what)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  message(STATUS "${what}: ${result}")
+  if(NOT result EQUAL 0)
+    list(JOIN ARGN " " command)
+    message(FATAL_ERROR "${what} failed (${result}): ${command}\n${output}")
+  endif()
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+# Ends the test unless the last run's output contains `text`, or does not contain it with NOT.
+function(expect_output)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "NOT" "TEXT" "")
+  string(FIND "${output}" "${arg_TEXT}" position)
+  if(arg_NOT AND NOT position EQUAL -1)
+    message(FATAL_ERROR "\"${arg_TEXT}\" is not expected in the output:\n${output}")
+  elseif(NOT arg_NOT AND position EQUAL -1)
+    message(FATAL_ERROR "\"${arg_TEXT}\" is missing in the output:\n${output}")
+  endif()
+endfunction()

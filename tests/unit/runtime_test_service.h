@@ -1,0 +1,137 @@
+#ifndef SHMRPC_TESTS_UNIT_RUNTIME_TEST_SERVICE_H_
+#define SHMRPC_TESTS_UNIT_RUNTIME_TEST_SERVICE_H_
+
+// What the tests of the call core share: a service without generated code, and a way to wait for another thread.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "google/protobuf/wrappers.pb.h"
+#include "shmrpc/channel.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/server.h"
+#include "shmrpc/service.h"
+#include "shmrpc/stub.h"
+#include "transports/inproc/inproc_transport.h"
+
+namespace shmrpc::testing {
+
+using google::protobuf::StringValue;
+
+// Long enough that only a hang reaches it.
+inline constexpr absl::Duration kHang = absl::Seconds(60);
+
+// Set once by one thread, waited for by others. (absl::Notification is invisible to ThreadSanitizer.)
+class Event {
+ public:
+  void Set() {
+    MutexLock lock(&mutex_);
+    set_ = true;
+    changed_.SignalAll();
+  }
+  bool IsSet() {
+    MutexLock lock(&mutex_);
+    return set_;
+  }
+  // False when that took implausibly long.
+  bool Wait() {
+    const absl::Time deadline = absl::Now() + kHang;
+    MutexLock lock(&mutex_);
+    while (!set_) {
+      if (changed_.WaitWithDeadline(&mutex_, deadline)) return set_;
+    }
+    return true;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  bool set_ = false;
+};
+
+// The status of an asynchronous call, and how often it came.
+class Outcome {
+ public:
+  StatusCallback Callback() {
+    return [this](absl::Status status) { Set(std::move(status)); };
+  }
+  void Set(absl::Status status) {
+    {
+      MutexLock lock(&mutex_);
+      ++count_;
+      status_ = std::move(status);
+    }
+    set_.Set();
+  }
+  absl::Status Wait() {
+    if (!set_.Wait()) return absl::UnknownError("the callback was never called");
+    MutexLock lock(&mutex_);
+    return status_;
+  }
+  bool IsSet() { return set_.IsSet(); }
+  int count() {
+    MutexLock lock(&mutex_);
+    return count_;
+  }
+
+ private:
+  Event set_;
+  Mutex mutex_;
+  int count_ = 0;
+  absl::Status status_;
+};
+
+// "test.Echo": both methods run the same function.
+class TestService : public Service {
+ public:
+  using Handler = std::function<absl::Status(ServerContext*, const StringValue&, StringValue*)>;
+
+  static constexpr const char* kEcho = "/test.Echo/Echo";
+  static constexpr const char* kOther = "/test.Echo/Other";
+
+  TestService()
+      : TestService([](ServerContext*, const StringValue& request, StringValue* reply) {
+          reply->set_value(request.value());
+          return absl::OkStatus();
+        }) {}
+  explicit TestService(Handler handler) : handler_(std::move(handler)) {}
+
+  absl::string_view ShmrpcServiceName() const override { return "test.Echo"; }
+  absl::Span<const ServiceMethod> ShmrpcMethods() const override {
+    static const ServiceMethod methods[] = {{kEcho, &Prototype, &Prototype, &Invoke},
+                                            {kOther, &Prototype, &Prototype, &Invoke}};
+    return methods;
+  }
+
+ private:
+  static const google::protobuf::MessageLite& Prototype() { return StringValue::default_instance(); }
+  static absl::Status Invoke(Service* service, ServerContext* context, const google::protobuf::MessageLite& request,
+                             google::protobuf::MessageLite* reply) {
+    return static_cast<TestService*>(service)->handler_(context, static_cast<const StringValue&>(request),
+                                                        static_cast<StringValue*>(reply));
+  }
+
+  const Handler handler_;
+};
+
+inline TransportSet Inproc() { return {std::make_shared<InprocTransport>()}; }
+
+inline StringValue Text(const std::string& text) {
+  StringValue message;
+  message.set_value(text);
+  return message;
+}
+
+inline std::unique_ptr<Server> StartServer(const std::string& address, Service* service) {
+  return ServerBuilder(Inproc()).Listen(address).Register(service).Start().value();
+}
+
+}  // namespace shmrpc::testing
+
+#endif  // SHMRPC_TESTS_UNIT_RUNTIME_TEST_SERVICE_H_

@@ -1,0 +1,209 @@
+#include "transports/auto/auto_listener.h"
+
+#include <sys/epoll.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/log.h"
+#include "transports/auto/acceptor.h"
+#include "transports/auto/server_handshake.h"
+#include "transports/tcp/socket_address.h"
+
+namespace shmrpc::autoselect {
+namespace {
+
+constexpr size_t kTokenBytes = 16;
+
+std::string RandomBytes(size_t size) {
+  std::string bytes(size, '\0');
+  size_t filled = 0;
+  while (filled < size) {
+    const ssize_t got = getrandom(bytes.data() + filled, size - filled, 0);
+    if (got > 0) filled += static_cast<size_t>(got);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Listener>> AutoListener::Start(const Target& target, const ListenOptions& options,
+                                                              CallHandler* handler) {
+  std::unique_ptr<AutoListener> listener(new AutoListener(options, handler));
+  absl::Status status = listener->Init(target);
+  if (!status.ok()) return status;
+  return listener;
+}
+
+absl::Status AutoListener::Init(const Target& target) {
+  const bool tcp = target.kind == Target::Kind::kHostPort;
+  if (tcp && options_.transport == TransportPreference::kUnix) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport unix was asked for, but ", target.ToString(), " is not a Unix socket"));
+  }
+  if (!tcp && options_.transport == TransportPreference::kTcp) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport tcp was asked for, but ", target.ToString(), " is a Unix socket"));
+  }
+  instance_id_ = RandomBytes(kTokenBytes);
+  absl::StatusOr<std::unique_ptr<framed::Poller>> poller = framed::Poller::Create("shmrpc-server", options_.max_threads);
+  if (!poller.ok()) return poller.status();
+  poller_ = *std::move(poller);
+  // The rendezvous comes first, so that the first client over TCP can be told of it.
+  if (tcp && OffersShm(Door::kRendezvous)) {
+    Target rendezvous;
+    rendezvous.kind = Target::Kind::kUnixAbstract;
+    rendezvous.name = absl::StrCat("shmrpc-", absl::BytesToHexString(RandomBytes(kTokenBytes)));
+    Target bound;
+    absl::Status status = OpenDoor(rendezvous, Door::kRendezvous, &bound);
+    if (status.ok()) {
+      rendezvous_name_ = rendezvous.name;
+    } else {
+      internal::LogWarning(absl::StrCat("no shared memory for clients of ", target.ToString(), ": ", status.message()));
+    }
+  }
+  return OpenDoor(target, tcp ? Door::kTcp : Door::kUnix, &address_);
+}
+
+absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bound) {
+  absl::StatusOr<tcp::ListeningSocket> socket = tcp::ListenSocket(target, options_.unix_socket_mode);
+  if (!socket.ok()) return socket.status();
+  *bound = socket->bound();
+  auto acceptor = std::make_shared<Acceptor>(*std::move(socket), poller_.get(), [this, door](framed::UniqueFd accepted) {
+    Accepted(std::move(accepted), door);
+  });
+  absl::Status status = poller_->Add(acceptor, EPOLLIN);
+  if (!status.ok()) return status;
+  MutexLock lock(&mutex_);
+  acceptors_.push_back(std::move(acceptor));
+  return absl::OkStatus();
+}
+
+AutoListener::~AutoListener() { Shutdown(absl::InfinitePast()); }
+
+bool AutoListener::OffersShm(Door door) const {
+  return door != Door::kTcp &&
+         (options_.transport == TransportPreference::kAuto || options_.transport == TransportPreference::kShm);
+}
+
+std::string AutoListener::IssueToken() {
+  std::string token = RandomBytes(kTokenBytes);
+  const absl::Time now = absl::Now();
+  MutexLock lock(&mutex_);
+  while (!token_ages_.empty() && now - token_ages_.front().first > options_.handshake_timeout) {
+    tokens_.erase(token_ages_.front().second);
+    token_ages_.pop_front();
+  }
+  tokens_.insert(token);
+  token_ages_.emplace_back(now, token);
+  return token;
+}
+
+bool AutoListener::RedeemToken(const std::string& token) {
+  MutexLock lock(&mutex_);
+  return tokens_.erase(token) != 0;
+}
+
+void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
+  auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door);
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) return;
+    handshakes_.emplace(handshake.get(), handshake);
+  }
+  if (!handshake->Start().ok()) HandshakeOver(handshake.get());
+}
+
+void AutoListener::HandshakeOver(ServerHandshake* handshake) {
+  std::shared_ptr<ServerHandshake> over;  // destroyed without the lock
+  MutexLock lock(&mutex_);
+  auto found = handshakes_.find(handshake);
+  if (found == handshakes_.end()) return;
+  over = std::move(found->second);
+  handshakes_.erase(found);
+}
+
+void AutoListener::StartSession(std::unique_ptr<framed::Link> link, bool may_spin, Peer peer) {
+  framed::ServerSession::Options options;
+  options.handler = handler_;
+  options.max_receive_message_bytes = options_.max_receive_message_bytes;
+  options.peer = std::move(peer);
+  options.on_over = [this](framed::ServerSession* session) { SessionOver(session); };
+  options.on_drained = [this] {
+    MutexLock lock(&mutex_);
+    changed_.SignalAll();
+  };
+  auto session = std::make_shared<framed::ServerSession>(std::move(link), poller_.get(),
+                                                         framed::SpinPolicy(options_.wait_mode, may_spin),
+                                                         std::move(options));
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) return;  // the client sees the connection close
+    sessions_.emplace(session.get(), session);
+  }
+  if (!session->Start().ok()) session->Close();
+}
+
+void AutoListener::SessionOver(framed::ServerSession* session) {
+  std::shared_ptr<framed::ServerSession> over;  // destroyed without the lock
+  MutexLock lock(&mutex_);
+  auto found = sessions_.find(session);
+  if (found == sessions_.end()) return;
+  over = std::move(found->second);
+  sessions_.erase(found);
+  changed_.SignalAll();
+}
+
+void AutoListener::Shutdown(absl::Time deadline) {
+  std::vector<std::shared_ptr<Acceptor>> acceptors;
+  std::vector<std::shared_ptr<ServerHandshake>> handshakes;
+  std::vector<std::shared_ptr<framed::ServerSession>> sessions;
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) {
+      while (phase_ != Phase::kDown) changed_.Wait(&mutex_);
+      return;
+    }
+    phase_ = Phase::kShuttingDown;
+    acceptors.swap(acceptors_);
+    for (auto& [key, handshake] : handshakes_) handshakes.push_back(handshake);
+    for (auto& [key, session] : sessions_) sessions.push_back(session);
+  }
+  if (poller_ != nullptr) {  // null when Init failed early
+    for (auto& acceptor : acceptors) {
+      acceptor->Stop();
+      poller_->Remove(acceptor.get());
+    }
+    acceptors.clear();
+    for (auto& handshake : handshakes) handshake->Abort();
+    handshakes.clear();
+    for (auto& session : sessions) session->BeginDrain();
+    {
+      MutexLock lock(&mutex_);
+      const auto drained = [&] {
+        return std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) {
+          return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
+        });
+      };
+      // A reply that waits for room in the ring leaves without telling: hence the short steps.
+      while (!drained() && absl::Now() < deadline) {
+        changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + absl::Milliseconds(10)));
+      }
+    }
+    for (auto& session : sessions) session->Close();
+    sessions.clear();
+    poller_.reset();
+  }
+  MutexLock lock(&mutex_);
+  handshakes_.clear();
+  sessions_.clear();
+  phase_ = Phase::kDown;
+  changed_.SignalAll();
+}
+
+}  // namespace shmrpc::autoselect

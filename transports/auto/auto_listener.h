@@ -1,0 +1,79 @@
+#ifndef SHMRPC_TRANSPORTS_AUTO_AUTO_LISTENER_H_
+#define SHMRPC_TRANSPORTS_AUTO_AUTO_LISTENER_H_
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/transport.h"
+#include "shmrpc/wire.pb.h"
+#include "transports/framed/poller.h"
+#include "transports/framed/server_session.h"
+#include "transports/tcp/listening_socket.h"
+
+namespace shmrpc::autoselect {
+
+class Acceptor;
+class ServerHandshake;
+
+// The server's ear at one host:port or unix: address, with the rendezvous socket for shared memory beside it.
+// Thread-safe.
+class AutoListener final : public Listener {
+ public:
+  // What a listening socket is for.
+  enum class Door {
+    kTcp,         // the address itself
+    kUnix,        // the address itself
+    kRendezvous,  // shared memory for clients that come with a token
+  };
+
+  static absl::StatusOr<std::unique_ptr<Listener>> Start(const Target& target, const ListenOptions& options,
+                                                         CallHandler* handler);
+  ~AutoListener() override;
+
+  const Target& address() const override { return address_; }
+  void Shutdown(absl::Time deadline) override;
+
+ private:
+  friend class Acceptor;
+  friend class ServerHandshake;
+
+  AutoListener(const ListenOptions& options, CallHandler* handler) : options_(options), handler_(handler) {}
+  absl::Status Init(const Target& target);
+  absl::Status OpenDoor(const Target& target, Door door, Target* bound);
+  bool OffersShm(Door door) const;
+
+  // A token for a client that has just said hello over TCP, and whether a token was given out and not used yet.
+  std::string IssueToken() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool RedeemToken(const std::string& token) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  void Accepted(framed::UniqueFd socket, Door door);
+  void HandshakeOver(ServerHandshake* handshake);
+  void StartSession(std::unique_ptr<framed::Link> link, bool may_spin, Peer peer);
+  void SessionOver(framed::ServerSession* session);
+
+  const ListenOptions options_;
+  CallHandler* const handler_;
+  Target address_;
+  std::string rendezvous_name_;  // of the abstract socket; empty: there is none
+  std::string instance_id_;
+  std::unique_ptr<framed::Poller> poller_;  // null once shut down
+
+  Mutex mutex_;
+  CondVar changed_;  // a session has drained or ended, or the shutdown is complete
+  enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
+  std::vector<std::shared_ptr<Acceptor>> acceptors_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> handshakes_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<framed::ServerSession*, std::shared_ptr<framed::ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<std::string> tokens_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::pair<absl::Time, std::string>> token_ages_ ABSL_GUARDED_BY(mutex_);  // oldest first
+};
+
+}  // namespace shmrpc::autoselect
+
+#endif  // SHMRPC_TRANSPORTS_AUTO_AUTO_LISTENER_H_

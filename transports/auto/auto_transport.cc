@@ -1,0 +1,300 @@
+#include "transports/auto/auto_transport.h"
+
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "shmrpc/wire.pb.h"
+#include "transports/auto/auto_listener.h"
+#include "transports/auto/hello.h"
+#include "transports/framed/client_session.h"
+#include "transports/framed/errno_name.h"
+#include "transports/shm/segment.h"
+#include "transports/shm/shm_link.h"
+#include "transports/tcp/connect_socket.h"
+#include "transports/tcp/socket_address.h"
+#include "transports/tcp/socket_link.h"
+
+namespace shmrpc::autoselect {
+namespace {
+
+using framed::UniqueFd;
+
+// The threads that look after this process's client connections: asynchronous calls, and hang-ups while nobody waits.
+// Made with the first connection and never destroyed; asleep when there is nothing to do.
+absl::StatusOr<framed::Poller*> ClientPoller() {
+  constexpr int kMaxThreads = 64;  // more than two only while callbacks block
+  static absl::StatusOr<framed::Poller*>* const poller = [] {
+    auto created = framed::Poller::Create("shmrpc-client", kMaxThreads);
+    return created.ok() ? new absl::StatusOr<framed::Poller*>(created->release())
+                        : new absl::StatusOr<framed::Poller*>(created.status());
+  }();
+  return *poller;
+}
+
+class FramedConnection final : public Connection {
+ public:
+  FramedConnection(std::shared_ptr<framed::ClientSession> session, TransportChoice choice, Peer peer)
+      : session_(std::move(session)), choice_(std::move(choice)), peer_(std::move(peer)) {}
+  ~FramedConnection() override { session_->Close(); }
+
+  void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call) override {
+    session_->StartCall(spec, request, events, call);
+  }
+  const TransportChoice& choice() const override { return choice_; }
+  const Peer& peer() const override { return peer_; }
+  bool IsOver() override { return session_->IsOver(); }
+  absl::Status reason_over() const override { return session_->reason_over(); }
+
+ private:
+  const std::shared_ptr<framed::ClientSession> session_;
+  const TransportChoice choice_;
+  const Peer peer_;
+};
+
+// One attempt to connect.
+class Connector {
+ public:
+  Connector(const Target& target, const ConnectOptions& options) : target_(target), options_(options) {}
+
+  absl::StatusOr<std::unique_ptr<Connection>> Connect();
+
+ private:
+  // What came of trying shared memory on one Unix socket.
+  struct ShmAttempt {
+    std::unique_ptr<framed::Link> link;  // null: no shared memory, because of
+    std::string reason;
+    bool socket_usable = false;  // and the socket can carry frames itself
+  };
+
+  absl::Status ConnectTcp();
+  absl::Status ConnectUnix();
+  std::string TryRendezvous(const wire::ServerHello& hello);
+  absl::StatusOr<ShmAttempt> TryShm(UniqueFd& socket, const std::string& token);
+  wire::ClientHello MakeHello() const;
+  absl::Status Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
+                        wire::ServerHello* answer);
+  void UseSocket(UniqueFd socket, const char* name, std::string reason);
+  absl::Status InsistedOnShm(absl::string_view reason) const;
+
+  const Target& target_;
+  const ConnectOptions& options_;
+  std::string server_cpus_;
+  std::unique_ptr<framed::Link> link_;
+  TransportChoice choice_;
+  Peer peer_;
+};
+
+wire::ClientHello Connector::MakeHello() const {
+  wire::ClientHello hello;
+  hello.set_version(kProtocolVersion);
+  hello.set_boot_id(BootId());
+  hello.set_cpus(framed::AllowedCpus());
+  return hello;
+}
+
+absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
+                                 wire::ServerHello* answer) {
+  absl::Status status =
+      ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds);
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(target_.ToString(), ": ", status.message()));
+  if (!answer->refused().empty()) {
+    return absl::UnavailableError(absl::StrCat(target_.ToString(), " refused the connection: ", answer->refused()));
+  }
+  if (answer->version() != kProtocolVersion) {
+    return absl::UnavailableError(absl::StrCat(target_.ToString(), " speaks version ", answer->version(),
+                                               " of the protocol, this client version ", kProtocolVersion));
+  }
+  server_cpus_ = answer->cpus();
+  return absl::OkStatus();
+}
+
+void Connector::UseSocket(UniqueFd socket, const char* name, std::string reason) {
+  peer_.transport = name;
+  peer_.address = tcp::PeerAddress(socket.get());
+  choice_ = {name, std::move(reason)};
+  link_ = std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view());
+}
+
+absl::Status Connector::InsistedOnShm(absl::string_view reason) const {
+  return absl::UnavailableError(absl::StrCat("shared memory with ", target_.ToString(), " was asked for, but: ", reason,
+                                             ". Leave the choice of the transport to the library, or remove the cause"));
+}
+
+// Offers shared memory over a Unix socket, which is moved into the link if that is accepted. An error means that not
+// even the hellos could be exchanged.
+absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const std::string& token) {
+  ShmAttempt attempt;
+  wire::ClientHello hello = MakeHello();
+  hello.set_token(token);
+  const auto credentials = tcp::GetPeerCredentials(socket.get());
+  absl::StatusOr<shm::Segment> own = absl::FailedPreconditionError("");
+  if (credentials.has_value()) {
+    peer_.uid = credentials->uid;
+    peer_.pid = credentials->pid;
+  }
+  if (!credentials.has_value() || (credentials->uid != geteuid() && credentials->uid != 0)) {
+    attempt.reason = absl::StrCat("the server runs as another user (uid ",
+                                  credentials.has_value() ? absl::StrCat(credentials->uid) : "unknown", ")");
+  } else {
+    own = shm::Segment::Create(shm::kSegmentBytes);
+    if (!own.ok()) attempt.reason = std::string(own.status().message());
+  }
+  if (own.ok()) {
+    hello.mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
+    hello.mutable_shm()->set_ring_bytes(shm::kRingBytes);
+  } else if (!token.empty()) {
+    return attempt;  // a socket that is for shared memory only
+  }
+  std::vector<UniqueFd> fds;
+  wire::ServerHello answer;
+  absl::Status status = Exchange(socket.get(), hello, own.ok() ? own->fd() : -1, &fds, &answer);
+  if (!status.ok()) return status;
+  if (!answer.has_shm()) {
+    if (attempt.reason.empty()) attempt.reason = answer.no_shm_reason();
+    attempt.socket_usable = true;
+    return attempt;
+  }
+  if (!own.ok() || fds.size() != 1 || answer.shm().ring_bytes() != shm::kRingBytes) {
+    attempt.reason = absl::StrCat("the server's shared memory does not fit: ", fds.size(), " descriptors, a ring of ",
+                                  answer.shm().ring_bytes(), " bytes where 1 and ", shm::kRingBytes, " are expected");
+    return attempt;
+  }
+  absl::StatusOr<shm::PeerSegment> peer =
+      shm::PeerSegment::Map(std::move(fds[0]), answer.shm().segment_bytes(), shm::kSegmentBytes);
+  if (peer.ok() && peer->size() != shm::kSegmentBytes) peer = absl::InvalidArgumentError("memfd of the wrong size");
+  if (!peer.ok()) {
+    attempt.reason = std::string(peer.status().message());
+    return attempt;
+  }
+  own->ReleaseFd();
+  attempt.link = std::make_unique<shm::ShmLink>(std::move(socket), *std::move(own), *std::move(peer));
+  return attempt;
+}
+
+absl::Status Connector::ConnectUnix() {
+  absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+  if (!socket.ok()) return socket.status();
+  std::string reason = "asked for";
+  if (options_.transport != TransportPreference::kUnix) {
+    absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, /*token=*/"");
+    if (!attempt.ok()) return attempt.status();
+    if (attempt->link != nullptr) {
+      link_ = std::move(attempt->link);
+      choice_.name = "shm";
+      peer_.transport = "shm";
+      peer_.address = target_.ToString();
+      return absl::OkStatus();
+    }
+    if (options_.transport == TransportPreference::kShm) return InsistedOnShm(attempt->reason);
+    reason = attempt->reason;
+    if (attempt->socket_usable) {
+      UseSocket(*std::move(socket), "unix", std::move(reason));
+      peer_.address = target_.ToString();
+      return absl::OkStatus();
+    }
+    // The server took the offer, but this side could not: once more, without one.
+    socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+    if (!socket.ok()) return socket.status();
+  }
+  const auto credentials = tcp::GetPeerCredentials(socket->get());
+  if (credentials.has_value()) {
+    peer_.uid = credentials->uid;
+    peer_.pid = credentials->pid;
+  }
+  wire::ServerHello answer;
+  std::vector<UniqueFd> fds;
+  absl::Status status = Exchange(socket->get(), MakeHello(), -1, &fds, &answer);
+  if (!status.ok()) return status;
+  UseSocket(*std::move(socket), "unix", std::move(reason));
+  peer_.address = target_.ToString();
+  return absl::OkStatus();
+}
+
+// Moves on to shared memory if the server on the TCP connection is on this host. Empty, or why not.
+std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
+  if (hello.boot_id().empty() || hello.boot_id() != BootId()) return "peer on another host";
+  if (!hello.has_rendezvous()) {
+    return hello.no_shm_reason().empty() ? "the server offers no shared memory" : hello.no_shm_reason();
+  }
+  Target rendezvous;
+  rendezvous.kind = Target::Kind::kUnixAbstract;
+  rendezvous.name = hello.rendezvous().abstract_name();
+  absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(rendezvous, options_.deadline, options_.interrupt_fd);
+  if (!socket.ok()) {
+    if (hello.network_namespace() != 0 && NetworkNamespace() != 0 &&
+        hello.network_namespace() != NetworkNamespace()) {
+      return "peer in another network namespace";
+    }
+    return absl::StrCat("the server's rendezvous socket cannot be reached: ", socket.status().message());
+  }
+  absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, hello.rendezvous().token());
+  if (!attempt.ok()) return std::string(attempt.status().message());
+  if (attempt->link == nullptr) return attempt->reason;
+  link_ = std::move(attempt->link);
+  return std::string();
+}
+
+absl::Status Connector::ConnectTcp() {
+  absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+  if (!socket.ok()) return socket.status();
+  wire::ServerHello hello;
+  std::vector<UniqueFd> fds;
+  absl::Status status = Exchange(socket->get(), MakeHello(), -1, &fds, &hello);
+  if (!status.ok()) return status;
+  if (options_.transport == TransportPreference::kTcp) {
+    UseSocket(*std::move(socket), "tcp", "asked for");
+    return absl::OkStatus();
+  }
+  std::string reason = TryRendezvous(hello);
+  if (link_ != nullptr) {
+    choice_.name = "shm";
+    peer_.transport = "shm";
+    peer_.address = tcp::PeerAddress(socket->get());
+    return absl::OkStatus();
+  }
+  if (options_.transport == TransportPreference::kShm) return InsistedOnShm(reason);
+  peer_.uid.reset();
+  peer_.pid.reset();
+  UseSocket(*std::move(socket), "tcp", std::move(reason));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
+  const bool unix_socket = target_.kind != Target::Kind::kHostPort;
+  if (unix_socket && options_.transport == TransportPreference::kTcp) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "transport tcp was asked for, but ", target_.ToString(), " is a Unix socket: use host:port, or transport unix"));
+  }
+  if (!unix_socket && options_.transport == TransportPreference::kUnix) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport unix was asked for, but ", target_.ToString(),
+                     " is not a Unix socket: use unix:path or unix-abstract:name, or transport tcp"));
+  }
+  absl::StatusOr<framed::Poller*> poller = ClientPoller();
+  if (!poller.ok()) return poller.status();
+  absl::Status status = unix_socket ? ConnectUnix() : ConnectTcp();
+  if (!status.ok()) return status;
+  const framed::SpinPolicy spin_policy(options_.wait_mode,
+                                       framed::CanRunTogether(framed::AllowedCpus(), server_cpus_));
+  auto session = std::make_shared<framed::ClientSession>(std::move(link_), *poller, spin_policy);
+  status = session->Start();
+  if (!status.ok()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", status.message()));
+  return std::make_unique<FramedConnection>(std::move(session), std::move(choice_), std::move(peer_));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Connection>> AutoTransport::Connect(const Target& target,
+                                                                   const ConnectOptions& options) {
+  return Connector(target, options).Connect();
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> AutoTransport::Listen(const Target& target, const ListenOptions& options,
+                                                                CallHandler* handler) {
+  return AutoListener::Start(target, options, handler);
+}
+
+}  // namespace shmrpc::autoselect

@@ -1,0 +1,135 @@
+#include "transports/auto/hello.h"
+
+#include <poll.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "transports/framed/errno_name.h"
+#include "transports/shm/fd_passing.h"
+
+namespace shmrpc::autoselect {
+namespace {
+
+constexpr size_t kPrefixBytes = 8 + sizeof(uint32_t);
+
+// Waits until `socket` is ready for `events`.
+absl::Status WaitReady(int socket, short events, absl::Time deadline, int interrupt_fd) {
+  for (;;) {
+    pollfd fds[2] = {{socket, events, 0}, {interrupt_fd, POLLIN, 0}};
+    const bool forever = deadline == absl::InfiniteFuture();
+    const timespec timeout = absl::ToTimespec(
+        forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const int ready = ppoll(fds, interrupt_fd >= 0 ? 2 : 1, forever ? nullptr : &timeout, nullptr);
+    if (ready < 0 && errno != EINTR) return absl::UnavailableError(framed::ErrnoText(errno));
+    if (fds[1].revents != 0) return absl::CancelledError("the attempt to connect was given up");
+    if (fds[0].revents != 0) return absl::OkStatus();
+    if (ready == 0) return absl::DeadlineExceededError("the server did not answer the hello in time");
+  }
+}
+
+absl::Status ForeignAnswer(absl::string_view received) {
+  // An HTTP/2 server speaks first or answers with a SETTINGS frame: 3 bytes of length, then type 4.
+  if (received.size() >= 4 && received[0] == 0 && received[3] == 4) {
+    return absl::UnavailableError(
+        "the server speaks HTTP/2, as gRPC servers do, not shmrpc: is this the right port? A gRPC server is reached "
+        "through the gRPC library");
+  }
+  return absl::UnavailableError(absl::StrCat("the server does not speak shmrpc: its answer began with \"",
+                                             absl::CEscape(received.substr(0, 32)), "\". Is this the right port?"));
+}
+
+}  // namespace
+
+std::string EncodeHello(const google::protobuf::MessageLite& hello) {
+  const uint32_t length = static_cast<uint32_t>(hello.ByteSizeLong());
+  std::string bytes(kHelloMagic.data(), kHelloMagic.size());
+  bytes.append(reinterpret_cast<const char*>(&length), sizeof length);
+  hello.AppendToString(&bytes);
+  return bytes;
+}
+
+size_t HelloReader::Wanted() const {
+  if (received_.size() < kPrefixBytes) return kPrefixBytes - received_.size();
+  uint32_t length;
+  std::memcpy(&length, received_.data() + kHelloMagic.size(), sizeof length);
+  return kPrefixBytes + length - received_.size();
+}
+
+HelloReader::State HelloReader::Feed(absl::string_view bytes) {
+  received_.append(bytes.data(), bytes.size());
+  const size_t compared = std::min(received_.size(), kHelloMagic.size());
+  if (absl::string_view(received_).substr(0, compared) != kHelloMagic.substr(0, compared)) {
+    return state_ = State::kForeign;
+  }
+  if (received_.size() < kPrefixBytes) return state_;
+  uint32_t length;
+  std::memcpy(&length, received_.data() + kHelloMagic.size(), sizeof length);
+  if (length > kMaxHelloBytes) return state_ = State::kForeign;
+  if (received_.size() == kPrefixBytes + length) state_ = State::kComplete;
+  return state_;
+}
+
+absl::string_view HelloReader::body() const { return absl::string_view(received_).substr(kPrefixBytes); }
+
+absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
+                            int interrupt_fd, google::protobuf::MessageLite* answer,
+                            std::vector<framed::UniqueFd>* fds) {
+  const std::string bytes = EncodeHello(hello);
+  absl::Span<const uint8_t> rest(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  while (!rest.empty()) {
+    absl::StatusOr<size_t> sent = shm::SendWithFd(socket, rest, fd);
+    if (!sent.ok()) return sent.status();
+    if (*sent > 0) {
+      fd = -1;
+      rest.remove_prefix(*sent);
+      continue;
+    }
+    absl::Status ready = WaitReady(socket, POLLOUT, deadline, interrupt_fd);
+    if (!ready.ok()) return ready;
+  }
+  HelloReader reader;
+  while (reader.state() == HelloReader::State::kMore) {
+    uint8_t buffer[512];
+    const size_t size = std::min(reader.Wanted(), sizeof buffer);
+    absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, absl::MakeSpan(buffer, size), fds);
+    if (!received.ok()) return received.status();
+    if (!received->has_value()) {
+      absl::Status ready = WaitReady(socket, POLLIN, deadline, interrupt_fd);
+      if (!ready.ok()) return ready;
+      continue;
+    }
+    if (**received == 0) {
+      return absl::UnavailableError("the server closed the connection instead of answering the hello");
+    }
+    reader.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
+  }
+  if (reader.state() == HelloReader::State::kForeign) return ForeignAnswer(reader.received());
+  if (!answer->ParseFromArray(reader.body().data(), static_cast<int>(reader.body().size()))) {
+    return absl::UnavailableError("the server's hello cannot be read");
+  }
+  return absl::OkStatus();
+}
+
+const std::string& BootId() {
+  static const std::string* const id = [] {
+    auto* text = new std::string;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> *text;
+    return text;
+  }();
+  return *id;
+}
+
+uint64_t NetworkNamespace() {
+  struct stat information;
+  return stat("/proc/thread-self/ns/net", &information) == 0 ? information.st_ino : 0;
+}
+
+}  // namespace shmrpc::autoselect

@@ -1,0 +1,63 @@
+#ifndef SHMRPC_TRANSPORTS_AUTO_HELLO_H_
+#define SHMRPC_TRANSPORTS_AUTO_HELLO_H_
+
+// The hellos that open every native connection, as proto/PROTOCOL.md specifies them: eight bytes of magic, the length
+// of the message (uint32, little-endian), and the message, a ClientHello or a ServerHello.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "google/protobuf/message_lite.h"
+#include "transports/framed/unique_fd.h"
+
+namespace shmrpc::autoselect {
+
+inline constexpr absl::string_view kHelloMagic = "SHMRPC1\n";
+inline constexpr size_t kMaxHelloBytes = 4096;
+inline constexpr uint32_t kProtocolVersion = 1;
+
+// The bytes of a hello.
+std::string EncodeHello(const google::protobuf::MessageLite& hello);
+
+// Puts a hello together from what a socket yields, byte by byte if need be, and takes nothing that comes after it.
+class HelloReader {
+ public:
+  enum class State {
+    kMore,      // read on: up to Wanted() bytes
+    kComplete,  // body() is there
+    kForeign,   // the peer does not speak this protocol; received() is what it said
+  };
+
+  State state() const { return state_; }
+  size_t Wanted() const;
+
+  // Takes what was read: Wanted() bytes or less.
+  State Feed(absl::string_view bytes);
+
+  absl::string_view received() const { return received_; }
+  absl::string_view body() const;
+
+ private:
+  State state_ = State::kMore;
+  std::string received_;
+};
+
+// For the side that may block: sends a hello with the descriptor `fd` (-1: none), and receives the answer and the
+// descriptors with it. DEADLINE_EXCEEDED; CANCELLED when `interrupt_fd` (-1: none) became readable; UNAVAILABLE when the
+// peer closed or does not speak this protocol, which the message then tells.
+absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
+                            int interrupt_fd, google::protobuf::MessageLite* answer,
+                            std::vector<framed::UniqueFd>* fds);
+
+// What identifies this host and this process's view of it.
+const std::string& BootId();
+uint64_t NetworkNamespace();
+
+}  // namespace shmrpc::autoselect
+
+#endif  // SHMRPC_TRANSPORTS_AUTO_HELLO_H_

@@ -1,0 +1,215 @@
+#include "transports/auto/server_handshake.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/log.h"
+#include "transports/shm/fd_passing.h"
+#include "transports/shm/segment.h"
+#include "transports/shm/shm_link.h"
+#include "transports/tcp/socket_address.h"
+#include "transports/tcp/socket_link.h"
+
+namespace shmrpc::autoselect {
+
+using Door = AutoListener::Door;
+
+ServerHandshake::ServerHandshake(AutoListener* listener, framed::UniqueFd socket, Door door)
+    : listener_(listener), door_(door), fd_(socket.get()), socket_(std::move(socket)) {
+  peer_.transport = door == Door::kTcp ? "tcp" : "unix";
+  peer_.address = tcp::PeerAddress(fd_);
+  if (const auto credentials = tcp::GetPeerCredentials(fd_)) {
+    peer_.uid = credentials->uid;
+    peer_.pid = credentials->pid;
+    peer_.address = absl::StrCat("unix:pid=", credentials->pid);
+  }
+}
+
+ServerHandshake::~ServerHandshake() {
+  internal::DeadlineTimer::Handle timeout;
+  {
+    MutexLock lock(&mutex_);
+    timeout = timeout_;
+  }
+  internal::DeadlineTimer::Get().Cancel(timeout);
+}
+
+absl::Status ServerHandshake::Start() {
+  {
+    MutexLock lock(&mutex_);
+    timeout_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + listener_->options_.handshake_timeout,
+                                                       [weak = weak_from_this()] {
+                                                         if (auto self = weak.lock()) {
+                                                           static_cast<ServerHandshake*>(self.get())->Abort();
+                                                         }
+                                                       });
+  }
+  absl::Status status = listener_->poller_->Add(shared_from_this(), EPOLLIN);
+  if (status.ok()) listener_->poller_->Kick(shared_from_this());
+  return status;
+}
+
+void ServerHandshake::Abort() {
+  MutexLock lock(&mutex_);
+  if (socket_.valid()) ::shutdown(socket_.get(), SHUT_RDWR);
+}
+
+framed::Pollable::Outcome ServerHandshake::Poll(framed::Task**) {
+  Progress progress;
+  do {
+    if (!right_.TryAcquire()) return Outcome::kElsewhere;
+    progress = over_ ? Progress::kOver : ReadHello();
+    if (progress == Progress::kOver && !over_) {
+      over_ = true;
+      Finish();
+    }
+  } while (right_.Release());
+  return progress == Progress::kOver ? Outcome::kOver : Outcome::kEmpty;
+}
+
+ServerHandshake::Progress ServerHandshake::ReadHello() {
+  while (reader_.state() == HelloReader::State::kMore) {
+    uint8_t buffer[512];
+    const size_t size = std::min(reader_.Wanted(), sizeof buffer);
+    absl::StatusOr<std::optional<size_t>> received =
+        shm::ReceiveWithFds(fd_, absl::MakeSpan(buffer, size), &received_fds_);
+    if (!received.ok()) return Progress::kOver;
+    if (!received->has_value()) return Progress::kMore;
+    if (**received == 0) return Progress::kOver;
+    reader_.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
+  }
+  wire::ClientHello hello;
+  if (reader_.state() == HelloReader::State::kComplete &&
+      hello.ParseFromArray(reader_.body().data(), static_cast<int>(reader_.body().size()))) {
+    Answer(hello);
+    return Progress::kOver;
+  }
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(
+      limiter, absl::StrCat("closed a connection from ", peer_.address, " to ", listener_->address_.ToString(),
+                            ": it does not speak shmrpc, its first bytes were \"",
+                            absl::CEscape(reader_.received().substr(0, 32)), "\""));
+  return Progress::kOver;
+}
+
+// Answers the hello and makes the session.
+void ServerHandshake::Answer(const wire::ClientHello& client) {
+  wire::ServerHello answer;
+  answer.set_version(kProtocolVersion);
+  answer.set_boot_id(BootId());
+  answer.set_cpus(framed::AllowedCpus());
+  answer.set_instance_id(listener_->instance_id_);
+  answer.set_network_namespace(NetworkNamespace());
+  const bool may_spin = framed::CanRunTogether(answer.cpus(), client.cpus());
+  if (client.version() != kProtocolVersion) {
+    answer.set_refused(absl::StrCat("the server speaks version ", kProtocolVersion, " of the protocol, the client ",
+                                    client.version()));
+    Send(answer, -1);
+    return;
+  }
+  if (door_ == Door::kRendezvous && !listener_->RedeemToken(client.token())) {
+    answer.set_refused("the token is unknown, used or too old");
+    Send(answer, -1);
+    return;
+  }
+  if (door_ == Door::kTcp) {
+    if (!listener_->rendezvous_name_.empty() && client.boot_id() == BootId()) {
+      answer.mutable_rendezvous()->set_abstract_name(listener_->rendezvous_name_);
+      answer.mutable_rendezvous()->set_token(listener_->IssueToken());
+    } else if (listener_->rendezvous_name_.empty()) {
+      answer.set_no_shm_reason("the server does not offer shared memory");
+    }
+  } else if (client.has_shm()) {
+    // The link owns the socket from here on, and AcceptShm has sent the answer.
+    std::unique_ptr<framed::Link> link = AcceptShm(client, &answer);
+    if (link != nullptr) {
+      peer_.transport = "shm";
+      listener_->StartSession(std::move(link), may_spin, std::move(peer_));
+      return;
+    }
+    if (door_ == Door::kRendezvous) {
+      Send(answer, -1);
+      return;
+    }
+  }
+  if (!Send(answer, -1)) return;
+  framed::UniqueFd socket;
+  {
+    MutexLock lock(&mutex_);
+    socket = std::move(socket_);
+  }
+  listener_->poller_->Remove(this);
+  const char* const name = door_ == Door::kTcp ? "tcp" : "unix";
+  listener_->StartSession(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), may_spin,
+                          std::move(peer_));
+}
+
+// Takes the client's segment, answers with the server's. Null: no shared memory, `answer` says why, nothing was sent.
+std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer) {
+  const auto refuse = [answer](absl::string_view reason) {
+    answer->clear_shm();
+    answer->set_no_shm_reason(std::string(reason.data(), reason.size()));
+    return nullptr;
+  };
+  if (!listener_->OffersShm(door_)) return refuse("the server does not offer shared memory");
+  if (listener_->options_.same_user_only && (!peer_.uid.has_value() || (*peer_.uid != geteuid() && *peer_.uid != 0))) {
+    return refuse(absl::StrCat("the client runs as another user (uid ",
+                               peer_.uid.has_value() ? absl::StrCat(*peer_.uid) : "unknown",
+                               ") than the server, which shares memory with its own only"));
+  }
+  if (received_fds_.size() != 1) {
+    return refuse(absl::StrCat("the client sent ", received_fds_.size(), " descriptors where 1 is expected"));
+  }
+  if (client.shm().ring_bytes() != shm::kRingBytes || client.shm().segment_bytes() != shm::kSegmentBytes) {
+    return refuse(absl::StrCat("the client offers a ring of ", client.shm().ring_bytes(), " bytes where ",
+                               shm::kRingBytes, " are expected"));
+  }
+  absl::StatusOr<shm::PeerSegment> peer =
+      shm::PeerSegment::Map(std::move(received_fds_[0]), shm::kSegmentBytes, shm::kSegmentBytes);
+  received_fds_.clear();
+  if (!peer.ok()) return refuse(absl::StrCat("the server refused the client's memory: ", peer.status().message()));
+  absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);
+  if (!own.ok()) return refuse(absl::StrCat("the server's ", own.status().message()));
+  answer->mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
+  answer->mutable_shm()->set_ring_bytes(shm::kRingBytes);
+  if (!Send(*answer, own->fd())) return refuse("the descriptor could not be sent");
+  own->ReleaseFd();
+  framed::UniqueFd socket;
+  {
+    MutexLock lock(&mutex_);
+    socket = std::move(socket_);
+  }
+  listener_->poller_->Remove(this);
+  return std::make_unique<shm::ShmLink>(std::move(socket), *std::move(own), *std::move(peer));
+}
+
+// A hello is small and the socket's buffer empty: what does not go at once is not worth waiting for.
+bool ServerHandshake::Send(const wire::ServerHello& answer, int fd_to_pass) {
+  const std::string bytes = EncodeHello(answer);
+  const absl::StatusOr<size_t> sent = shm::SendWithFd(
+      fd_, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()), fd_to_pass);
+  return sent.ok() && *sent == bytes.size();
+}
+
+void ServerHandshake::Finish() {
+  received_fds_.clear();
+  internal::DeadlineTimer::Handle timeout;
+  framed::UniqueFd socket;
+  {
+    MutexLock lock(&mutex_);
+    timeout = std::exchange(timeout_, {});
+    socket = std::move(socket_);
+  }
+  internal::DeadlineTimer::Get().Cancel(timeout);
+  if (socket.valid()) listener_->poller_->Remove(this);
+  listener_->HandshakeOver(this);
+}
+
+}  // namespace shmrpc::autoselect

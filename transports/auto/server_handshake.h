@@ -1,0 +1,57 @@
+#ifndef SHMRPC_TRANSPORTS_AUTO_SERVER_HANDSHAKE_H_
+#define SHMRPC_TRANSPORTS_AUTO_SERVER_HANDSHAKE_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/src/deadline_timer.h"
+#include "transports/auto/auto_listener.h"
+#include "transports/auto/hello.h"
+#include "transports/framed/poller.h"
+#include "transports/framed/unique_fd.h"
+
+namespace shmrpc::autoselect {
+
+// A connection whose client has not said yet who it is. Ends as a session, or closed: after the time-out, or when what
+// the client says is not a hello.
+class ServerHandshake final : public framed::Pollable {
+ public:
+  // `listener` outlives it.
+  ServerHandshake(AutoListener* listener, framed::UniqueFd socket, AutoListener::Door door);
+  ~ServerHandshake() override;
+
+  absl::Status Start();
+  // Hangs up, which ends the handshake soon.
+  void Abort();
+
+  int fd() const override { return fd_; }
+  void OnEvents(uint32_t) override {}
+  Outcome Poll(framed::Task** task) override;
+  bool Park() override { return true; }  // everything there was has been read, and epoll reports what comes
+
+ private:
+  enum class Progress { kMore, kOver };
+  Progress ReadHello();
+  void Answer(const wire::ClientHello& client);
+  std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);
+  bool Send(const wire::ServerHello& answer, int fd_to_pass);
+  void Finish();
+
+  AutoListener* const listener_;
+  const AutoListener::Door door_;
+  const int fd_;
+  framed::PollRight right_;
+  bool over_ = false;  // with right_
+  HelloReader reader_;
+  std::vector<framed::UniqueFd> received_fds_;
+  Peer peer_;
+
+  Mutex mutex_;
+  framed::UniqueFd socket_ ABSL_GUARDED_BY(mutex_);  // until it is a link's
+  internal::DeadlineTimer::Handle timeout_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace shmrpc::autoselect
+
+#endif  // SHMRPC_TRANSPORTS_AUTO_SERVER_HANDSHAKE_H_

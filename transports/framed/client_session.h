@@ -1,0 +1,147 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_CLIENT_SESSION_H_
+#define SHMRPC_TRANSPORTS_FRAMED_CLIENT_SESSION_H_
+
+#include <atomic>
+#include <deque>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/transport.h"
+#include "transports/framed/session.h"
+
+namespace shmrpc::framed {
+
+class ClientCall;
+
+// The client's end of a framed connection: starts calls and brings their ends.
+//
+// Who receives. A thread that waits for its call takes right_, if it is free, and then receives for everybody: it looks
+// at the link, spinning or asleep, and delivers what arrives until its own call is over; then it hands the right to
+// another waiting thread. Calls that nobody waits for (RunsUserCode) are looked after by the poller's thread, which is
+// woken when the last waiting thread leaves; it also is who runs user code, never a thread that waits for another call.
+//
+// Locks: the sender's mutex, then calls_mutex_; waiters_mutex_ is taken with neither. right_ may be held when either is
+// taken. User code runs with nothing held.
+class ClientSession final : public Session {
+ public:
+  // `poller` outlives the session. Start() before anything else.
+  ClientSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy);
+  ~ClientSession() override;
+
+  absl::Status Start() { return poller_->Add(shared_from_this(), 0); }
+
+  void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call);
+
+  bool IsOver() const { return over_.load(std::memory_order_acquire); }
+  absl::Status reason_over() const;
+
+  // Ends all calls with CANCELLED and hangs up.
+  void Close();
+
+  Outcome Poll(Task** task) override;
+  bool Park() override;
+
+ private:
+  friend class ClientCall;
+
+  // A thread in WaitUntil that does not receive itself.
+  struct Waiter {
+    const ClientCall* call;  // null: waits for room
+    CondVar changed;
+    bool elected = false;  // it is its turn to receive
+  };
+
+  void Cancel(ClientCall* call, absl::Status status);
+  bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
+  void Release(ClientCall* call);
+
+  uint32_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* FindCall(uint32_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* TakeCall(uint32_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  bool IsActive(uint32_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  absl::Status AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
+
+  bool PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
+  void Sleep(absl::Time deadline);
+  void HandOver();
+  void PassOn();
+  bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
+  bool AcquireForPoller();
+
+  Link::ReceiveResult ReceiveOne();
+  absl::Status HandleFrame(ChunkPtr& chunk);
+  absl::Status HandleResponse(const FrameHeader& header, ChunkPtr& chunk);
+  absl::Status HandleFragment(const FrameHeader& header, ChunkPtr& chunk);
+  void EndCall(ClientCall* call, ChunkPtr& chunk);
+  void Fail(const absl::Status& status);
+  void NotifyWaiter(const ClientCall* call);
+  bool WaitForRoom(absl::Time deadline) override;
+
+  std::atomic<bool> over_{false};
+  std::atomic<bool> link_ended_{false};     // and there is nothing more to receive
+  std::atomic<int> async_calls_{0};         // outstanding calls that nobody waits for
+  std::atomic<bool> has_ended_{false};      // ended_ is not empty
+  // Whether the poller looks after the link: it is in the hot set, or parked with input being reported, or about to be
+  // polled. Set by who wants that (and kicks the poller if it was not set), cleared by the poller's thread when it
+  // leaves the link to a thread that holds right_, or when no asynchronous call is outstanding.
+  std::atomic<bool> poller_present_{false};
+  std::atomic<bool> poller_receives_{false};  // the poller's thread holds right_
+  std::atomic<bool> input_reported_{false};  // epoll reports input, not only hang-ups
+
+  mutable Mutex calls_mutex_;
+  struct CallSlot {
+    ClientCall* call = nullptr;
+    uint32_t id = 0;  // of the current or, with the next generation, the coming call
+  };
+  std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
+  std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
+  std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
+  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // their ends are to be told by the poller
+  absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
+
+  absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
+
+  Mutex waiters_mutex_;
+  std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);
+  std::atomic<int> waiter_count_{0};
+  std::atomic<int> room_waiter_count_{0};
+};
+
+// One outstanding call; its memory is reused. Everything but the calls through Call's interface belongs to the session.
+class ClientCall final : public Call, public Task {
+ public:
+  void Cancel(absl::Status status) override { session->Cancel(this, std::move(status)); }
+  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) override {
+    return session->WaitUntil(this, done, deadline);
+  }
+  void Release() override { session->Release(this); }
+
+  // Tells the end, on the poller's thread.
+  void Run() override;
+
+  std::shared_ptr<ClientSession> session;  // while in use
+  CallEvents* events = nullptr;
+  uint32_t id = 0;
+  bool runs_user_code = false;
+  size_t max_receive_message_bytes = 0;
+
+  // The end, once it has come. `chunks` own what `pieces` point to, unless that is the receiving thread's chunk.
+  ResponseControl end;
+  bool has_headers = false;
+  bool has_message = false;
+  Pieces pieces;
+  Chunks chunks;
+
+  // Calls the events. The object may be gone afterwards.
+  void DeliverEnd();
+};
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_CLIENT_SESSION_H_

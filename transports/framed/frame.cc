@@ -1,0 +1,170 @@
+#include "transports/framed/frame.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "shmrpc/wire.pb.h"
+
+namespace shmrpc::framed {
+namespace {
+
+// Bounds that keep every control part well under kMaxControlBytes, whatever the application says.
+constexpr size_t kMaxStatusMessageBytes = 16 * 1024;
+constexpr size_t kMaxStatusPayloadBytes = 12 * 1024;
+constexpr absl::string_view kCutMark = "... (cut: the status message was too long to be sent whole)";
+constexpr absl::string_view kPayloadsLeftOut = " (the status's details were too large to be sent and were left out)";
+
+void ToWire(const Metadata& metadata, wire::MetadataBlock* block) {
+  for (const auto& [key, value] : metadata) {
+    wire::MetadataBlock::Entry* entry = block->add_entries();
+    entry->set_key(key);
+    entry->set_value(value);
+  }
+}
+
+absl::Status FromWire(const wire::MetadataBlock& block, Metadata* metadata) {
+  for (const auto& entry : block.entries()) metadata->Add(entry.key(), entry.value());
+  absl::Status valid = metadata->Validate();
+  if (valid.ok()) return valid;
+  return absl::InvalidArgumentError(absl::StrCat("the peer sent metadata that breaks the rules: ", valid.message()));
+}
+
+void AppendBlock(const google::protobuf::MessageLite& block, std::string* out) {
+  const uint32_t size = static_cast<uint32_t>(block.ByteSizeLong());
+  out->append(reinterpret_cast<const char*>(&size), sizeof size);
+  block.AppendToString(out);
+}
+
+// Takes a length-prefixed block off the front of `rest`.
+template <typename Block>
+bool TakeBlock(absl::string_view* rest, Block* block) {
+  uint32_t size;
+  if (rest->size() < sizeof size) return false;
+  std::memcpy(&size, rest->data(), sizeof size);
+  rest->remove_prefix(sizeof size);
+  if (size > rest->size()) return false;
+  if (!block->ParseFromArray(rest->data(), static_cast<int>(size))) return false;
+  rest->remove_prefix(size);
+  return true;
+}
+
+absl::Status Malformed(absl::string_view what) {
+  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+}
+
+// The part of a frame's message that the frame itself holds must fit what the header announces.
+absl::Status CheckMessageBytes(const FrameHeader& header, size_t held) {
+  const bool more = (header.flags & kFlagMore) != 0;
+  if (more ? held < header.message_bytes : held == header.message_bytes) return absl::OkStatus();
+  return Malformed(absl::StrCat("a frame holds ", held, " bytes of a message announced as ", header.message_bytes,
+                                more ? " bytes with more to follow" : " bytes"));
+}
+
+}  // namespace
+
+void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t* flags, std::string* out) {
+  out->clear();
+  if (deadline != absl::InfiniteFuture()) {
+    *flags |= kFlagDeadline;
+    const int64_t left = std::max<int64_t>(0, absl::ToInt64Nanoseconds(deadline - absl::Now()));
+    out->append(reinterpret_cast<const char*>(&left), sizeof left);
+  }
+  if (metadata != nullptr && !metadata->empty()) {
+    *flags |= kFlagMetadata;
+    wire::MetadataBlock block;
+    ToWire(*metadata, &block);
+    AppendBlock(block, out);
+  }
+}
+
+absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out) {
+  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+  if (header.flags & ~(kFlagMore | kFlagDeadline | kFlagMetadata)) return Malformed("a request with unknown flags");
+  if (header.flags & kFlagDeadline) {
+    uint64_t left;
+    if (rest.size() < sizeof left) return Malformed("a request too short for its deadline");
+    std::memcpy(&left, rest.data(), sizeof left);
+    rest.remove_prefix(sizeof left);
+    if (left <= static_cast<uint64_t>(INT64_MAX)) {
+      out->deadline = absl::Now() + absl::Nanoseconds(static_cast<int64_t>(left));
+    }
+  }
+  if (header.flags & kFlagMetadata) {
+    wire::MetadataBlock block;
+    if (!TakeBlock(&rest, &block)) return Malformed("a request whose metadata cannot be read");
+    absl::Status status = FromWire(block, &out->metadata);
+    if (!status.ok()) return status;
+  }
+  out->message_offset = frame.size() - rest.size();
+  return CheckMessageBytes(header, rest.size());
+}
+
+void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status& status,
+                           const Metadata* trailing_metadata, uint8_t* flags, uint16_t* code, std::string* out) {
+  out->clear();
+  *code = static_cast<uint16_t>(status.raw_code());
+  if (initial_metadata != nullptr && !initial_metadata->empty()) {
+    *flags |= kFlagMetadata;
+    wire::MetadataBlock block;
+    ToWire(*initial_metadata, &block);
+    AppendBlock(block, out);
+  }
+  const bool has_trailing = trailing_metadata != nullptr && !trailing_metadata->empty();
+  if (status.ok() && !has_trailing) return;
+  *flags |= kFlagStatus;
+  wire::StatusBlock block;
+  std::string message(status.message());
+  if (message.size() > kMaxStatusMessageBytes) {
+    message.resize(kMaxStatusMessageBytes);
+    message.append(kCutMark.data(), kCutMark.size());
+  }
+  size_t payload_bytes = 0;
+  status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& value) {
+    payload_bytes += type_url.size() + value.size();
+    wire::StatusBlock::Payload* payload = block.add_payloads();
+    payload->set_type_url(std::string(type_url));
+    payload->set_value(std::string(value));
+  });
+  if (payload_bytes > kMaxStatusPayloadBytes) {
+    block.clear_payloads();
+    message.append(kPayloadsLeftOut.data(), kPayloadsLeftOut.size());
+  }
+  block.set_message(std::move(message));
+  if (has_trailing) ToWire(*trailing_metadata, block.mutable_trailing_metadata());
+  AppendBlock(block, out);
+}
+
+absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out) {
+  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+  if (header.flags & ~(kFlagMore | kFlagMetadata | kFlagStatus | kFlagNoMessage)) {
+    return Malformed("a response with unknown flags");
+  }
+  if ((header.flags & kFlagNoMessage) != 0 && (header.message_bytes != 0 || (header.flags & kFlagMore) != 0)) {
+    return Malformed("a response that both has and has no message");
+  }
+  if (header.flags & kFlagMetadata) {
+    wire::MetadataBlock block;
+    if (!TakeBlock(&rest, &block)) return Malformed("a response whose metadata cannot be read");
+    absl::Status status = FromWire(block, &out->initial_metadata);
+    if (!status.ok()) return status;
+  }
+  const absl::StatusCode code =
+      header.code <= 16 ? static_cast<absl::StatusCode>(header.code) : absl::StatusCode::kUnknown;
+  if (header.flags & kFlagStatus) {
+    wire::StatusBlock block;
+    if (!TakeBlock(&rest, &block)) return Malformed("a response whose status cannot be read");
+    out->status = absl::Status(code, block.message());
+    for (const auto& payload : block.payloads()) out->status.SetPayload(payload.type_url(), absl::Cord(payload.value()));
+    absl::Status status = FromWire(block.trailing_metadata(), &out->trailing_metadata);
+    if (!status.ok()) return status;
+  } else {
+    out->status = absl::Status(code, "");
+  }
+  out->message_offset = frame.size() - rest.size();
+  return CheckMessageBytes(header, rest.size());
+}
+
+}  // namespace shmrpc::framed

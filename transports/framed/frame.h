@@ -1,0 +1,93 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_FRAME_H_
+#define SHMRPC_TRANSPORTS_FRAMED_FRAME_H_
+
+// The frames of the native protocol, as proto/PROTOCOL.md specifies them: their headers and control parts, to and from
+// bytes. Pure functions on private memory.
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shmrpc/metadata.h"
+#include "transports/framed/link.h"
+
+namespace shmrpc::framed {
+
+static_assert(std::endian::native == std::endian::little, "frames are little-endian; other hosts need conversions here");
+
+enum class FrameType : uint8_t {
+  kMethod = 1,    // client: `code` is from now on the number of the method whose path is the body
+  kRequest = 2,   // client: a call, with its message or the beginning of it
+  kResponse = 3,  // server: the end of a call, with its message or the beginning of it
+  kFragment = 4,  // both: the next piece of the message that was begun
+  kReset = 5,     // client: the call is cancelled. Both: the message that was begun for this call will not be finished
+  kGoAway = 6,    // server: begin no more calls on this connection
+};
+
+// Flags of a frame. Those that a type does not use are zero.
+inline constexpr uint8_t kFlagMore = 1;         // request, response, fragment: the message goes on in a fragment
+inline constexpr uint8_t kFlagDeadline = 2;     // request: time left, 8 bytes, nanoseconds
+inline constexpr uint8_t kFlagMetadata = 4;     // request, response: a MetadataBlock
+inline constexpr uint8_t kFlagStatus = 8;       // response: a StatusBlock
+inline constexpr uint8_t kFlagNoMessage = 16;   // response: there is no message, as opposed to one of 0 bytes
+
+struct FrameHeader {
+  uint32_t length = 0;  // of the whole frame
+  FrameType type = {};
+  uint8_t flags = 0;
+  uint16_t code = 0;            // method, request: the method's number. response: the status code
+  uint32_t call_id = 0;         // chosen by the client; 0 where there is no call
+  uint32_t message_bytes = 0;   // request, response: of the whole message, over all fragments
+};
+static_assert(sizeof(FrameHeader) == kFrameHeaderBytes);
+
+// Loads the header of a frame in private memory.
+inline FrameHeader LoadFrameHeader(const uint8_t* frame) {
+  FrameHeader header;
+  std::memcpy(&header, frame, sizeof header);
+  return header;
+}
+
+// Stores all of the header but the length word, which Link::Commit writes.
+inline void StoreFrameHeader(uint8_t* frame, const FrameHeader& header) {
+  std::memcpy(frame + sizeof(uint32_t), reinterpret_cast<const uint8_t*>(&header) + sizeof(uint32_t),
+              sizeof header - sizeof(uint32_t));
+}
+
+// What stands between a frame's header and its message bytes.
+inline constexpr size_t kMaxControlBytes = 48 * 1024;
+
+// The control part of a request: `deadline` InfiniteFuture and metadata null or empty where there is none. Sets the
+// flags for what is there. `out` is overwritten.
+void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t* flags, std::string* out);
+
+// The control part of a response. A status message or payloads too long for a frame are cut or left out, and the
+// message then says so. Sets flags and code.
+void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status& status,
+                           const Metadata* trailing_metadata, uint8_t* flags, uint16_t* code, std::string* out);
+
+struct RequestControl {
+  absl::Time deadline = absl::InfiniteFuture();
+  Metadata metadata;
+  size_t message_offset = 0;  // in the frame
+};
+// INTERNAL when `frame` is not one that the protocol allows, which ends the connection; INVALID_ARGUMENT when only the
+// metadata in it breaks the rules, which ends the call.
+absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out);
+
+struct ResponseControl {
+  Metadata initial_metadata;
+  absl::Status status;
+  Metadata trailing_metadata;
+  size_t message_offset = 0;
+};
+absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out);
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_FRAME_H_

@@ -1,0 +1,361 @@
+#include "transports/framed/poller.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "transports/framed/spin_policy.h"
+
+namespace shmrpc::framed {
+namespace {
+
+constexpr int kThreadsKept = 2;
+constexpr int kIdleThreadMilliseconds = 10'000;
+constexpr std::chrono::nanoseconds kWatchPeriod = std::chrono::milliseconds(1);
+constexpr std::chrono::nanoseconds kTakeOverAfter = std::chrono::microseconds(100);
+
+absl::Status SystemError(absl::string_view what) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed"));
+}
+
+}  // namespace
+
+// What a thread leaves for others while it runs a task.
+struct Poller::Slot {
+  Mutex mutex;
+  std::shared_ptr<Pollable> left ABSL_GUARDED_BY(mutex);  // has more input than the task
+  SteadyClock::time_point since ABSL_GUARDED_BY(mutex);
+};
+
+absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(const char* name, int max_threads) {
+  std::unique_ptr<Poller> poller(new Poller(name, max_threads));
+  absl::Status status = poller->Init();
+  if (!status.ok()) return status;
+  return poller;
+}
+
+Poller::Poller(const char* name, int max_threads) : name_(name), max_threads_(std::max(max_threads, kThreadsKept)) {}
+
+absl::Status Poller::Init() {
+  epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_.valid()) return SystemError("epoll_create1");
+  kick_event_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!kick_event_.valid()) return SystemError("eventfd");
+  watch_timer_.Reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!watch_timer_.valid()) return SystemError("timerfd_create");
+  for (int fd : {kick_event_.get(), watch_timer_.get()}) {
+    epoll_event event = {};
+    event.events = EPOLLIN | EPOLLET;
+    event.data.fd = fd;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return SystemError("epoll_ctl");
+  }
+  for (int i = 0; i < kThreadsKept; ++i) MaybeSpawnThread();
+  return absl::OkStatus();
+}
+
+Poller::~Poller() {
+  stopping_ = true;
+  std::list<std::thread> threads;
+  std::vector<std::thread> finished;
+  for (;;) {
+    const uint64_t one = 1;
+    (void)!write(kick_event_.get(), &one, sizeof one);
+    {
+      MutexLock lock(&threads_mutex_);
+      if (thread_count_ == 0) {
+        threads.swap(threads_);
+        finished.swap(finished_);
+        break;
+      }
+    }
+    // The event is edge-triggered and wakes one thread, which passes it on as it ends; those that run a task see
+    // stopping_ when they are done.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::thread& thread : finished) thread.join();
+}
+
+absl::Status Poller::Add(std::shared_ptr<Pollable> pollable, uint32_t events) {
+  const int fd = pollable->fd();
+  {
+    MutexLock lock(&mutex_);
+    pollables_[fd] = std::move(pollable);
+  }
+  epoll_event event = {};
+  event.events = events | EPOLLRDHUP | EPOLLET;
+  event.data.fd = fd;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return absl::OkStatus();
+  absl::Status status = SystemError("epoll_ctl");
+  MutexLock lock(&mutex_);
+  pollables_.erase(fd);
+  return status;
+}
+
+void Poller::SetEvents(Pollable* pollable, uint32_t events) {
+  epoll_event event = {};
+  event.events = events | EPOLLRDHUP | EPOLLET;
+  event.data.fd = pollable->fd();
+  // Fails only for what has been removed meanwhile, and then nobody waits for its events.
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, pollable->fd(), &event);
+}
+
+void Poller::Remove(Pollable* pollable) {
+  std::shared_ptr<Pollable> forgotten;  // destroyed without the lock
+  MutexLock lock(&mutex_);
+  auto found = pollables_.find(pollable->fd());
+  if (found == pollables_.end() || found->second.get() != pollable) return;
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, pollable->fd(), nullptr);
+  forgotten = std::move(found->second);
+  pollables_.erase(found);
+}
+
+void Poller::Kick(std::shared_ptr<Pollable> pollable) {
+  {
+    MutexLock lock(&mutex_);
+    kicked_.push_back(std::move(pollable));
+  }
+  const uint64_t one = 1;
+  (void)!write(kick_event_.get(), &one, sizeof one);
+}
+
+void Poller::MaybeSpawnThread() {
+  MutexLock lock(&threads_mutex_);
+  for (std::thread& thread : finished_) thread.join();
+  finished_.clear();
+  if (stopping_ || thread_count_ >= max_threads_) return;
+  ++thread_count_;
+  ++waiting_;  // as good as: it goes there first
+  threads_.emplace_back();
+  auto self = std::prev(threads_.end());
+  try {
+    *self = std::thread([this] { ThreadMain(); });
+  } catch (const std::system_error&) {
+    // No thread to be had: those that there are go on, and the next task tries again.
+    threads_.erase(self);
+    --thread_count_;
+    --waiting_;
+  }
+}
+
+void Poller::ThreadMain() {
+  pthread_setname_np(pthread_self(), name_);
+  Slot slot;
+  {
+    MutexLock lock(&threads_mutex_);
+    slots_.push_back(&slot);
+  }
+  while (WaitForEvents(&slot)) {
+    // Whoever added something to the hot set tries to be the one who scans it.
+    if (has_new_hot_.load(std::memory_order_seq_cst)) Scan(&slot);
+    ++waiting_;
+  }
+  if (stopping_) {
+    const uint64_t one = 1;
+    (void)!write(kick_event_.get(), &one, sizeof one);
+  }
+  MutexLock lock(&threads_mutex_);
+  slots_.erase(std::find(slots_.begin(), slots_.end(), &slot));
+  auto self = std::find_if(threads_.begin(), threads_.end(),
+                           [](const std::thread& thread) { return thread.get_id() == std::this_thread::get_id(); });
+  finished_.push_back(std::move(*self));
+  threads_.erase(self);
+  --thread_count_;
+}
+
+// Waits for events and attends to them. False when the thread shall end. Counted in waiting_ when called, no longer
+// when it returns.
+bool Poller::WaitForEvents(Slot* slot) {
+  bool superfluous;
+  {
+    MutexLock lock(&threads_mutex_);
+    superfluous = thread_count_ > kThreadsKept;
+  }
+  // One event at a time: what it leads to may take long, and other threads can take the others.
+  epoll_event event;
+  const int count =
+      stopping_ ? 0 : epoll_wait(epoll_.get(), &event, 1, superfluous ? kIdleThreadMilliseconds : -1);
+  --waiting_;
+  if (stopping_ || (count == 0 && superfluous)) return false;
+  if (count <= 0) return true;
+  if (event.data.fd == kick_event_.get()) {
+    uint64_t ignored;
+    (void)!read(kick_event_.get(), &ignored, sizeof ignored);
+    TakeKicks(slot);
+  } else if (event.data.fd == watch_timer_.get()) {
+    uint64_t ignored;
+    (void)!read(watch_timer_.get(), &ignored, sizeof ignored);
+    TakeOverWhatIsLeft(slot);
+  } else {
+    std::shared_ptr<Pollable> pollable;
+    {
+      MutexLock lock(&mutex_);
+      auto found = pollables_.find(event.data.fd);
+      if (found != pollables_.end()) pollable = found->second;
+    }
+    if (pollable != nullptr) {
+      pollable->OnEvents(event.events);
+      Attend(pollable, slot);
+    }
+  }
+  return true;
+}
+
+void Poller::TakeKicks(Slot* slot) {
+  for (;;) {
+    std::shared_ptr<Pollable> pollable;
+    bool more;
+    {
+      MutexLock lock(&mutex_);
+      if (kicked_.empty()) return;
+      pollable = std::move(kicked_.back());
+      kicked_.pop_back();
+      more = !kicked_.empty();
+    }
+    if (more) {  // for other threads, as this one may be long
+      const uint64_t one = 1;
+      (void)!write(kick_event_.get(), &one, sizeof one);
+    }
+    Attend(pollable, slot);
+  }
+}
+
+// The watch's timer has fired.
+void Poller::TakeOverWhatIsLeft(Slot* slot) {
+  watch_set_.store(false, std::memory_order_seq_cst);
+  std::vector<std::shared_ptr<Pollable>> left;
+  bool some_are_young = false;
+  {
+    const SteadyClock::time_point now = SteadyClock::now();
+    MutexLock lock(&threads_mutex_);
+    for (Slot* other : slots_) {
+      MutexLock slot_lock(&other->mutex);
+      if (other->left == nullptr) continue;
+      if (now - other->since < kTakeOverAfter) {
+        some_are_young = true;
+      } else {
+        left.push_back(std::move(other->left));
+        other->left = nullptr;
+      }
+    }
+  }
+  if (some_are_young) SetWatch();
+  // All but one are passed on: one that takes long must not hold up the others.
+  while (left.size() > 1) {
+    Kick(std::move(left.back()));
+    left.pop_back();
+  }
+  if (!left.empty()) Attend(left.front(), slot);
+}
+
+void Poller::SetWatch() {
+  if (watch_set_.exchange(true, std::memory_order_seq_cst)) return;
+  itimerspec when = {};
+  when.it_value.tv_nsec = kWatchPeriod.count();
+  timerfd_settime(watch_timer_.get(), 0, &when, nullptr);
+}
+
+void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
+  for (;;) {
+    Task* task = nullptr;
+    switch (const Pollable::Outcome outcome = pollable->Poll(&task)) {
+      case Pollable::Outcome::kTask:
+      case Pollable::Outcome::kTaskMore:
+        RunTask(task, outcome == Pollable::Outcome::kTaskMore, pollable, slot);
+        continue;
+      case Pollable::Outcome::kSpin:
+        AddHot(pollable);
+        return;
+      case Pollable::Outcome::kEmpty:
+        if (pollable->Park()) return;
+        continue;
+      case Pollable::Outcome::kElsewhere:
+        return;
+      case Pollable::Outcome::kOver:
+        Remove(pollable.get());
+        return;
+    }
+  }
+}
+
+void Poller::RunTask(Task* task, bool more, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
+  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
+  if (!more) {
+    task->Run();
+    return;
+  }
+  {
+    MutexLock lock(&slot->mutex);
+    slot->left = pollable;
+    slot->since = SteadyClock::now();
+  }
+  SetWatch();
+  task->Run();
+  std::shared_ptr<Pollable> back;
+  MutexLock lock(&slot->mutex);
+  back = std::move(slot->left);
+}
+
+void Poller::AddHot(const std::shared_ptr<Pollable>& pollable) {
+  {
+    MutexLock lock(&new_hot_mutex_);
+    new_hot_.push_back(pollable);
+  }
+  has_new_hot_.store(true, std::memory_order_seq_cst);
+}
+
+// Goes round the hot set until it is empty, if nobody else does. What is added while somebody else scans is seen by
+// that thread before it ends: it gives the right back first and looks for new members then.
+void Poller::Scan(Slot* slot) {
+  do {
+    if (!scan_right_.TryAcquire()) return;
+    bool elsewhere = false;
+    for (size_t i = 0;;) {
+      if (has_new_hot_.load(std::memory_order_relaxed)) {
+        MutexLock lock(&new_hot_mutex_);
+        has_new_hot_.store(false, std::memory_order_seq_cst);
+        for (std::shared_ptr<Pollable>& added : new_hot_) {
+          if (std::find(hot_.begin(), hot_.end(), added) == hot_.end()) hot_.push_back(std::move(added));
+        }
+        new_hot_.clear();
+      }
+      if (hot_.empty() || stopping_.load(std::memory_order_relaxed)) break;
+      if (i >= hot_.size()) {
+        i = 0;
+        SpinPause();
+      }
+      Task* task = nullptr;
+      const Pollable::Outcome outcome = hot_[i]->Poll(&task);
+      if (outcome == Pollable::Outcome::kSpin) {
+        ++i;
+        continue;
+      }
+      if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
+        const bool more = outcome == Pollable::Outcome::kTaskMore;
+        const std::shared_ptr<Pollable> left = more ? hot_[i] : nullptr;  // hot_ is not ours during the task
+        (void)scan_right_.Release();
+        RunTask(task, more, left, slot);
+        if (!scan_right_.TryAcquire()) {
+          elsewhere = true;
+          break;
+        }
+        continue;
+      }
+      if (outcome == Pollable::Outcome::kEmpty && !hot_[i]->Park()) continue;
+      if (outcome == Pollable::Outcome::kOver) Remove(hot_[i].get());
+      std::swap(hot_[i], hot_.back());
+      hot_.pop_back();
+    }
+    if (elsewhere) return;
+  } while (scan_right_.Release() || (has_new_hot_.load(std::memory_order_seq_cst) && !stopping_));
+}
+
+}  // namespace shmrpc::framed

@@ -1,0 +1,163 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
+#define SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "shmrpc/mutex.h"
+#include "transports/framed/unique_fd.h"
+
+namespace shmrpc::framed {
+
+// The right to look at a link (or anything else that one thread at a time may look at). Who does not get it leaves a
+// mark, and who gives it back learns of the mark and looks again: so of a thread that was woken for something, and the
+// thread that holds the right, at least one looks after the waking event.
+//
+// Lock-free; a try-lock. Acquire and release order memory as a mutex does; they are seq_cst so that users may also
+// build on "either the holder sees what I stored before I tried, or I get the right".
+class PollRight {
+ public:
+  bool TryAcquire() {
+    uint32_t free = 0;
+    if (state_.compare_exchange_strong(free, kHeld, std::memory_order_seq_cst)) return true;
+    // Held, so leave the mark; if it was given back just now, the mark says nothing to anybody: take the right.
+    return (state_.fetch_or(kHeld | kMarked, std::memory_order_seq_cst) & kHeld) == 0;
+  }
+
+  // True when somebody has failed to acquire it meanwhile: look again, or make somebody look.
+  [[nodiscard]] bool Release() { return (state_.exchange(0, std::memory_order_seq_cst) & kMarked) != 0; }
+
+ private:
+  static constexpr uint32_t kHeld = 1;
+  static constexpr uint32_t kMarked = 2;
+  std::atomic<uint32_t> state_{0};
+};
+
+// Something to run that may take long: a server's handler, a client's callback. Deletes or recycles itself in Run.
+class Task {
+ public:
+  virtual void Run() = 0;
+
+ protected:
+  virtual ~Task() = default;
+};
+
+// What a Poller looks after: a session, a listening socket, a handshake. All methods may be called by any thread of the
+// poller, also concurrently.
+class Pollable : public std::enable_shared_from_this<Pollable> {
+ public:
+  virtual ~Pollable() = default;
+
+  virtual int fd() const = 0;
+
+  // epoll has reported `events` for fd(). Only notes them; Poll follows.
+  virtual void OnEvents(uint32_t events) = 0;
+
+  enum class Outcome {
+    kTask,       // *task is to be run; then poll again
+    kTaskMore,   // the same, and there is more input: if the task takes long somebody else should poll meanwhile
+    kSpin,       // nothing to do now, but it pays to look again at once
+    kEmpty,      // nothing to do now: park
+    kElsewhere,  // another thread looks after it at present
+    kOver,       // it is finished: forget it
+  };
+
+  // Does what there is to do without blocking, until there is a task or nothing.
+  virtual Outcome Poll(Task** task) = 0;
+
+  // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
+  virtual bool Park() = 0;
+};
+
+// Threads that wait for input and run what it asks for.
+//
+// Any number of threads sleep in epoll_wait. The one that is woken for a pollable polls it and runs its tasks right
+// there, without passing anything on. What may spin then joins the hot set, which at most one thread, the scanner, goes
+// round. Before it runs a task the scanner gives the right to scan away, so any other thread that is woken meanwhile
+// becomes the scanner, and a task that takes long holds up nobody. No thread is woken for that on the fast path: it is
+// a sleeping client, or the watch (below), that notices input nobody looks at.
+//
+// The watch: a thread that runs a task while it knows of more input says so in its slot and sets a timer, at most once
+// per millisecond. When the timer fires, whichever thread it wakes takes over what other threads have left for longer
+// than kTakeOverAfter.
+//
+// There is always a thread in epoll_wait, as far as max_threads allows: one that is about to run a task starts a new
+// thread if it was the last. Threads beyond the second end when they had nothing to do for ten seconds.
+//
+// Thread-safe.
+class Poller {
+ public:
+  // `name` shows in thread lists.
+  static absl::StatusOr<std::unique_ptr<Poller>> Create(const char* name, int max_threads);
+
+  // Ends and joins the threads; what they run is finished first. Not from one of its own threads.
+  ~Poller();
+  Poller(const Poller&) = delete;
+  Poller& operator=(const Poller&) = delete;
+
+  // Starts to look after `pollable`, which is kept alive until it is over or removed. `events`: see SetEvents.
+  absl::Status Add(std::shared_ptr<Pollable> pollable, uint32_t events);
+
+  // What epoll reports of it from now on (edge-triggered), besides hang-ups. If that is the case already it is
+  // reported at once.
+  void SetEvents(Pollable* pollable, uint32_t events);
+
+  // Makes some thread poll it soon.
+  void Kick(std::shared_ptr<Pollable> pollable);
+
+  // Forgets it. It may still be polled once by a thread that is about to.
+  void Remove(Pollable* pollable);
+
+ private:
+  struct Slot;
+
+  Poller(const char* name, int max_threads);
+  absl::Status Init();
+  void MaybeSpawnThread();
+  void ThreadMain();
+  bool WaitForEvents(Slot* slot);
+  void TakeKicks(Slot* slot);
+  void TakeOverWhatIsLeft(Slot* slot);
+  void Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void RunTask(Task* task, bool more, const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void AddHot(const std::shared_ptr<Pollable>& pollable);
+  void Scan(Slot* slot);
+  void SetWatch();
+
+  const char* const name_;
+  const int max_threads_;
+  UniqueFd epoll_;
+  UniqueFd kick_event_;   // eventfd: kicked_ is not empty, or stopping_
+  UniqueFd watch_timer_;  // timerfd
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> watch_set_{false};
+  std::atomic<int> waiting_{0};  // threads in epoll_wait
+
+  Mutex mutex_;
+  absl::flat_hash_map<int, std::shared_ptr<Pollable>> pollables_ ABSL_GUARDED_BY(mutex_);  // by descriptor
+  std::vector<std::shared_ptr<Pollable>> kicked_ ABSL_GUARDED_BY(mutex_);
+
+  PollRight scan_right_;
+  std::vector<std::shared_ptr<Pollable>> hot_;  // used by who has scan_right_
+  Mutex new_hot_mutex_;
+  std::vector<std::shared_ptr<Pollable>> new_hot_ ABSL_GUARDED_BY(new_hot_mutex_);
+  std::atomic<bool> has_new_hot_{false};
+
+  Mutex threads_mutex_;
+  std::list<std::thread> threads_ ABSL_GUARDED_BY(threads_mutex_);
+  std::vector<std::thread> finished_ ABSL_GUARDED_BY(threads_mutex_);
+  std::vector<Slot*> slots_ ABSL_GUARDED_BY(threads_mutex_);
+  int thread_count_ ABSL_GUARDED_BY(threads_mutex_) = 0;
+};
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_POLLER_H_

@@ -1,0 +1,228 @@
+#include "transports/framed/sender.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "google/protobuf/io/zero_copy_stream.h"
+
+namespace shmrpc::framed {
+
+uint8_t* Sender::Reserve(size_t size, absl::Time deadline, bool* waited) {
+  for (;;) {
+    if (closed_) return nullptr;
+    if (FlushSpilled()) {
+      uint8_t* const frame = link_->Reserve(size);
+      if (frame != nullptr) {
+        reserved_spilled_ = false;
+        return frame;
+      }
+    } else if (may_spill_) {
+      return ReserveSpilled(size);  // patience is for the first only
+    }
+    if (!link_->AskForRoom()) {
+      if (link_->HasRoom()) continue;
+      return nullptr;  // the link is broken
+    }
+    Flush(/*always_ring=*/false);  // what was committed before must not wait for what comes
+    *waited = true;
+    mutex_.Unlock();
+    const bool room = host_->WaitForRoom(deadline);
+    mutex_.Lock();
+    if (!room) {
+      if (closed_ || !may_spill_) return nullptr;
+      return ReserveSpilled(size);
+    }
+  }
+}
+
+uint8_t* Sender::ReserveSpilled(size_t size) {
+  reserved_spilled_ = true;
+  spilled_.emplace_back(size, '\0');
+  return reinterpret_cast<uint8_t*>(spilled_.back().data());
+}
+
+void Sender::Commit(size_t size) {
+  if (!reserved_spilled_) {
+    link_->Commit(size);
+    return;
+  }
+  std::string& frame = spilled_.back();
+  frame.resize(size);
+  const uint32_t length = static_cast<uint32_t>(size);
+  std::memcpy(frame.data(), &length, sizeof length);
+  reserved_spilled_ = false;
+  UpdateLeftover();
+}
+
+// Sends what was spilled as far as there is room; when that is not all of it the peer has been asked for room.
+bool Sender::FlushSpilled() {
+  while (!spilled_.empty()) {
+    uint8_t* place;
+    while (!spilled_.empty() && (place = link_->Reserve(spilled_.front().size())) != nullptr) {
+      std::memcpy(place, spilled_.front().data(), spilled_.front().size());
+      link_->Commit(spilled_.front().size());
+      spilled_.pop_front();
+    }
+    FlushLink(/*always_ring=*/true);
+    if (!spilled_.empty() && (link_->AskForRoom() || !link_->HasRoom())) return false;
+  }
+  return true;
+}
+
+void Sender::Flush(bool always_ring) {
+  if (FlushSpilled()) FlushLink(always_ring);
+}
+
+void Sender::FlushLink(bool always_ring) {
+  link_->Flush(always_ring);
+  UpdateLeftover();
+  if (link_->SendBufferFull()) host_->WatchWritable();
+}
+
+void Sender::UpdateLeftover() {
+  has_leftover_.store(!spilled_.empty() || link_->SendBufferFull(), std::memory_order_relaxed);
+}
+
+bool Sender::Continue() {
+  MutexLock lock(&mutex_);
+  if (closed_) return true;
+  Flush(/*always_ring=*/false);
+  return !HasLeftover();
+}
+
+void Sender::Close() {
+  MutexLock lock(&mutex_);
+  closed_ = true;
+  spilled_.clear();
+  has_leftover_.store(false, std::memory_order_relaxed);
+  pieces_done_.SignalAll();
+}
+
+void Sender::SendControl(const FrameHeader& header) {
+  MutexLock lock(&mutex_);
+  if (!closed_) SendControlLocked(header);
+}
+
+void Sender::SendControlLocked(const FrameHeader& header) {
+  uint8_t* frame = FlushSpilled() ? link_->Reserve(kFrameHeaderBytes) : nullptr;
+  reserved_spilled_ = false;
+  if (frame == nullptr) frame = ReserveSpilled(kFrameHeaderBytes);
+  StoreFrameHeader(frame, header);
+  Commit(kFrameHeaderBytes);
+  Flush(/*always_ring=*/true);
+}
+
+bool Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
+                        absl::Time deadline, absl::FunctionRef<bool()> stop) {
+  const size_t message_bytes = message == nullptr ? 0 : message->size();
+  header.message_bytes = static_cast<uint32_t>(message_bytes);
+  const size_t before = kFrameHeaderBytes + control.size();
+  if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
+  bool waited = false;
+  uint8_t* const frame = Reserve(before + message_bytes, deadline, &waited);
+  if (frame == nullptr) return false;
+  StoreFrameHeader(frame, header);
+  if (!control.empty()) std::memcpy(frame + kFrameHeaderBytes, control.data(), control.size());
+  if (message_bytes != 0) message->SerializeToArray(frame + before);
+  Commit(before + message_bytes);
+  Flush(/*always_ring=*/false);
+  return true;
+}
+
+// The memory of frame after frame, for protobuf to write a message into. Between two frames the sender's lock is given
+// up for a moment, so that others get their turn.
+class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutputStream {
+ public:
+  FragmentStream(Sender* sender, const FrameHeader& first, absl::string_view control, absl::Time deadline,
+                 absl::FunctionRef<bool()> stop)
+      : sender_(sender), header_(first), control_(control), deadline_(deadline), stop_(stop) {}
+
+  bool Next(void** data, int* size) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (frame_ != nullptr) {
+      CommitFrame();
+      sender_->mutex_.Unlock();
+      sender_->mutex_.Lock();
+    }
+    if (stop_()) return false;
+    const size_t before = kFrameHeaderBytes + control_.size();
+    const size_t left = header_.message_bytes - static_cast<size_t>(sent_);
+    used_ = std::min(before + left, kMaxFrameBytes);
+    bool waited = false;
+    frame_ = sender_->Reserve(used_, deadline_, &waited);
+    if (frame_ == nullptr) return false;
+    *data = frame_ + before;
+    *size = static_cast<int>(used_ - before);
+    sent_ += *size;
+    return *size > 0;
+  }
+
+  void BackUp(int count) override {
+    used_ -= static_cast<size_t>(count);
+    sent_ -= count;
+  }
+
+  int64_t ByteCount() const override { return sent_; }
+
+  // After the last byte. True when the message is complete.
+  bool Finish() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (frame_ == nullptr || sent_ != header_.message_bytes) return false;
+    CommitFrame();
+    return true;
+  }
+
+  bool begun() const { return begun_; }
+
+ private:
+  void CommitFrame() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    FrameHeader header = header_;
+    if (begun_) {
+      header.type = FrameType::kFragment;
+      header.flags = 0;
+      header.code = 0;
+      header.message_bytes = 0;
+    }
+    if (sent_ < header_.message_bytes) header.flags |= kFlagMore;
+    StoreFrameHeader(frame_, header);
+    if (!control_.empty()) std::memcpy(frame_ + kFrameHeaderBytes, control_.data(), control_.size());
+    sender_->Commit(used_);
+    sender_->Flush(/*always_ring=*/false);
+    frame_ = nullptr;
+    control_ = absl::string_view();
+    begun_ = true;
+  }
+
+  Sender* const sender_;
+  const FrameHeader header_;
+  absl::string_view control_;  // still to be sent
+  const absl::Time deadline_;
+  const absl::FunctionRef<bool()> stop_;
+  uint8_t* frame_ = nullptr;  // the frame being written
+  size_t used_ = 0;           // of it, header and control part included
+  int64_t sent_ = 0;          // message bytes handed to protobuf
+  bool begun_ = false;        // the first frame has been committed
+};
+
+bool Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
+                        absl::Time deadline, absl::FunctionRef<bool()> stop) {
+  while (in_pieces_ && !closed_) {
+    if (pieces_done_.WaitWithDeadline(&mutex_, deadline) && in_pieces_) return false;
+  }
+  if (closed_) return false;
+  in_pieces_ = true;
+  FragmentStream stream(this, header, control, deadline, stop);
+  const bool sent = message.SerializeToStream(&stream) && stream.Finish();
+  in_pieces_ = false;
+  if (!sent && stream.begun() && !closed_) {
+    FrameHeader reset;
+    reset.type = FrameType::kReset;
+    reset.call_id = header.call_id;
+    reset.code = static_cast<uint16_t>(absl::StatusCode::kCancelled);
+    SendControlLocked(reset);
+  }
+  pieces_done_.Signal();
+  return sent;
+}
+
+}  // namespace shmrpc::framed

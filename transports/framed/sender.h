@@ -1,0 +1,112 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_SENDER_H_
+#define SHMRPC_TRANSPORTS_FRAMED_SENDER_H_
+
+#include <atomic>
+#include <deque>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "shmrpc/message.h"
+#include "shmrpc/mutex.h"
+#include "transports/framed/frame.h"
+#include "transports/framed/link.h"
+
+namespace shmrpc::framed {
+
+// The sending half of a session: serialises the senders of one link, cuts messages into frames, and deals with a link
+// that has no room.
+//
+// Two ways to deal with it. A client *waits*: the caller blocks until there is room, while the session receives. A
+// server *spills*: after a little patience the frames go to private memory, and the session takes no more requests
+// until they are sent; so a client that does not read its replies costs no thread, and memory only for the replies of
+// the calls that were already running. Frames that must not wait at all (resets, go-away) are spilled on both sides.
+//
+// One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
+// messages go between the pieces. So the receiver puts together one message at most.
+//
+// Thread-safe.
+class Sender {
+ public:
+  // What the session contributes.
+  class Host {
+   public:
+    virtual ~Host() = default;
+    // Called without the sender's lock. Blocks until the link seems to have room (true), the link is over, the deadline passed, or the host's patience
+    // is at its end.
+    virtual bool WaitForRoom(absl::Time deadline) = 0;
+    // Called with the sender's lock. The kernel has not taken all bytes: call Continue() once the link's descriptor is writable.
+    virtual void WatchWritable() = 0;
+  };
+
+  // `host` and `link` outlive this object.
+  Sender(Host* host, Link* link, bool may_spill) : host_(host), link_(link), may_spill_(may_spill) {}
+
+  // Taken for everything that concerns the order of frames.
+  Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
+
+  // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;
+  // the rest is filled in. False when it was not sent whole: the link is over, the deadline passed, or `stop` said so;
+  // if part of it was sent a reset follows. The first overload's caller holds mutex() and has sent what must come just
+  // before; it is released in between when there is no room.
+  bool SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+                  absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+            absl::FunctionRef<bool()> stop) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    return SendLocked(header, control, message, deadline, stop);
+  }
+
+  // Sends a frame without a message now, or before anything else is sent; never blocks. The peer is woken in any case.
+  void SendControl(const FrameHeader& header) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
+  // `*waited` is set when the lock was released meanwhile.
+  uint8_t* Reserve(size_t size, absl::Time deadline, bool* waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Commit(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Goes on with what could not be sent before. True when nothing is left.
+  bool Continue() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Whether there is something left for Continue. Cheap; a hint.
+  bool HasLeftover() const { return has_leftover_.load(std::memory_order_relaxed); }
+
+  // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
+  void Close() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For a caller about to sleep until a reply comes; see Link::RingIfPeerBehind.
+  void RingIfPeerBehind() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(&mutex_);
+    if (!closed_) link_->RingIfPeerBehind();
+  }
+
+ private:
+  class FragmentStream;
+
+  bool SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
+                  absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendControlLocked(const FrameHeader& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Flush(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FlushLink(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UpdateLeftover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Host* const host_;
+  Link* const link_;
+  const bool may_spill_;
+
+  Mutex mutex_;  // also guards the sender's role of *link_
+  CondVar pieces_done_;
+  bool in_pieces_ ABSL_GUARDED_BY(mutex_) = false;  // some thread sends a message in pieces
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;       // the current reservation is spilled_.back()
+  std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);     // whole frames, in order
+  std::atomic<bool> has_leftover_{false};                       // spilled_ is not empty, or the kernel left bytes
+};
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_SENDER_H_

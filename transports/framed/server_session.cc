@@ -1,0 +1,318 @@
+#include "transports/framed/server_session.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/log.h"
+
+namespace shmrpc::framed {
+namespace {
+
+constexpr size_t kMaxMethods = 65536;
+constexpr size_t kMaxMethodTableBytes = size_t{1} << 20;
+constexpr size_t kCallsKept = 64;
+
+// How long a handler's thread waits for room in the middle of a large reply before the rest of it goes to private
+// memory. Long against what a client needs to read a ring's worth, short against what a stalled client must not cost.
+constexpr std::chrono::milliseconds kPatience{10};
+
+}  // namespace
+
+ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, Options options)
+    : Session(std::move(link), poller, spin_policy, /*may_spill=*/true), options_(std::move(options)) {}
+
+ServerSession::~ServerSession() = default;
+
+absl::Status ServerSession::Start() {
+  absl::Status status = poller_->Add(shared_from_this(), EPOLLIN);
+  // What came together with the hello is not reported by epoll any more.
+  if (status.ok()) poller_->Kick(shared_from_this());
+  return status;
+}
+
+void ServerSession::BeginDrain() {
+  if (draining_.exchange(true)) return;
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  sender_.SendControl(header);
+}
+
+bool ServerSession::IsDrained() const {
+  MutexLock lock(&calls_mutex_);
+  return calls_.empty() && !sender_.HasLeftover();
+}
+
+void ServerSession::Close() { Fail(absl::UnavailableError("the server is shutting down")); }
+
+void ServerSession::Fail(const absl::Status& status) {
+  if (over_.exchange(true)) return;
+  if (absl::IsInternal(status)) {
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(
+        limiter, absl::StrCat("connection from ", options_.peer.address, " over ", link_->name(), " ended: ", status.message()));
+  }
+  sender_.Close();
+  link_->Shutdown();
+  {
+    MutexLock lock(&calls_mutex_);
+    for (auto& [id, call] : calls_) call->cancelled.store(true, std::memory_order_release);
+  }
+  options_.on_over(this);
+}
+
+// ---- Requests. The caller holds right_.
+
+Pollable::Outcome ServerSession::Poll(Task** task) {
+  if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
+  if (!right_.TryAcquire()) return Outcome::kElsewhere;
+  BeginReceiving();
+  for (;;) {
+    // With replies that the client does not take, take no more requests from it.
+    if (sender_.HasLeftover() && !link_->HasRoom()) {
+      const bool marked = right_.Release();
+      return marked ? Outcome::kSpin : Outcome::kEmpty;
+    }
+    ChunkPtr chunk = ChunkPool::TakeForThread();
+    switch (link_->Receive(chunk.get())) {
+      case Link::ReceiveResult::kFrame: {
+        NoteReceived();
+        FramedServerCall* call = nullptr;
+        absl::Status status = HandleFrame(chunk, &call);
+        if (!status.ok()) {
+          Fail(status);
+          (void)right_.Release();
+          return Outcome::kOver;
+        }
+        if (call == nullptr) continue;
+        *task = call;
+        const bool more = link_->HasFrame();
+        // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.
+        if (right_.Release()) poller_->Kick(shared_from_this());
+        return more ? Outcome::kTaskMore : Outcome::kTask;
+      }
+      case Link::ReceiveResult::kEmpty: {
+        const bool spin = KeepSpinning();
+        const bool marked = right_.Release();
+        return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
+      }
+      case Link::ReceiveResult::kEnd:
+        Fail(link_->end_status());
+        (void)right_.Release();
+        return Outcome::kOver;
+    }
+  }
+}
+
+bool ServerSession::Park() {
+  if (!right_.TryAcquire()) return true;  // whoever has the right parks
+  // With a reply waiting for room, only room or a hang-up is of interest, and both wake us without being asked again.
+  const bool parked = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
+  const bool marked = right_.Release();
+  return parked && !marked;
+}
+
+absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call) {
+  const FrameHeader header = LoadFrameHeader(chunk->data);
+  switch (header.type) {
+    case FrameType::kRequest:
+      return HandleRequest(header, chunk, call);
+    case FrameType::kMethod:
+      return HandleMethod(header, *chunk);
+    case FrameType::kReset:
+      return HandleReset(header);
+    case FrameType::kFragment:
+      switch (assembly_.Add(header, chunk)) {
+        case Assembly::Progress::kMore:
+          return absl::OkStatus();
+        case Assembly::Progress::kMalformed:
+          return Malformed("a fragment that does not continue the message that was begun");
+        case Assembly::Progress::kComplete: {
+          std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
+          if (begun != nullptr) {
+            begun->pieces = assembly_.TakePieces();
+            begun->chunks = assembly_.TakeChunks();
+          }
+          assembly_.End();
+          return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
+        }
+      }
+      [[fallthrough]];
+    default:
+      return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
+  }
+}
+
+absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk& chunk) {
+  const absl::string_view path(reinterpret_cast<const char*>(chunk.data) + kFrameHeaderBytes,
+                               header.length - kFrameHeaderBytes);
+  if (header.code != methods_.size()) {
+    return Malformed(absl::StrCat("method number ", header.code, " where ", methods_.size(), " comes next"));
+  }
+  method_bytes_ += path.size() + sizeof(Method);
+  if (methods_.size() >= kMaxMethods || method_bytes_ > kMaxMethodTableBytes) {
+    return Malformed("too many method names");
+  }
+  methods_.push_back(std::make_unique<Method>(Method{std::string(path)}));
+  return absl::OkStatus();
+}
+
+absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
+  const bool more = (header.flags & kFlagMore) != 0;
+  if (more && assembly_.active()) return Malformed("a message in pieces inside another");
+  if (header.code >= methods_.size()) {
+    return Malformed(absl::StrCat("a request for method ", header.code, ", which was not announced"));
+  }
+  std::unique_ptr<FramedServerCall> begun;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (!unused_calls_.empty()) {
+      begun = std::move(unused_calls_.back());
+      unused_calls_.pop_back();
+    }
+  }
+  if (begun == nullptr) begun = std::make_unique<FramedServerCall>();
+  RequestControl control;
+  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  absl::Status refused = DecodeRequestControl(frame, header, &control);
+  if (!refused.ok() && !absl::IsInvalidArgument(refused)) return refused;
+  const size_t offset = refused.ok() ? control.message_offset : frame.size();
+  if (refused.ok() && header.message_bytes > options_.max_receive_message_bytes) {
+    refused = absl::ResourceExhaustedError(
+        absl::StrCat("the request is ", header.message_bytes, " bytes long, more than the server's limit of ",
+                     options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
+  }
+  if (more) assembly_.Begin(header, offset, /*discard=*/!refused.ok(), chunk);
+  if (!refused.ok()) {
+    Refuse(header.call_id, refused);
+    return absl::OkStatus();
+  }
+  begun->id = header.call_id;
+  begun->method_path = methods_[header.code]->path;
+  begun->deadline_ = control.deadline;
+  begun->client_metadata = std::move(control.metadata);
+  if (more) {
+    assembling_ = std::move(begun);
+    return absl::OkStatus();
+  }
+  if (frame.size() > offset) {
+    begun->pieces.push_back(frame.substr(offset));
+    begun->chunks.push_back(std::move(chunk));
+  }
+  return BeginCall(std::move(begun), call);
+}
+
+absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call) {
+  if (draining_.load(std::memory_order_relaxed)) {
+    Refuse(begun->id, absl::UnavailableError("the server is shutting down"));
+    return absl::OkStatus();
+  }
+  begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
+  begun->cancelled.store(false, std::memory_order_relaxed);
+  MutexLock lock(&calls_mutex_);
+  if (!calls_.emplace(begun->id, begun.get()).second) {
+    begun->session.reset();
+    return Malformed(absl::StrCat("a request for call ", begun->id, ", which is in progress"));
+  }
+  *call = begun.release();
+  return absl::OkStatus();
+}
+
+absl::Status ServerSession::HandleReset(const FrameHeader& header) {
+  if (assembly_.active() && assembly_.call_id() == header.call_id) {
+    assembly_.End();
+    assembling_.reset();
+    return absl::OkStatus();
+  }
+  MutexLock lock(&calls_mutex_);
+  auto found = calls_.find(header.call_id);
+  // Not found: the reply and the reset have crossed.
+  if (found != calls_.end()) found->second->cancelled.store(true, std::memory_order_release);
+  return absl::OkStatus();
+}
+
+// ---- Replies.
+
+void ServerSession::Refuse(uint32_t call_id, const absl::Status& status) {
+  ServerCall::Reply reply;
+  reply.status = status;
+  SendReply(call_id, reply, [] { return false; });
+}
+
+void ServerSession::SendReply(uint32_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop) {
+  FrameHeader header;
+  header.type = FrameType::kResponse;
+  header.call_id = call_id;
+  static thread_local std::string control;
+  EncodeResponseControl(reply.initial_metadata, reply.status, reply.trailing_metadata, &header.flags, &header.code,
+                        &control);
+  const OutgoingMessage* const message = reply.status.ok() ? reply.message : nullptr;
+  if (message == nullptr) header.flags |= kFlagNoMessage;
+  sender_.Send(header, control, message, absl::InfiniteFuture(), stop);
+}
+
+bool ServerSession::WaitForRoom(absl::Time) {
+  // Another thread may be receiving, or none: this one only watches.
+  const SteadyClock::time_point give_up = SteadyClock::now() + kPatience;
+  for (int i = 0; SteadyClock::now() < give_up && !over_; ++i) {
+    if (link_->HasRoom()) return true;
+    if (i < 256) {
+      SpinPause();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+  return link_->HasRoom();
+}
+
+void ServerSession::EndCall(FramedServerCall* call) {
+  std::unique_ptr<FramedServerCall> ended(call);
+  const std::shared_ptr<ServerSession> alive = std::move(ended->session);
+  ended->session.reset();
+  ended->client_metadata.clear();
+  bool drained;
+  {
+    MutexLock lock(&calls_mutex_);
+    calls_.erase(ended->id);
+    drained = calls_.empty();
+    if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
+  }
+  if (drained && draining_.load(std::memory_order_seq_cst)) options_.on_drained();
+}
+
+const Peer& FramedServerCall::peer() const { return session->options_.peer; }
+
+bool FramedServerCall::IsCancelled() const {
+  return cancelled.load(std::memory_order_acquire) ||
+         (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_);
+}
+
+void FramedServerCall::Run() {
+  // The call may be finished, and its memory reused, before the handler is done with the message.
+  const Chunks request_chunks = std::move(chunks);
+  const Pieces request_pieces = std::move(pieces);
+  chunks.clear();
+  pieces.clear();
+  CallHandler* const handler = session->options_.handler;
+  handler->OnCall(ServerCallPtr(this), IncomingMessage(request_pieces));
+}
+
+void FramedServerCall::Finish(const Reply& reply) {
+  if (!cancelled.load(std::memory_order_acquire)) {
+    session->SendReply(id, reply, [this] { return cancelled.load(std::memory_order_acquire); });
+  }
+  session->EndCall(this);
+}
+
+void FramedServerCall::Abandon() {
+  Reply reply;
+  reply.status = absl::InternalError("the server lost the call");
+  Finish(reply);
+}
+
+}  // namespace shmrpc::framed

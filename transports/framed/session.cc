@@ -1,0 +1,82 @@
+#include "transports/framed/session.h"
+
+#include <sys/epoll.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace shmrpc::framed {
+
+void Assembly::Begin(const FrameHeader& header, size_t offset, bool discard, ChunkPtr& chunk) {
+  active_ = true;
+  discard_ = discard;
+  call_id_ = header.call_id;
+  announced_ = header.message_bytes;
+  received_ = 0;
+  Append(chunk, offset, header.length);
+}
+
+void Assembly::Append(ChunkPtr& chunk, size_t offset, size_t length) {
+  received_ += length - offset;
+  if (discard_ || length == offset) return;
+  pieces_.emplace_back(reinterpret_cast<const char*>(chunk->data) + offset, length - offset);
+  chunks_.push_back(std::move(chunk));
+}
+
+Assembly::Progress Assembly::Add(const FrameHeader& header, ChunkPtr& chunk) {
+  if (!active_ || header.call_id != call_id_ || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
+  Append(chunk, kFrameHeaderBytes, header.length);
+  const bool more = (header.flags & kFlagMore) != 0;
+  if (more ? received_ >= announced_ : received_ != announced_) return Progress::kMalformed;
+  return more ? Progress::kMore : Progress::kComplete;
+}
+
+void Assembly::End() {
+  active_ = false;
+  chunks_.clear();
+  pieces_.clear();
+}
+
+Session::Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill)
+    : link_(std::move(link)), poller_(poller), sender_(this, link_.get(), may_spill), spin_policy_(spin_policy) {}
+
+void Session::OnEvents(uint32_t events) {
+  if (events & ~static_cast<uint32_t>(EPOLLOUT)) woken_.store(true, std::memory_order_release);
+}
+
+void Session::BeginReceiving() {
+  link_->Unpark();
+  if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
+    link_->DrainWakeups();
+  }
+  if (sender_.HasLeftover() && sender_.Continue() && watching_writable_.load(std::memory_order_relaxed)) {
+    watching_writable_ = false;
+    poller_->SetEvents(this, EPOLLIN);
+  }
+}
+
+void Session::WatchWritable() {
+  if (!watching_writable_.exchange(true)) poller_->SetEvents(this, EPOLLIN | EPOLLOUT);
+}
+
+bool Session::KeepSpinning() {
+  if (!link_->CheapToPoll()) return false;
+  // The clock costs as much as some looks at the link.
+  if (++empty_polls_ % 8 != 0) return spin_policy_.budget().count() > 0;
+  const SteadyClock::time_point now = SteadyClock::now();
+  if (empty_polls_ == 8) waiting_since_ = now;
+  return now - waiting_since_ < spin_policy_.budget();
+}
+
+void Session::NoteReceived() {
+  // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
+  if (empty_polls_ >= 8) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
+  empty_polls_ = 0;
+}
+
+absl::Status Session::Malformed(absl::string_view what) const {
+  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+}
+
+}  // namespace shmrpc::framed

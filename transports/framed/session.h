@@ -1,0 +1,101 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_SESSION_H_
+#define SHMRPC_TRANSPORTS_FRAMED_SESSION_H_
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "transports/framed/chunk_pool.h"
+#include "transports/framed/frame.h"
+#include "transports/framed/link.h"
+#include "transports/framed/poller.h"
+#include "transports/framed/sender.h"
+#include "transports/framed/spin_policy.h"
+
+namespace shmrpc::framed {
+
+// What a received message is made of: the pieces' bytes, and the chunks that own them. Most messages are one piece.
+using Pieces = absl::InlinedVector<absl::string_view, 1>;
+using Chunks = absl::InlinedVector<ChunkPtr, 1>;
+
+// A message that arrives in pieces. A link carries one such message at a time, see Sender.
+//
+// Not synchronised: belongs to the receiver of a session.
+class Assembly {
+ public:
+  bool active() const { return active_; }
+  uint32_t call_id() const { return call_id_; }
+
+  // Begins with the frame in `chunk`, whose message bytes start at `offset`. With `discard` the pieces are counted and
+  // thrown away.
+  void Begin(const FrameHeader& header, size_t offset, bool discard, ChunkPtr& chunk);
+
+  enum class Progress { kMore, kComplete, kMalformed };
+  // Takes the fragment in `chunk`.
+  Progress Add(const FrameHeader& header, ChunkPtr& chunk);
+
+  // Forgets what has come. To be called after kComplete, too.
+  void End();
+
+  bool discarded() const { return discard_; }
+  // After kComplete: the message. The views point into the chunks.
+  Pieces TakePieces() { return std::move(pieces_); }
+  Chunks TakeChunks() { return std::move(chunks_); }
+
+ private:
+  void Append(ChunkPtr& chunk, size_t offset, size_t length);
+
+  bool active_ = false;
+  bool discard_ = false;
+  uint32_t call_id_ = 0;
+  size_t announced_ = 0;
+  size_t received_ = 0;
+  Chunks chunks_;
+  Pieces pieces_;
+};
+
+// What both ends of a framed connection have in common: a link, its two halves, and the way a poller looks after it.
+class Session : public Pollable, private Sender::Host {
+ public:
+  int fd() const override { return link_->fd(); }
+  void OnEvents(uint32_t events) override;
+
+ protected:
+  Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill);
+
+  // The receiver's chores before it looks for frames: takes back the parking announcement, takes doorbells, continues
+  // sending. Caller holds right_.
+  void BeginReceiving();
+
+  // Whether, with nothing received at present, it pays to look again. Caller holds right_.
+  bool KeepSpinning();
+  // Something was received. Caller holds right_.
+  void NoteReceived();
+
+  bool WaitForRoom(absl::Time deadline) override = 0;
+  void WatchWritable() override;
+
+  absl::Status Malformed(absl::string_view what) const;
+
+  const std::unique_ptr<Link> link_;
+  Poller* const poller_;
+  Sender sender_;
+
+  // The right to be the link's receiver. Guards the members below.
+  PollRight right_;
+  SpinPolicy spin_policy_;
+  Assembly assembly_;
+  int empty_polls_ = 0;                     // in a row
+  SteadyClock::time_point waiting_since_;   // set once empty_polls_ has grown a little
+
+ private:
+  std::atomic<bool> woken_{false};           // the descriptor was reported readable
+  std::atomic<bool> watching_writable_{false};
+};
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_SESSION_H_

@@ -1,0 +1,70 @@
+#ifndef SHMRPC_TRANSPORTS_SHM_SHM_LINK_H_
+#define SHMRPC_TRANSPORTS_SHM_SHM_LINK_H_
+
+#include <atomic>
+#include <string>
+
+#include "absl/status/status.h"
+#include "transports/framed/link.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/shm/ring.h"
+#include "transports/shm/segment.h"
+
+namespace shmrpc::shm {
+
+// The memory of one direction: its ControlBlock's page, then the ring. Only pages that have been touched cost memory.
+inline constexpr size_t kRingBytes = 256 * 1024;
+inline constexpr size_t kSegmentBytes = kControlBytes + kRingBytes;
+
+// Frames over two rings in shared memory, one in each process's own segment, and a Unix socket, which is the doorbell
+// and whose hang-up tells that the peer is gone. See ring.h for what protects either side from the other.
+//
+// Threads: as framed::Link says. The producer is the sender's, the consumer the receiver's; the socket may be written
+// by both and read by the receiver.
+class ShmLink final : public framed::Link {
+ public:
+  // Both segments are kSegmentBytes long. `socket` is the connected, non-blocking Unix socket that the descriptors were
+  // passed over.
+  ShmLink(framed::UniqueFd socket, Segment own, PeerSegment peer);
+  ~ShmLink() override = default;
+
+  const std::string& name() const override { return name_; }
+
+  uint8_t* Reserve(size_t size) override;
+  void Commit(size_t size) override { producer_.Commit(size); }
+  void Flush(bool always_ring) override;
+  bool SendBufferFull() const override { return false; }
+  bool HasRoom() const override { return !send_broken_.load(std::memory_order_acquire) && producer_.HasRoom(); }
+  bool AskForRoom() override;
+  void RingIfPeerBehind() override;
+
+  ReceiveResult Receive(framed::Chunk* chunk) override;
+  bool HasFrame() override { return consumer_.Peek() != 0; }
+  bool PrepareToPark() override;
+  void Unpark() override { consumer_.Unpark(); }
+  void DrainWakeups() override;
+  absl::Status end_status() const override { return end_status_; }
+
+  int fd() const override { return socket_.get(); }
+  bool CheapToPoll() const override { return true; }
+  void Shutdown() override;
+
+ private:
+  void RingDoorbell();
+  void NoteIfSendBroken();
+
+  const std::string name_ = "shm";
+  const framed::UniqueFd socket_;
+  const Segment own_;
+  const PeerSegment peer_;
+  RingProducer producer_;
+  RingConsumer consumer_;
+  uint64_t rung_at_ = 0;   // the sender's: what had been produced when the doorbell was last rung
+  std::atomic<bool> send_broken_{false};  // producer_.broken() is final
+  bool hung_up_ = false;   // the receiver's: the socket is at its end
+  absl::Status end_status_;
+};
+
+}  // namespace shmrpc::shm
+
+#endif  // SHMRPC_TRANSPORTS_SHM_SHM_LINK_H_

@@ -1,0 +1,125 @@
+#include "transports/tcp/listening_socket.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "transports/framed/errno_name.h"
+#include "transports/tcp/socket_address.h"
+
+namespace shmrpc::tcp {
+namespace {
+
+using framed::ErrnoText;
+using framed::UniqueFd;
+
+absl::Status CouldNotListen(const SocketAddress& address, int error) {
+  const std::string where = address.ToString();
+  switch (error) {
+    case EADDRINUSE:
+      return absl::AlreadyExistsError(absl::StrCat("another process listens on ", where, ": stop it or choose another ",
+                                                   address.is_ip() ? "port; port 0 lets the system choose" : "name"));
+    case EADDRNOTAVAIL:
+      return absl::InvalidArgumentError(absl::StrCat("could not listen on ", where, ": ", ErrnoText(error),
+                                                     "; no network interface of this host has this address"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat("could not listen on ", where, ": ", ErrnoText(error), "; ports below 1024 need privileges"));
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+      return absl::ResourceExhaustedError(absl::StrCat("no socket left to listen on ", where, ": ", ErrnoText(error),
+                                                       "; close connections or raise the limit (ulimit -n)"));
+    default:
+      return absl::UnavailableError(absl::StrCat("could not listen on ", where, ": ", ErrnoText(error)));
+  }
+}
+
+// The address that the kernel chose for `socket`.
+SocketAddress BoundAddress(int socket, const SocketAddress& wanted) {
+  sockaddr_storage storage = {};
+  socklen_t length = sizeof(storage);
+  if (getsockname(socket, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return wanted;
+  return SocketAddress(reinterpret_cast<const sockaddr*>(&storage), length);
+}
+
+}  // namespace
+
+absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode) {
+  absl::StatusOr<std::vector<SocketAddress>> addresses = Resolve(target);
+  if (!addresses.ok()) return addresses.status();
+  const SocketAddress& address = addresses->front();
+
+  ListeningSocket result;
+  result.fd_.Reset(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const int fd = result.fd();
+  if (fd < 0) return CouldNotListen(address, errno);
+  result.bound_ = address.ToTarget();
+  if (target.kind == Target::Kind::kUnix) {
+    absl::StatusOr<UnixSocketFile> file = UnixSocketFile::Bind(fd, target.name, unix_mode);
+    if (!file.ok()) return file.status();
+    result.file_ = *std::move(file);
+    return result;
+  }
+
+  if (address.is_ip()) {
+    // Listen again at once after a restart, although old connections of this port are in TIME_WAIT. (On Linux this does
+    // not let two sockets listen on one port: the second listen() fails.)
+    const int on = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0) return CouldNotListen(address, errno);
+    if (address.family() == AF_INET6) {
+      const int v6_only = 0;
+      setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof(v6_only));
+    }
+  }
+  if (bind(fd, address.data(), address.length()) != 0) return CouldNotListen(address, errno);
+  if (listen(fd, SOMAXCONN) != 0) return CouldNotListen(address, errno);
+  if (address.is_ip()) result.bound_ = BoundAddress(fd, address).ToTarget();
+  return result;
+}
+
+absl::StatusOr<std::optional<UniqueFd>> AcceptSocket(int listening_fd) {
+  while (true) {
+    sockaddr_storage peer = {};
+    socklen_t length = sizeof(peer);
+    UniqueFd socket(accept4(listening_fd, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (socket.valid()) {
+      if (peer.ss_family == AF_INET || peer.ss_family == AF_INET6) {
+        const int on = 1;
+        setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+      }
+      return std::optional<UniqueFd>(std::move(socket));
+    }
+    switch (errno) {
+      case EAGAIN:
+        return std::nullopt;
+      case EMFILE:
+      case ENFILE:
+      case ENOBUFS:
+      case ENOMEM:
+        return absl::ResourceExhaustedError(absl::StrCat("a connection to ", LocalAddress(listening_fd),
+                                                         " could not be accepted: ", ErrnoText(errno),
+                                                         "; close connections or raise the limit (ulimit -n)"));
+      case EBADF:
+      case EINVAL:
+      case ENOTSOCK:
+      case EOPNOTSUPP:
+      case EFAULT:
+        return absl::InternalError(
+            absl::StrCat("the socket no longer accepts connections: accept4 failed: ", ErrnoText(errno)));
+      default:
+        // EINTR, or this one connection broke before it was accepted (ECONNABORTED, EPERM from a firewall, the network
+        // errors that Linux passes on): the next one may be good.
+        break;
+    }
+  }
+}
+
+}  // namespace shmrpc::tcp

@@ -1,0 +1,70 @@
+#ifndef SHMRPC_TRANSPORTS_TCP_LISTENING_SOCKET_H_
+#define SHMRPC_TRANSPORTS_TCP_LISTENING_SOCKET_H_
+
+#include <sys/types.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "shmrpc/target.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/tcp/unix_socket_file.h"
+
+namespace shmrpc::tcp {
+
+// A socket that listens, TCP or Unix. Destroying it stops listening and removes the socket file that it made, if any.
+// Move-only; fd() may be used by any thread, the rest by one thread at a time.
+class ListeningSocket {
+ public:
+  ListeningSocket() = default;
+  ListeningSocket(ListeningSocket&&) = default;
+  ListeningSocket& operator=(ListeningSocket&& other) noexcept {
+    if (this != &other) {
+      Close();
+      fd_ = std::move(other.fd_);
+      bound_ = std::move(other.bound_);
+      file_ = std::move(other.file_);
+    }
+    return *this;
+  }
+  ~ListeningSocket() { Close(); }
+
+  // Non-blocking and close-on-exec.
+  int fd() const { return fd_.get(); }
+
+  // Where it listens, with the real port; `original` has its canonical form, such as "ipv4:127.0.0.1:34567".
+  const Target& bound() const { return bound_; }
+
+  // Removes the socket file and stops listening.
+  void Close() {
+    file_.Remove();  // While the socket is still open: see UnixSocketFile::Bind.
+    fd_.Reset();
+  }
+
+ private:
+  friend absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode);
+
+  framed::UniqueFd fd_;
+  Target bound_;
+  UnixSocketFile file_;
+};
+
+// Listens on `target`. A host name means the first address it has here; "localhost" is 127.0.0.1 only, [::] takes IPv4
+// as well, port 0 lets the kernel choose. A Unix path gets a socket file with the permissions `unix_mode`; a stale
+// file is taken over (see UnixSocketFile), and for an abstract name `unix_mode` means nothing. May block for a name
+// look-up. Any thread.
+//
+// Errors, which name the address and the reason: ALREADY_EXISTS (another process listens there), INVALID_ARGUMENT,
+// NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (no descriptor left), UNAVAILABLE (anything else).
+absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode);
+
+// Takes one connection, if there is one: a socket that is non-blocking and close-on-exec, with TCP_NODELAY where it is
+// TCP. nullopt: none is waiting now. Never blocks; any thread.
+// Errors: RESOURCE_EXHAUSTED, no descriptor or memory left: connections keep waiting and the listening socket stays
+// readable, so try again after a pause; INTERNAL, this socket will never accept anything again.
+absl::StatusOr<std::optional<framed::UniqueFd>> AcceptSocket(int listening_fd);
+
+}  // namespace shmrpc::tcp
+
+#endif  // SHMRPC_TRANSPORTS_TCP_LISTENING_SOCKET_H_
