@@ -21,7 +21,9 @@ using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
 using GrpcService = ::grpc::testing::grpc_peer::BenchmarkService;
 
-constexpr std::chrono::seconds kDeadline(60);
+std::chrono::system_clock::time_point Deadline() {
+  return std::chrono::system_clock::now() + absl::ToChronoNanoseconds(kCallTimeout);
+}
 
 absl::Status ToAbsl(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
@@ -99,7 +101,7 @@ class GrpcClient final : public ClientSide {
     arguments.SetMaxSendMessageSize(INT_MAX);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-    if (!channel->WaitForConnected(std::chrono::system_clock::now() + kDeadline)) {
+    if (!channel->WaitForConnected(Deadline())) {
       return absl::UnavailableError(absl::StrCat("gRPC cannot connect to ", address));
     }
     stub_ = GrpcService::NewStub(channel);
@@ -115,14 +117,14 @@ class GrpcClient final : public ClientSide {
   absl::Status Call(int slot) override {
     Slot& state = slots_[slot];
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    context.set_deadline(Deadline());
     return ToAbsl(stub_->UnaryCall(&context, state.request, &state.response));
   }
 
   void Start(int slot, Observer* observer) override {
     Slot& state = slots_[slot];
     state.context.emplace();
-    state.context->set_deadline(std::chrono::system_clock::now() + kDeadline);
+    state.context->set_deadline(Deadline());
     stub_->async()->UnaryCall(&*state.context, &state.request, &state.response,
                               [observer, slot](const grpc::Status& status) { observer->OnDone(slot, ToAbsl(status)); });
   }

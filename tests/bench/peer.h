@@ -14,9 +14,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 namespace shmrpc::bench {
+
+// Every remote procedure call of the benchmark has this much time; only a hang takes that long.
+inline constexpr absl::Duration kCallTimeout = absl::Seconds(30);
 
 // What both sides of a peer are told when they are made.
 struct PeerSetup {

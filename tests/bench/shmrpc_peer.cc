@@ -19,8 +19,6 @@ using ::grpc::testing::BenchmarkService;
 using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
 
-constexpr absl::Duration kDeadline = absl::Seconds(60);
-
 class EchoService final : public BenchmarkService::Service {
  public:
   absl::Status UnaryCall(ServerContext* context, const SimpleRequest* request, SimpleResponse* response) override {
@@ -78,7 +76,7 @@ class ShmrpcClient : public ClientSide {
     options.max_send_message_bytes = kMaxMaxMessageBytes;
     options.max_receive_message_bytes = kMaxMaxMessageBytes;
     const auto channel = Channel::Create(address, options);
-    const absl::Status status = channel->WaitForConnected(absl::Now() + kDeadline);
+    const absl::Status status = channel->WaitForConnected(absl::Now() + kCallTimeout);
     if (!status.ok()) return status;
     stub_.emplace(channel);
     return absl::OkStatus();
@@ -93,14 +91,14 @@ class ShmrpcClient : public ClientSide {
   absl::Status Call(int slot) override {
     Slot& state = slots_[slot];
     ClientContext context;
-    context.set_timeout(kDeadline);
+    context.set_timeout(kCallTimeout);
     return stub_->UnaryCall(&context, state.request, &state.response);
   }
 
   void Start(int slot, Observer* observer) override {
     Slot& state = slots_[slot];
     state.context.emplace();
-    state.context->set_timeout(kDeadline);
+    state.context->set_timeout(kCallTimeout);
     stub_->async().UnaryCall(&*state.context, &state.request, &state.response,
                              [observer, slot](absl::Status status) { observer->OnDone(slot, status); });
   }

@@ -46,7 +46,7 @@ TEST_P(ConformanceTest, AsyncEverythingIsInPlaceWhenTheCallbackRuns) {
     EXPECT_EQ(reply.payload(), "payload");
     EXPECT_EQ(context.GetServerInitialMetadata().Find("initial"), "1");
     EXPECT_EQ(context.GetServerTrailingMetadata().Find("trailing"), "2");
-    EXPECT_EQ(context.peer().transport, GetParam().expected);
+    EXPECT_EQ(context.peer().transport, GetParam().transport_name());
     done.Set();
   });
   // Nobody waits for the connection here: the library's own threads must bring the reply.

@@ -24,8 +24,11 @@ struct TransportCase {
   // What the client's ChannelOptions::transport says.
   TransportPreference preference = TransportPreference::kAuto;
 
-  // What Channel::transport() and Peer::transport must then say.
+  // What Channel::transport() must then say.
   std::string expected;
+
+  // The part of it that Peer::transport says: without the reason.
+  std::string transport_name() const { return expected.substr(0, expected.find(':')); }
 
   // The server may be in another process.
   bool across_processes = true;

@@ -11,8 +11,8 @@ const std::vector<TransportCase>& TransportCases() {
       {.name = "shm", .listen = "127.0.0.1:0", .preference = TransportPreference::kShm, .expected = "shm", .kernel_credentials = true},
       {.name = "auto", .listen = "localhost:0", .expected = "shm", .kernel_credentials = true},
       {.name = "unixshm", .listen = "unix:{directory}/{unique}", .preference = TransportPreference::kShm, .expected = "shm", .kernel_credentials = true},
-      {.name = "tcp", .listen = "127.0.0.1:0", .preference = TransportPreference::kTcp, .expected = "tcp"},
-      {.name = "unix", .listen = "unix:{directory}/{unique}", .preference = TransportPreference::kUnix, .expected = "unix", .kernel_credentials = true},
+      {.name = "tcp", .listen = "127.0.0.1:0", .preference = TransportPreference::kTcp, .expected = "tcp: asked for"},
+      {.name = "unix", .listen = "unix:{directory}/{unique}", .preference = TransportPreference::kUnix, .expected = "unix: asked for", .kernel_credentials = true},
   };
   return *cases;
 }

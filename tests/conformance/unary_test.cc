@@ -77,8 +77,8 @@ TEST_P(ConformanceTest, UnaryEachSideLearnsWhoTheOtherIs) {
   ASSERT_TRUE(status.ok()) << status;
 
   EXPECT_EQ(reply.observed().method(), "/shmrpc.conformance.Echo/Echo");
-  EXPECT_EQ(reply.observed().peer_transport(), GetParam().expected);
-  EXPECT_EQ(context.peer().transport, GetParam().expected);
+  EXPECT_EQ(reply.observed().peer_transport(), GetParam().transport_name());
+  EXPECT_EQ(context.peer().transport, GetParam().transport_name());
   EXPECT_NE(reply.observed().peer_address(), "");
   EXPECT_NE(context.peer().address, "");
   if (GetParam().kernel_credentials) {

@@ -57,11 +57,21 @@ class CallTest : public ::testing::Test {
     });
   }
 
+  // A handler that the test releases: one that looks for the deadline itself would race with the client.
+  void ServeUntilReleased() {
+    Serve([this](ServerContext* context, const StringValue&, StringValue*) {
+      release_.Wait();
+      if (context->IsCancelled()) handler_saw_cancel_.Set();
+      return absl::OkStatus();
+    });
+  }
+
   absl::Status Call(ClientContext* context, const StringValue& request = Text("x")) {
     return UnaryCall(*channel_, TestService::kEcho, context, request, &reply_);
   }
 
   Event handler_runs_;
+  Event release_;
   Event handler_saw_cancel_;
   StringValue reply_;
   std::unique_ptr<TestService> service_;
@@ -186,23 +196,25 @@ TEST_F(CallTest, ADeadlineThatHasPassedSendsNothing) {
 }
 
 TEST_F(CallTest, TheDeadlineEndsASynchronousCall) {
-  ServeUntilCancelled();
+  ServeUntilReleased();
   ClientContext context;
   context.set_timeout(absl::Milliseconds(30));
   const absl::Status status = Call(&context);
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(MessageOf(status), HasSubstr(TestService::kEcho));
   EXPECT_THAT(MessageOf(status), HasSubstr("ms"));
+  release_.Set();
   EXPECT_TRUE(handler_saw_cancel_.Wait());
 }
 
 TEST_F(CallTest, TheDeadlineEndsAnAsynchronousCall) {
-  ServeUntilCancelled();
+  ServeUntilReleased();
   ClientContext context;
   context.set_timeout(absl::Milliseconds(30));
   Outcome outcome;
   AsyncUnaryCall(channel_, TestService::kEcho, &context, Text("x"), &reply_, outcome.Callback());
   EXPECT_EQ(outcome.Wait().code(), absl::StatusCode::kDeadlineExceeded);
+  release_.Set();
   EXPECT_TRUE(handler_saw_cancel_.Wait());
   server_->Shutdown(absl::InfiniteFuture());
   EXPECT_EQ(outcome.count(), 1);

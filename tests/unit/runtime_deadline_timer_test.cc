@@ -35,7 +35,9 @@ TEST(DeadlineTimerTest, AnEarlierTimerWakesTheThread) {
   Event ran;
   timer.Schedule(absl::Now() + absl::Milliseconds(1), [&] { ran.Set(); });
   EXPECT_TRUE(ran.Wait());
-  timer.Schedule(absl::InfinitePast(), [&] { ran.Set(); });
+  Event ran_at_once;
+  timer.Schedule(absl::InfinitePast(), [&] { ran_at_once.Set(); });
+  EXPECT_TRUE(ran_at_once.Wait());
   EXPECT_TRUE(timer.Cancel(late));
   EXPECT_FALSE(timer.Cancel(late));
 }

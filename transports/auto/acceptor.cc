@@ -29,7 +29,7 @@ void Acceptor::Stop() {
   internal::DeadlineTimer::Get().Cancel(retry);
 }
 
-framed::Pollable::Outcome Acceptor::Poll(framed::Task**) {
+framed::Pollable::Outcome Acceptor::Poll(bool, framed::Task**) {
   do {
     if (!right_.TryAcquire()) return Outcome::kElsewhere;
     while (!stopped_) {

@@ -61,7 +61,7 @@ void ServerHandshake::Abort() {
   if (socket_.valid()) ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
-framed::Pollable::Outcome ServerHandshake::Poll(framed::Task**) {
+framed::Pollable::Outcome ServerHandshake::Poll(bool, framed::Task**) {
   Progress progress;
   do {
     if (!right_.TryAcquire()) return Outcome::kElsewhere;

@@ -20,12 +20,15 @@ constexpr uint32_t kSlotMask = (uint32_t{1} << kSlotBits) - 1;
 constexpr size_t kMaxMethodBytes = 4096;
 constexpr size_t kMaxMethods = 65536;
 
+// How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
+constexpr int kPeerBehindLooks = 40;
+
 bool Passed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
 
 }  // namespace
 
 ClientSession::ClientSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy)
-    : Session(std::move(link), poller, spin_policy, /*may_spill=*/false) {}
+    : Session(std::move(link), poller, spin_policy, /*may_spill=*/false, /*events=*/0) {}
 
 ClientSession::~ClientSession() {
   for (ClientCall* call : unused_calls_) delete call;
@@ -108,6 +111,10 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
 
 void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** out) {
   const bool runs_user_code = events->RunsUserCode();
+  FrameHeader header;
+  header.type = FrameType::kRequest;
+  static thread_local std::string control;
+  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
   ClientCall* call = nullptr;
   absl::Status refused;
   uint32_t id = 0;
@@ -142,13 +149,9 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
     events->OnStatus(std::move(refused), Metadata());
     return;
   }
-  // From here on another thread may end the call, and its owner release it: `call` and `events` are not touched.
-
-  FrameHeader header;
-  header.type = FrameType::kRequest;
+  // From here on another thread may end the call, and its owner release it: neither `call` nor `events` nor the
+  // spec's metadata is touched.
   header.call_id = id;
-  static thread_local std::string control;
-  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
   absl::Status status;
   {
     MutexLock lock(&sender_.mutex());
@@ -390,6 +393,9 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
       if (result || Passed(deadline)) return done();
       continue;
     }
+    // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
+    for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) SpinPause();
+    if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
     bool acquired = false;
     bool expired = false;
     Waiter waiter;
@@ -398,7 +404,6 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
       MutexLock lock(&waiters_mutex_);
       const auto place = waiters_.insert(waiters_.end(), &waiter);
       waiter_count_.fetch_add(1, std::memory_order_seq_cst);
-      if (call == nullptr) room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
       while (!done() && !waiter.elected && !expired) {
         // Once more after being counted: who gave the right back before could not see this waiter.
         if (!link_ended_ && right_.TryAcquire()) {
@@ -409,7 +414,6 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
       }
       waiters_.erase(place);
       waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
-      if (call == nullptr) room_waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
     }
     if (acquired) {
       const bool result = PollUntil(done, deadline);
@@ -463,7 +467,8 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
 
 // Sleeps until the link's descriptor has something to say. Caller holds right_, and the link is parked.
 void ClientSession::Sleep(absl::Time deadline) {
-  sender_.RingIfPeerBehind();
+  // The peer answers a wish for room once, maybe with less than is needed: wish again.
+  if (!sender_.PrepareToSleep(room_waiter_count_.load(std::memory_order_seq_cst) > 0)) return;
   pollfd poll_fd = {};
   poll_fd.fd = link_->fd();
   poll_fd.events = POLLIN | POLLRDHUP;
@@ -516,7 +521,10 @@ void ClientSession::NotifyWaiter(const ClientCall* call) {
 
 bool ClientSession::WaitForRoom(absl::Time deadline) {
   const auto has_room = [this] { return link_->HasRoom() || link_ended_; };
-  return WaitUntil(nullptr, has_room, deadline) && !link_ended_;
+  room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
+  const bool room = WaitUntil(nullptr, has_room, deadline);
+  room_waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
+  return room && !link_ended_;
 }
 
 // ---- The poller's side.
@@ -532,7 +540,7 @@ bool ClientSession::AcquireForPoller() {
   return true;
 }
 
-Pollable::Outcome ClientSession::Poll(Task** task) {
+Pollable::Outcome ClientSession::Poll(bool, Task** task) {
   bool spin = false;
   if (!link_ended_) {
     if (!AcquireForPoller()) {
@@ -563,7 +571,7 @@ Pollable::Outcome ClientSession::Poll(Task** task) {
       *task = ended_.front();
       ended_.pop_front();
       has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
-      return ended_.empty() ? Outcome::kTask : Outcome::kTaskMore;
+      return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the watch look
     }
   }
   if (link_ended_) return Outcome::kOver;
@@ -572,15 +580,16 @@ Pollable::Outcome ClientSession::Poll(Task** task) {
 
 bool ClientSession::Park() {
   if (async_calls_.load(std::memory_order_seq_cst) == 0) {
-    if (input_reported_.exchange(false)) poller_->SetEvents(this, 0);
+    ReportInput(false);
     poller_present_.store(false, std::memory_order_seq_cst);
     // A call that was started meanwhile may have seen the poller present.
     return async_calls_.load(std::memory_order_seq_cst) == 0 ||
            poller_present_.exchange(true, std::memory_order_seq_cst);
   }
-  if (!input_reported_.exchange(true)) poller_->SetEvents(this, EPOLLIN);
+  ReportInput(true);
   if (!AcquireForPoller()) return true;
   const bool parked = !link_ended_ && link_->PrepareToPark();
+  if (parked) sender_.PrepareToSleep(/*wants_room=*/false);
   const bool marked = right_.Release();
   if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
     poller_present_.store(false, std::memory_order_seq_cst);

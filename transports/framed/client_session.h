@@ -43,7 +43,7 @@ class ClientSession final : public Session {
   // Ends all calls with CANCELLED and hangs up.
   void Close();
 
-  Outcome Poll(Task** task) override;
+  Outcome Poll(bool scanning, Task** task) override;
   bool Park() override;
 
  private:
@@ -92,7 +92,6 @@ class ClientSession final : public Session {
   // leaves the link to a thread that holds right_, or when no asynchronous call is outstanding.
   std::atomic<bool> poller_present_{false};
   std::atomic<bool> poller_receives_{false};  // the poller's thread holds right_
-  std::atomic<bool> input_reported_{false};  // epoll reports input, not only hang-ups
 
   mutable Mutex calls_mutex_;
   struct CallSlot {

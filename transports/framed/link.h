@@ -25,7 +25,7 @@ struct Chunk {
 // Two roles use a link at the same time, each held by one thread at a time (the session's locks see to that):
 //   the sender    calls Reserve, Commit, Flush, SendBufferFull, AskForRoom, RingIfPeerBehind;
 //   the receiver  calls Receive, HasFrame, PrepareToPark, Unpark, DrainWakeups, end_status.
-// fd, name, HasRoom and Shutdown may be called by any thread.
+// fd, name, HasRoom, PeerBehind, CheapToPoll and Shutdown may be called by any thread.
 //
 // Glossary. To park: to stop looking at the link and sleep on fd(). Doorbell: what wakes a parked peer.
 class Link {
@@ -94,6 +94,9 @@ class Link {
   virtual absl::Status end_status() const = 0;
 
   // ---- Any thread.
+
+  // Whether the peer has not yet taken all that was sent. Always false for a socket.
+  virtual bool PeerBehind() const = 0;
 
   // For poll and epoll. Readable means a doorbell, bytes or a hang-up. Owned by the link.
   virtual int fd() const = 0;

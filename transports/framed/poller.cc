@@ -20,7 +20,6 @@ namespace {
 constexpr int kThreadsKept = 2;
 constexpr int kIdleThreadMilliseconds = 10'000;
 constexpr std::chrono::nanoseconds kWatchPeriod = std::chrono::milliseconds(1);
-constexpr std::chrono::nanoseconds kTakeOverAfter = std::chrono::microseconds(100);
 
 absl::Status SystemError(absl::string_view what) {
   return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed"));
@@ -28,11 +27,24 @@ absl::Status SystemError(absl::string_view what) {
 
 }  // namespace
 
-// What a thread leaves for others while it runs a task.
+// What a thread leaves unattended while it runs a task.
 struct Poller::Slot {
+  // Odd while a watched task runs. Written by the slot's thread only.
+  std::atomic<uint64_t> tasks{0};
   Mutex mutex;
-  std::shared_ptr<Pollable> left ABSL_GUARDED_BY(mutex);  // has more input than the task
-  SteadyClock::time_point since ABSL_GUARDED_BY(mutex);
+  // Where the task came from; kept until the thread has nothing to do, so that the next task costs no reference
+  // counting. Written by the slot's thread, which needs the mutex for that only.
+  std::shared_ptr<Pollable> current ABSL_GUARDED_BY(mutex);
+  uint64_t seen ABSL_GUARDED_BY(mutex) = 0;   // `tasks` when the watch last looked
+  uint64_t taken ABSL_GUARDED_BY(mutex) = 0;  // the task that was last taken over from
+
+  // For the slot's own thread.
+  void SetCurrent(const std::shared_ptr<Pollable>& pollable) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (current == pollable) return;
+    std::shared_ptr<Pollable> previous = pollable;  // destroyed without the lock
+    MutexLock lock(&mutex);
+    current.swap(previous);
+  }
 };
 
 absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(const char* name, int max_threads) {
@@ -174,6 +186,7 @@ void Poller::ThreadMain() {
 // Waits for events and attends to them. False when the thread shall end. Counted in waiting_ when called, no longer
 // when it returns.
 bool Poller::WaitForEvents(Slot* slot) {
+  slot->SetCurrent(nullptr);
   bool superfluous;
   {
     MutexLock lock(&threads_mutex_);
@@ -232,28 +245,31 @@ void Poller::TakeKicks(Slot* slot) {
 void Poller::TakeOverWhatIsLeft(Slot* slot) {
   watch_set_.store(false, std::memory_order_seq_cst);
   std::vector<std::shared_ptr<Pollable>> left;
-  bool some_are_young = false;
+  bool watch_on = false;
   {
-    const SteadyClock::time_point now = SteadyClock::now();
     MutexLock lock(&threads_mutex_);
     for (Slot* other : slots_) {
       MutexLock slot_lock(&other->mutex);
-      if (other->left == nullptr) continue;
-      if (now - other->since < kTakeOverAfter) {
-        some_are_young = true;
+      const uint64_t task = other->tasks.load(std::memory_order_acquire);
+      if (task % 2 == 0 || task == other->taken) continue;
+      if (task == other->seen) {
+        other->taken = task;
+        left.push_back(other->current);
       } else {
-        left.push_back(std::move(other->left));
-        other->left = nullptr;
+        other->seen = task;
+        watch_on = true;
       }
     }
   }
-  if (some_are_young) SetWatch();
+  if (watch_on) SetWatch();
+  if (left.empty()) return;
+  has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
   // All but one are passed on: one that takes long must not hold up the others.
   while (left.size() > 1) {
     Kick(std::move(left.back()));
     left.pop_back();
   }
-  if (!left.empty()) Attend(left.front(), slot);
+  Attend(left.front(), slot);
 }
 
 void Poller::SetWatch() {
@@ -266,7 +282,7 @@ void Poller::SetWatch() {
 void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   for (;;) {
     Task* task = nullptr;
-    switch (const Pollable::Outcome outcome = pollable->Poll(&task)) {
+    switch (const Pollable::Outcome outcome = pollable->Poll(/*scanning=*/false, &task)) {
       case Pollable::Outcome::kTask:
       case Pollable::Outcome::kTaskMore:
         RunTask(task, outcome == Pollable::Outcome::kTaskMore, pollable, slot);
@@ -286,22 +302,18 @@ void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   }
 }
 
-void Poller::RunTask(Task* task, bool more, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
+void Poller::RunTask(Task* task, bool watched, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
-  if (!more) {
+  if (!watched) {
     task->Run();
     return;
   }
-  {
-    MutexLock lock(&slot->mutex);
-    slot->left = pollable;
-    slot->since = SteadyClock::now();
-  }
-  SetWatch();
+  if (pollable != nullptr) slot->SetCurrent(pollable);
+  const uint64_t tasks = slot->tasks.load(std::memory_order_relaxed);
+  slot->tasks.store(tasks + 1, std::memory_order_release);
+  if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
   task->Run();
-  std::shared_ptr<Pollable> back;
-  MutexLock lock(&slot->mutex);
-  back = std::move(slot->left);
+  slot->tasks.store(tasks + 2, std::memory_order_release);
 }
 
 void Poller::AddHot(const std::shared_ptr<Pollable>& pollable) {
@@ -333,16 +345,15 @@ void Poller::Scan(Slot* slot) {
         SpinPause();
       }
       Task* task = nullptr;
-      const Pollable::Outcome outcome = hot_[i]->Poll(&task);
+      const Pollable::Outcome outcome = hot_[i]->Poll(/*scanning=*/true, &task);
       if (outcome == Pollable::Outcome::kSpin) {
         ++i;
         continue;
       }
       if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
-        const bool more = outcome == Pollable::Outcome::kTaskMore;
-        const std::shared_ptr<Pollable> left = more ? hot_[i] : nullptr;  // hot_ is not ours during the task
+        slot->SetCurrent(hot_[i]);  // before it is somebody else's
         (void)scan_right_.Release();
-        RunTask(task, more, left, slot);
+        RunTask(task, /*watched=*/true, nullptr, slot);
         if (!scan_right_.TryAcquire()) {
           elsewhere = true;
           break;

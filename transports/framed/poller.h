@@ -63,15 +63,16 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 
   enum class Outcome {
     kTask,       // *task is to be run; then poll again
-    kTaskMore,   // the same, and there is more input: if the task takes long somebody else should poll meanwhile
+    kTaskMore,   // the same, and there is more input already
     kSpin,       // nothing to do now, but it pays to look again at once
     kEmpty,      // nothing to do now: park
     kElsewhere,  // another thread looks after it at present
     kOver,       // it is finished: forget it
   };
 
-  // Does what there is to do without blocking, until there is a task or nothing.
-  virtual Outcome Poll(Task** task) = 0;
+  // Does what there is to do without blocking, until there is a task or nothing. `scanning`: the poller goes round the
+  // hot set, and its watch looks after what comes during a long task; otherwise that is to be reported by epoll.
+  virtual Outcome Poll(bool scanning, Task** task) = 0;
 
   // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
   virtual bool Park() = 0;
@@ -85,9 +86,9 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // becomes the scanner, and a task that takes long holds up nobody. No thread is woken for that on the fast path: it is
 // a sleeping client, or the watch (below), that notices input nobody looks at.
 //
-// The watch: a thread that runs a task while it knows of more input says so in its slot and sets a timer, at most once
-// per millisecond. When the timer fires, whichever thread it wakes takes over what other threads have left for longer
-// than kTakeOverAfter.
+// The watch: a thread that runs a task while input may come that nobody is told of (it was scanning, or there was more
+// already) says so in its slot and sets a timer, at most once per millisecond. When the timer has fired twice during one
+// task, the thread that it wakes takes over.
 //
 // There is always a thread in epoll_wait, as far as max_threads allows: one that is about to run a task starts a new
 // thread if it was the last. Threads beyond the second end when they had nothing to do for ten seconds.
@@ -127,7 +128,7 @@ class Poller {
   void TakeKicks(Slot* slot);
   void TakeOverWhatIsLeft(Slot* slot);
   void Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot);
-  void RunTask(Task* task, bool more, const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void RunTask(Task* task, bool watched, const std::shared_ptr<Pollable>& pollable, Slot* slot);
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
   void SetWatch();

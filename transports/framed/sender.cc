@@ -92,6 +92,13 @@ bool Sender::Continue() {
   return !HasLeftover();
 }
 
+bool Sender::PrepareToSleep(bool wants_room) {
+  MutexLock lock(&mutex_);
+  if (closed_) return true;
+  link_->RingIfPeerBehind();
+  return !wants_room || link_->AskForRoom() || !link_->HasRoom();
+}
+
 void Sender::Close() {
   MutexLock lock(&mutex_);
   closed_ = true;

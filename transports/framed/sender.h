@@ -76,11 +76,9 @@ class Sender {
   // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // For a caller about to sleep until a reply comes; see Link::RingIfPeerBehind.
-  void RingIfPeerBehind() ABSL_LOCKS_EXCLUDED(mutex_) {
-    MutexLock lock(&mutex_);
-    if (!closed_) link_->RingIfPeerBehind();
-  }
+  // For a thread about to sleep until the peer rings: sees to it that a peer that is busy with something long hears of
+  // what it has not taken yet, and, if somebody `wants_room`, that it rings when there is some. False: there is room.
+  bool PrepareToSleep(bool wants_room) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   class FragmentStream;

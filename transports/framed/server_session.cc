@@ -25,7 +25,7 @@ constexpr std::chrono::milliseconds kPatience{10};
 }  // namespace
 
 ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, Options options)
-    : Session(std::move(link), poller, spin_policy, /*may_spill=*/true), options_(std::move(options)) {}
+    : Session(std::move(link), poller, spin_policy, /*may_spill=*/true, EPOLLIN), options_(std::move(options)) {}
 
 ServerSession::~ServerSession() = default;
 
@@ -68,7 +68,7 @@ void ServerSession::Fail(const absl::Status& status) {
 
 // ---- Requests. The caller holds right_.
 
-Pollable::Outcome ServerSession::Poll(Task** task) {
+Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
   if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
   if (!right_.TryAcquire()) return Outcome::kElsewhere;
   BeginReceiving();
@@ -91,7 +91,8 @@ Pollable::Outcome ServerSession::Poll(Task** task) {
         }
         if (call == nullptr) continue;
         *task = call;
-        const bool more = link_->HasFrame();
+        // Unless the watch looks after it, have what comes during the task reported.
+        const bool more = scanning ? link_->HasFrame() : !link_->PrepareToPark();
         // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.
         if (right_.Release()) poller_->Kick(shared_from_this());
         return more ? Outcome::kTaskMore : Outcome::kTask;
@@ -214,12 +215,15 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
   }
   begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
   begun->cancelled.store(false, std::memory_order_relaxed);
+  begun->replied.store(false, std::memory_order_relaxed);
   MutexLock lock(&calls_mutex_);
-  if (!calls_.emplace(begun->id, begun.get()).second) {
+  FramedServerCall*& entry = calls_[begun->id];
+  // A client may use an id again as soon as it has the reply, which can be before the thread that sent it goes on.
+  if (entry != nullptr && !entry->replied.load(std::memory_order_acquire)) {
     begun->session.reset();
     return Malformed(absl::StrCat("a request for call ", begun->id, ", which is in progress"));
   }
-  *call = begun.release();
+  *call = entry = begun.release();
   return absl::OkStatus();
 }
 
@@ -278,7 +282,8 @@ void ServerSession::EndCall(FramedServerCall* call) {
   bool drained;
   {
     MutexLock lock(&calls_mutex_);
-    calls_.erase(ended->id);
+    const auto found = calls_.find(ended->id);
+    if (found != calls_.end() && found->second == ended.get()) calls_.erase(found);
     drained = calls_.empty();
     if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
   }
@@ -303,6 +308,7 @@ void FramedServerCall::Run() {
 }
 
 void FramedServerCall::Finish(const Reply& reply) {
+  replied.store(true, std::memory_order_release);
   if (!cancelled.load(std::memory_order_acquire)) {
     session->SendReply(id, reply, [this] { return cancelled.load(std::memory_order_acquire); });
   }

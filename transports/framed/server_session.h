@@ -50,7 +50,7 @@ class ServerSession final : public Session {
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
 
-  Outcome Poll(Task** task) override;
+  Outcome Poll(bool scanning, Task** task) override;
   bool Park() override;
 
  private:
@@ -107,6 +107,7 @@ class FramedServerCall final : public ServerCall, public Task {
   absl::Time deadline_ = absl::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
+  std::atomic<bool> replied{false};  // the reply is on its way: the client may be using the id for another call
   Pieces pieces;  // of the request
   Chunks chunks;           // own what pieces point to
 

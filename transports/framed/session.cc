@@ -38,8 +38,12 @@ void Assembly::End() {
   pieces_.clear();
 }
 
-Session::Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill)
-    : link_(std::move(link)), poller_(poller), sender_(this, link_.get(), may_spill), spin_policy_(spin_policy) {}
+Session::Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill, uint32_t events)
+    : link_(std::move(link)),
+      poller_(poller),
+      sender_(this, link_.get(), may_spill),
+      spin_policy_(spin_policy),
+      events_(events) {}
 
 void Session::OnEvents(uint32_t events) {
   if (events & ~static_cast<uint32_t>(EPOLLOUT)) woken_.store(true, std::memory_order_release);
@@ -50,14 +54,23 @@ void Session::BeginReceiving() {
   if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
     link_->DrainWakeups();
   }
-  if (sender_.HasLeftover() && sender_.Continue() && watching_writable_.load(std::memory_order_relaxed)) {
-    watching_writable_ = false;
-    poller_->SetEvents(this, EPOLLIN);
+  if (sender_.HasLeftover() && sender_.Continue() && (events_.load(std::memory_order_relaxed) & EPOLLOUT) != 0) {
+    ChangeEvents(0, EPOLLOUT);
+    // A sender may have filled the socket again meanwhile and found that it was being watched.
+    if (link_->SendBufferFull()) WatchWritable();
   }
 }
 
-void Session::WatchWritable() {
-  if (!watching_writable_.exchange(true)) poller_->SetEvents(this, EPOLLIN | EPOLLOUT);
+void Session::WatchWritable() { ChangeEvents(EPOLLOUT, 0); }
+
+void Session::ReportInput(bool report) { report ? ChangeEvents(EPOLLIN, 0) : ChangeEvents(0, EPOLLIN); }
+
+void Session::ChangeEvents(uint32_t add, uint32_t remove) {
+  MutexLock lock(&events_mutex_);
+  const uint32_t events = (events_.load(std::memory_order_relaxed) | add) & ~remove;
+  if (events == events_.load(std::memory_order_relaxed)) return;
+  events_.store(events, std::memory_order_relaxed);
+  poller_->SetEvents(this, events);
 }
 
 bool Session::KeepSpinning() {

@@ -5,9 +5,11 @@
 #include <memory>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "shmrpc/mutex.h"
 #include "transports/framed/chunk_pool.h"
 #include "transports/framed/frame.h"
 #include "transports/framed/link.h"
@@ -64,7 +66,8 @@ class Session : public Pollable, private Sender::Host {
   void OnEvents(uint32_t events) override;
 
  protected:
-  Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill);
+  // `events`: what the session is added to the poller with.
+  Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill, uint32_t events);
 
   // The receiver's chores before it looks for frames: takes back the parking announcement, takes doorbells, continues
   // sending. Caller holds right_.
@@ -77,6 +80,9 @@ class Session : public Pollable, private Sender::Host {
 
   bool WaitForRoom(absl::Time deadline) override = 0;
   void WatchWritable() override;
+
+  // What epoll reports besides hang-ups; see Poller::SetEvents.
+  void ReportInput(bool report);
 
   absl::Status Malformed(absl::string_view what) const;
 
@@ -92,8 +98,11 @@ class Session : public Pollable, private Sender::Host {
   SteadyClock::time_point waiting_since_;   // set once empty_polls_ has grown a little
 
  private:
-  std::atomic<bool> woken_{false};           // the descriptor was reported readable
-  std::atomic<bool> watching_writable_{false};
+  void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
+
+  std::atomic<bool> woken_{false};  // the descriptor was reported readable
+  Mutex events_mutex_;
+  std::atomic<uint32_t> events_;  // written with events_mutex_
 };
 
 }  // namespace shmrpc::framed

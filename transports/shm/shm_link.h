@@ -45,6 +45,7 @@ class ShmLink final : public framed::Link {
   void DrainWakeups() override;
   absl::Status end_status() const override { return end_status_; }
 
+  bool PeerBehind() const override { return producer_.PeerBehind(); }
   int fd() const override { return socket_.get(); }
   bool CheapToPoll() const override { return true; }
   void Shutdown() override;

@@ -60,6 +60,7 @@ class SocketLink final : public framed::Link {
   void DrainWakeups() override {}
   absl::Status end_status() const override { return end_status_; }
 
+  bool PeerBehind() const override { return false; }
   int fd() const override { return socket_.get(); }
   bool CheapToPoll() const override { return false; }
   void Shutdown() override;

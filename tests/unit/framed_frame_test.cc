@@ -1,0 +1,166 @@
+#include "transports/framed/frame.h"
+
+#include <random>
+#include <string>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+
+namespace shmrpc::framed {
+namespace {
+
+// A whole frame as the receiver sees it.
+std::string Frame(FrameHeader header, const std::string& control, const std::string& message) {
+  header.length = static_cast<uint32_t>(kFrameHeaderBytes + control.size() + message.size());
+  std::string frame(reinterpret_cast<const char*>(&header), sizeof header);
+  return frame + control + message;
+}
+
+FrameHeader HeaderOf(const std::string& frame) {
+  return LoadFrameHeader(reinterpret_cast<const uint8_t*>(frame.data()));
+}
+
+std::string RequestFrame(absl::Time deadline, const Metadata& metadata, const std::string& message) {
+  FrameHeader header;
+  header.type = FrameType::kRequest;
+  header.message_bytes = static_cast<uint32_t>(message.size());
+  std::string control;
+  EncodeRequestControl(deadline, &metadata, &header.flags, &control);
+  return Frame(header, control, message);
+}
+
+std::string ResponseFrame(const Metadata& initial, const absl::Status& status, const Metadata& trailing,
+                          const std::string& message) {
+  FrameHeader header;
+  header.type = FrameType::kResponse;
+  header.message_bytes = static_cast<uint32_t>(message.size());
+  std::string control;
+  EncodeResponseControl(&initial, status, &trailing, &header.flags, &header.code, &control);
+  return Frame(header, control, message);
+}
+
+TEST(FrameTest, HeaderIsSixteenBytesInTheSpecifiedOrder) {
+  FrameHeader header;
+  header.type = FrameType::kFragment;
+  header.flags = kFlagMore;
+  header.code = 0x0203;
+  header.call_id = 0x04050607;
+  header.message_bytes = 0x08090a0b;
+  uint8_t bytes[kFrameHeaderBytes] = {0x10};
+  StoreFrameHeader(bytes, header);
+  const uint8_t expected[kFrameHeaderBytes] = {0x10, 0, 0, 0, 4, 1, 3, 2, 7, 6, 5, 4, 0xb, 0xa, 9, 8};
+  EXPECT_EQ(std::memcmp(bytes, expected, sizeof bytes), 0);
+}
+
+TEST(FrameTest, APlainRequestHasNothingBetweenHeaderAndMessage) {
+  const std::string frame = RequestFrame(absl::InfiniteFuture(), Metadata(), "message");
+  EXPECT_EQ(frame.size(), kFrameHeaderBytes + 7);
+  RequestControl control;
+  ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_EQ(control.deadline, absl::InfiniteFuture());
+  EXPECT_TRUE(control.metadata.empty());
+  EXPECT_EQ(frame.substr(control.message_offset), "message");
+}
+
+TEST(FrameTest, RequestWithDeadlineAndMetadata) {
+  const Metadata metadata = {{"key", "value"}, {"key", "again"}, {"some-bin", std::string("\0\xff\n", 3)}};
+  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  const std::string frame = RequestFrame(deadline, metadata, "");
+  RequestControl control;
+  ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_EQ(control.metadata, metadata);
+  EXPECT_GE(control.deadline, deadline);
+  EXPECT_LT(control.deadline, deadline + absl::Seconds(2)) << "as time left, so later by what it took to get here";
+  EXPECT_EQ(control.message_offset, frame.size());
+}
+
+TEST(FrameTest, ADeadlineThatHasPassedTravelsAsZeroLeft) {
+  const std::string frame = RequestFrame(absl::InfinitePast(), Metadata(), "");
+  RequestControl control;
+  ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_LE(control.deadline, absl::Now());
+}
+
+TEST(FrameTest, ResponseWithEverything) {
+  absl::Status status(absl::StatusCode::kAborted, "tab\t, newline\n, \xc3\xa9 and \xff");
+  status.SetPayload("type.googleapis.com/x", absl::Cord(std::string("\0\1\2", 3)));
+  const Metadata initial = {{"a", "1"}}, trailing = {{"b-bin", std::string(1, '\0')}};
+  const std::string frame = ResponseFrame(initial, status, trailing, "");
+  ResponseControl control;
+  ASSERT_TRUE(DecodeResponseControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_EQ(control.status, status);
+  EXPECT_EQ(control.initial_metadata, initial);
+  EXPECT_EQ(control.trailing_metadata, trailing);
+}
+
+TEST(FrameTest, TooLongAStatusIsCutAndSaysSo) {
+  absl::Status status(absl::StatusCode::kUnknown, std::string(1 << 20, 'x'));
+  status.SetPayload("t", absl::Cord(std::string(1 << 20, 'y')));
+  const std::string frame = ResponseFrame(Metadata(), status, Metadata(), "");
+  EXPECT_LT(frame.size(), kMaxControlBytes);
+  ResponseControl control;
+  ASSERT_TRUE(DecodeResponseControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_EQ(control.status.code(), absl::StatusCode::kUnknown);
+  EXPECT_TRUE(absl::StrContains(control.status.message(), "cut"));
+  EXPECT_TRUE(absl::StrContains(control.status.message(), "details"));
+}
+
+TEST(FrameTest, AnUnknownStatusCodeBecomesUnknown) {
+  std::string frame = ResponseFrame(Metadata(), absl::InternalError("x"), Metadata(), "");
+  frame[6] = 17;
+  ResponseControl control;
+  ASSERT_TRUE(DecodeResponseControl(frame, HeaderOf(frame), &control).ok());
+  EXPECT_EQ(control.status.code(), absl::StatusCode::kUnknown);
+}
+
+TEST(FrameTest, MetadataThatBreaksTheRulesEndsTheCallOnly) {
+  const std::string frame = RequestFrame(absl::InfiniteFuture(), {{"Upper-Case", "x"}}, "");
+  RequestControl control;
+  EXPECT_TRUE(absl::IsInvalidArgument(DecodeRequestControl(frame, HeaderOf(frame), &control)));
+}
+
+TEST(FrameTest, MalformedFramesAreErrors) {
+  const std::string good = RequestFrame(absl::Now(), {{"key", "value"}}, "message");
+  RequestControl control;
+  for (size_t length = kFrameHeaderBytes; length < good.size(); ++length) {
+    EXPECT_TRUE(absl::IsInternal(DecodeRequestControl(good.substr(0, length), HeaderOf(good), &control))) << length;
+  }
+  std::string unknown_flag = good;
+  unknown_flag[5] |= static_cast<char>(0x80);
+  EXPECT_TRUE(absl::IsInternal(DecodeRequestControl(unknown_flag, HeaderOf(unknown_flag), &control)));
+  std::string huge_block = good;
+  huge_block.replace(kFrameHeaderBytes + 8, 4, "\xff\xff\xff\xff");
+  EXPECT_TRUE(absl::IsInternal(DecodeRequestControl(huge_block, HeaderOf(huge_block), &control)));
+  std::string more_than_announced = good;
+  more_than_announced[12] = 3;
+  EXPECT_TRUE(absl::IsInternal(DecodeRequestControl(more_than_announced, HeaderOf(more_than_announced), &control)));
+  std::string contradiction = ResponseFrame(Metadata(), absl::OkStatus(), Metadata(), "x");
+  contradiction[5] |= static_cast<char>(kFlagNoMessage);
+  ResponseControl response;
+  EXPECT_TRUE(absl::IsInternal(DecodeResponseControl(contradiction, HeaderOf(contradiction), &response)));
+}
+
+// Any bytes at all: an error or a result, within bounds (which the sanitizers watch).
+TEST(FrameTest, RandomBytesNeverLeaveTheFrame) {
+  std::minstd_rand random(4);
+  const std::string request = RequestFrame(absl::Now(), {{"key", "value"}, {"x-bin", "\1"}}, "message");
+  const std::string response = ResponseFrame({{"k", "v"}}, absl::InternalError("why"), {{"t", "u"}}, "");
+  for (int i = 0; i < 20'000; ++i) {
+    std::string frame = i % 2 == 0 ? request : response;
+    for (unsigned changes = 1 + random() % 4; changes > 0; --changes) {
+      frame[4 + random() % (frame.size() - 4)] = static_cast<char>(random());
+    }
+    const std::string exact(frame.data(), frame.size());
+    RequestControl request_control;
+    ResponseControl response_control;
+    (void)DecodeRequestControl(exact, HeaderOf(exact), &request_control);
+    (void)DecodeResponseControl(exact, HeaderOf(exact), &response_control);
+    EXPECT_LE(request_control.message_offset, exact.size());
+    EXPECT_LE(response_control.message_offset, exact.size());
+  }
+}
+
+}  // namespace
+}  // namespace shmrpc::framed

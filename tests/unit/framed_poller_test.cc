@@ -1,0 +1,216 @@
+#include "transports/framed/poller.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace shmrpc::framed {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Waits until `done`, for as long as ctest lets it.
+void AwaitTrue(const std::function<bool()>& done) {
+  while (!done()) std::this_thread::sleep_for(milliseconds(1));
+}
+
+// Input is a counter beside an eventfd; each unit of it is a task that calls `work`.
+class Counter final : public Pollable, public Task {
+ public:
+  explicit Counter(std::function<void()> work) : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), work_(std::move(work)) {}
+
+  // Adds input; with `ring` epoll reports it.
+  void Put(int count, bool ring) {
+    input_ += count;
+    const uint64_t one = 1;
+    if (ring) {
+      EXPECT_EQ(write(event_.get(), &one, sizeof one), static_cast<ssize_t>(sizeof one));
+    }
+  }
+
+  int fd() const override { return event_.get(); }
+  void OnEvents(uint32_t) override {
+    uint64_t ignored;
+    (void)!read(event_.get(), &ignored, sizeof ignored);
+  }
+  Outcome Poll(bool, Task** task) override {
+    if (over) return Outcome::kOver;
+    if (!right_.TryAcquire()) return Outcome::kElsewhere;
+    ++polls;
+    Outcome outcome = spins > 0 && spins-- > 0 ? Outcome::kSpin : Outcome::kEmpty;
+    if (input_ > 0) {
+      const int left = --input_;
+      *task = this;
+      outcome = left > 0 ? Outcome::kTaskMore : Outcome::kTask;
+    }
+    const bool marked = right_.Release();
+    return marked && outcome == Outcome::kEmpty ? Outcome::kSpin : outcome;
+  }
+  bool Park() override { return input_ == 0; }
+  void Run() override {
+    work_();
+    ++done;
+  }
+
+  std::atomic<int> polls{0};
+  std::atomic<int> done{0};
+  std::atomic<int> spins{0};
+  std::atomic<bool> over{false};
+
+ private:
+  const UniqueFd event_;
+  const std::function<void()> work_;
+  PollRight right_;
+  std::atomic<int> input_{0};
+};
+
+std::unique_ptr<Poller> MakePoller(int max_threads = 16) {
+  auto poller = Poller::Create("test", max_threads);
+  EXPECT_TRUE(poller.ok()) << poller.status();
+  return *std::move(poller);
+}
+
+TEST(PollRightTest, AMarkIsLeftForTheHolder) {
+  PollRight right;
+  ASSERT_TRUE(right.TryAcquire());
+  EXPECT_FALSE(right.TryAcquire());
+  EXPECT_TRUE(right.Release());
+  ASSERT_TRUE(right.TryAcquire());
+  EXPECT_FALSE(right.Release());
+}
+
+TEST(PollRightTest, ExcludesAndOrders) {
+  PollRight right;
+  int guarded = 0;  // TSan sees whether the right orders the accesses
+  std::atomic<int> acquired{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20'000; ++i) {
+        if (!right.TryAcquire()) continue;
+        ++guarded;
+        ++acquired;
+        (void)right.Release();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(guarded, acquired.load());
+}
+
+TEST(PollerTest, RunsATaskForEachInput) {
+  auto poller = MakePoller();
+  auto counter = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  for (int i = 1; i <= 100; ++i) {
+    counter->Put(1, /*ring=*/true);
+    AwaitTrue([&] { return counter->done == i; });
+  }
+}
+
+TEST(PollerTest, KickPollsWithoutAnEvent) {
+  auto poller = MakePoller();
+  auto counter = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->Put(3, /*ring=*/false);
+  poller->Kick(counter);
+  AwaitTrue([&] { return counter->done == 3; });
+}
+
+TEST(PollerTest, TheHotSetIsScannedWithoutEvents) {
+  auto poller = MakePoller();
+  auto counter = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->spins = 1'000'000'000;
+  poller->Kick(counter);
+  for (int i = 1; i <= 1000; ++i) {
+    counter->Put(1, /*ring=*/false);
+    AwaitTrue([&] { return counter->done == i; });
+  }
+  counter->spins = 0;
+}
+
+TEST(PollerTest, ALongTaskHoldsUpNeitherOthersNorItsOwnSession) {
+  auto poller = MakePoller();
+  std::atomic<bool> release{false};
+  std::atomic<int> started{0};
+  auto slow = std::make_shared<Counter>([&] {
+    ++started;
+    while (!release) std::this_thread::sleep_for(milliseconds(1));
+  });
+  auto fast = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(slow, EPOLLIN).ok());
+  ASSERT_TRUE(poller->Add(fast, EPOLLIN).ok());
+  // Four units with one event: the thread that takes the first knows of more, and the watch finds others for them.
+  slow->Put(4, /*ring=*/true);
+  AwaitTrue([&] { return started == 4; });
+  fast->Put(1, /*ring=*/true);
+  AwaitTrue([&] { return fast->done == 1; });
+  EXPECT_EQ(slow->done, 0);
+  release = true;
+  AwaitTrue([&] { return slow->done == 4; });
+}
+
+TEST(PollerTest, NoMoreThreadsThanAllowedAndNothingIsLostForThat) {
+  auto poller = MakePoller(/*max_threads=*/3);
+  std::atomic<int> running{0}, most{0};
+  auto counter = std::make_shared<Counter>([&] {
+    const int now = ++running;
+    int seen = most;
+    while (now > seen && !most.compare_exchange_weak(seen, now)) {
+    }
+    std::this_thread::sleep_for(milliseconds(2));
+    --running;
+  });
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->Put(50, /*ring=*/true);
+  AwaitTrue([&] { return counter->done == 50; });
+  EXPECT_LE(most, 3);
+}
+
+TEST(PollerTest, WhatIsOverIsForgotten) {
+  auto poller = MakePoller();
+  auto counter = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->over = true;
+  poller->Kick(counter);
+  AwaitTrue([&] { return counter.use_count() == 1; });
+}
+
+TEST(PollerTest, DestructionFinishesTheTasksThatRun) {
+  auto poller = MakePoller();
+  std::atomic<bool> started{false};
+  auto counter = std::make_shared<Counter>([&] {
+    started = true;
+    std::this_thread::sleep_for(milliseconds(50));
+  });
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->Put(1, /*ring=*/true);
+  AwaitTrue([&] { return started.load(); });
+  poller.reset();
+  EXPECT_EQ(counter->done, 1);
+}
+
+TEST(PollerTest, IdleThreadsDoNotPoll) {
+  auto poller = MakePoller();
+  auto counter = std::make_shared<Counter>([] {});
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->Put(1, /*ring=*/true);
+  AwaitTrue([&] { return counter->done == 1; });
+  std::this_thread::sleep_for(milliseconds(20));
+  const int polls = counter->polls;
+  std::this_thread::sleep_for(milliseconds(200));
+  EXPECT_EQ(counter->polls, polls);
+}
+
+}  // namespace
+}  // namespace shmrpc::framed

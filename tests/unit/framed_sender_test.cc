@@ -1,0 +1,242 @@
+#include "transports/framed/sender.h"
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+#include "google/protobuf/wrappers.pb.h"
+
+namespace shmrpc::framed {
+namespace {
+
+// A link that takes frames into a list, as many as there is room for. The sender's half only.
+class FakeLink final : public Link {
+ public:
+  const std::string& name() const override { return name_; }
+  uint8_t* Reserve(size_t size) override {
+    if (room <= 0 || broken) return nullptr;
+    reserved_.assign(size, 0);
+    return reserved_.data();
+  }
+  void Commit(size_t size) override {
+    const uint32_t length = static_cast<uint32_t>(size);
+    std::memcpy(reserved_.data(), &length, sizeof length);
+    frames.emplace_back(reserved_.begin(), reserved_.begin() + static_cast<ptrdiff_t>(size));
+    --room;
+  }
+  void Flush(bool always_ring) override { rings += always_ring; }
+  bool SendBufferFull() const override { return false; }
+  bool HasRoom() const override { return room > 0 && !broken; }
+  bool AskForRoom() override {
+    ++asked;
+    return room <= 0 && !broken;
+  }
+  void RingIfPeerBehind() override {}
+  ReceiveResult Receive(Chunk*) override { return ReceiveResult::kEmpty; }
+  bool HasFrame() override { return false; }
+  bool PrepareToPark() override { return true; }
+  void Unpark() override {}
+  void DrainWakeups() override {}
+  absl::Status end_status() const override { return absl::OkStatus(); }
+  bool PeerBehind() const override { return false; }
+  int fd() const override { return -1; }
+  bool CheapToPoll() const override { return true; }
+  void Shutdown() override {}
+
+  std::atomic<int> room{1'000'000};
+  std::atomic<bool> broken{false};
+  int asked = 0;
+  int rings = 0;
+  std::vector<std::string> frames;
+
+ private:
+  const std::string name_ = "fake";
+  std::vector<uint8_t> reserved_;
+};
+
+class FakeHost final : public Sender::Host {
+ public:
+  explicit FakeHost(FakeLink* link) : link_(link) {}
+  bool WaitForRoom(absl::Time deadline) override {
+    ++waits;
+    if (grant > 0) {
+      link_->room += grant;
+      return true;
+    }
+    return absl::Now() < deadline && link_->HasRoom();
+  }
+  void WatchWritable() override {}
+
+  int waits = 0;
+  int grant = 0;  // room that comes with each wait
+
+ private:
+  FakeLink* const link_;
+};
+
+struct Fixture {
+  explicit Fixture(bool may_spill) : host(&link), sender(&host, &link, may_spill) {}
+
+  bool Send(uint32_t call_id, size_t bytes, absl::Time deadline = absl::InfiniteFuture(), bool stop = false) {
+    google::protobuf::BytesValue message;
+    message.set_value(std::string(bytes, static_cast<char>('a' + call_id)));
+    FrameHeader header;
+    header.type = FrameType::kRequest;
+    header.call_id = call_id;
+    const OutgoingProto outgoing(message);
+    return sender.Send(header, "control", &outgoing, deadline, [stop] { return stop; });
+  }
+
+  FakeLink link;
+  FakeHost host;
+  Sender sender;
+};
+
+FrameHeader HeaderOf(const std::string& frame) {
+  return LoadFrameHeader(reinterpret_cast<const uint8_t*>(frame.data()));
+}
+
+// The message whose pieces the frames hold, checking the rules for fragments.
+std::string Reassemble(const std::vector<std::string>& frames, size_t control_bytes) {
+  std::string message;
+  for (size_t i = 0; i < frames.size(); ++i) {
+    const FrameHeader header = HeaderOf(frames[i]);
+    EXPECT_EQ(header.length, frames[i].size());
+    EXPECT_LE(frames[i].size(), kMaxFrameBytes);
+    EXPECT_EQ(header.type, i == 0 ? FrameType::kRequest : FrameType::kFragment);
+    EXPECT_EQ((header.flags & kFlagMore) != 0, i + 1 < frames.size());
+    message += frames[i].substr(kFrameHeaderBytes + (i == 0 ? control_bytes : 0));
+  }
+  EXPECT_EQ(HeaderOf(frames[0]).message_bytes, message.size());
+  return message;
+}
+
+TEST(SenderTest, MessagesOfEverySizeArriveWhole) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, kMaxFrameBytes - 100, kMaxFrameBytes - 27, kMaxFrameBytes - 26,
+                             kMaxFrameBytes, 2 * kMaxFrameBytes - 50, 2 * kMaxFrameBytes - 40, size_t{1'000'000}}) {
+    Fixture fixture(false);
+    ASSERT_TRUE(fixture.Send(1, bytes)) << bytes;
+    google::protobuf::BytesValue received;
+    ASSERT_TRUE(received.ParseFromString(Reassemble(fixture.link.frames, 7)));
+    EXPECT_EQ(received.value(), std::string(bytes, 'b'));
+  }
+}
+
+TEST(SenderTest, WaitsForRoomAsOftenAsNeeded) {
+  Fixture fixture(false);
+  fixture.link.room = 0;
+  fixture.host.grant = 1;
+  ASSERT_TRUE(fixture.Send(1, 500'000));
+  EXPECT_EQ(fixture.host.waits, static_cast<int>(fixture.link.frames.size()));
+  google::protobuf::BytesValue received;
+  EXPECT_TRUE(received.ParseFromString(Reassemble(fixture.link.frames, 7)));
+}
+
+TEST(SenderTest, AWaitingSenderGivesUpAtItsDeadlineAndSendsNothing) {
+  Fixture fixture(false);
+  fixture.link.room = 0;
+  EXPECT_FALSE(fixture.Send(1, 10, absl::InfinitePast()));
+  EXPECT_TRUE(fixture.link.frames.empty());
+  fixture.link.room = 10;
+  EXPECT_TRUE(fixture.Send(2, 10));
+  EXPECT_EQ(fixture.link.frames.size(), 1u);
+}
+
+TEST(SenderTest, AMessageCutOffInTheMiddleIsFollowedByAReset) {
+  Fixture fixture(false);
+  fixture.link.room = 2;
+  EXPECT_FALSE(fixture.Send(3, 500'000, absl::InfinitePast()));
+  EXPECT_EQ(fixture.link.frames.size(), 2u);
+  EXPECT_TRUE(fixture.sender.HasLeftover()) << "the reset has no room yet";
+  fixture.link.room = 2;
+  EXPECT_TRUE(fixture.Send(4, 10));
+  ASSERT_EQ(fixture.link.frames.size(), 4u);
+  EXPECT_EQ(HeaderOf(fixture.link.frames[2]).type, FrameType::kReset);
+  EXPECT_EQ(HeaderOf(fixture.link.frames[2]).call_id, 3u);
+  EXPECT_EQ(HeaderOf(fixture.link.frames[3]).call_id, 4u) << "the reset goes before anything else";
+}
+
+TEST(SenderTest, StopEndsALargeMessage) {
+  Fixture fixture(false);
+  EXPECT_FALSE(fixture.Send(1, 500'000, absl::InfiniteFuture(), /*stop=*/true));
+  EXPECT_TRUE(fixture.link.frames.empty());
+}
+
+TEST(SenderTest, ASpillingSenderTakesEverythingAndKeepsTheOrder) {
+  Fixture fixture(true);
+  fixture.link.room = 1;
+  ASSERT_TRUE(fixture.Send(1, 10));
+  ASSERT_TRUE(fixture.Send(2, 200'000));
+  ASSERT_TRUE(fixture.Send(3, 10));
+  EXPECT_EQ(fixture.host.waits, 1) << "patience is spent once, not per frame";
+  EXPECT_EQ(fixture.link.frames.size(), 1u);
+  EXPECT_TRUE(fixture.sender.HasLeftover());
+  EXPECT_GT(fixture.link.asked, 0);
+  EXPECT_FALSE(fixture.sender.Continue());
+  fixture.link.room = 2;
+  EXPECT_FALSE(fixture.sender.Continue());
+  EXPECT_EQ(fixture.link.frames.size(), 3u);
+  fixture.link.room = 100;
+  EXPECT_TRUE(fixture.sender.Continue());
+  EXPECT_FALSE(fixture.sender.HasLeftover());
+  EXPECT_EQ(HeaderOf(fixture.link.frames.front()).call_id, 1u);
+  EXPECT_EQ(HeaderOf(fixture.link.frames.back()).call_id, 3u);
+  const std::vector<std::string> second(fixture.link.frames.begin() + 1, fixture.link.frames.end() - 1);
+  google::protobuf::BytesValue received;
+  EXPECT_TRUE(received.ParseFromString(Reassemble(second, 7)));
+}
+
+TEST(SenderTest, ControlFramesNeverWaitAndAlwaysRing) {
+  Fixture fixture(false);
+  fixture.link.room = 0;
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  fixture.sender.SendControl(header);
+  EXPECT_EQ(fixture.host.waits, 0);
+  fixture.link.room = 1;
+  EXPECT_TRUE(fixture.sender.Continue());
+  ASSERT_EQ(fixture.link.frames.size(), 1u);
+  EXPECT_GT(fixture.link.rings, 0);
+}
+
+TEST(SenderTest, ABrokenLinkAndAClosedSenderRefuse) {
+  Fixture broken(false);
+  broken.link.broken = true;
+  EXPECT_FALSE(broken.Send(1, 10));
+  Fixture closed(true);
+  closed.sender.Close();
+  EXPECT_FALSE(closed.Send(1, 10));
+  EXPECT_TRUE(closed.link.frames.empty());
+}
+
+TEST(SenderTest, SmallMessagesGoBetweenThePiecesOfLargeOnesAndPiecesNeverMix) {
+  Fixture fixture(false);
+  std::vector<std::thread> threads;
+  for (uint32_t id = 1; id <= 4; ++id) {
+    threads.emplace_back([&fixture, id] {
+      for (int i = 0; i < 20; ++i) EXPECT_TRUE(fixture.Send(id, id <= 2 ? 300'000 : 10));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  uint32_t in_pieces = 0;
+  for (const std::string& frame : fixture.link.frames) {
+    const FrameHeader header = HeaderOf(frame);
+    const bool more = (header.flags & kFlagMore) != 0;
+    if (header.type == FrameType::kFragment) {
+      ASSERT_EQ(header.call_id, in_pieces);
+      if (!more) in_pieces = 0;
+    } else if (more) {
+      ASSERT_EQ(in_pieces, 0u) << "a second message in pieces inside the first";
+      in_pieces = header.call_id;
+    }
+  }
+  EXPECT_EQ(in_pieces, 0u);
+}
+
+}  // namespace
+}  // namespace shmrpc::framed

@@ -1,0 +1,62 @@
+#include "transports/framed/spin_policy.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace shmrpc::framed {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::nanoseconds;
+
+TEST(SpinPolicyTest, EfficientModeAndASharedCpuNeverSpin) {
+  EXPECT_EQ(SpinPolicy(WaitMode::kEfficient, true).budget(), nanoseconds(0));
+  EXPECT_EQ(SpinPolicy(WaitMode::kAdaptive, false).budget(), nanoseconds(0));
+  EXPECT_EQ(SpinPolicy(WaitMode::kLatency, false).budget(), nanoseconds(0));
+  SpinPolicy policy(WaitMode::kEfficient, true);
+  policy.OnWaited(nanoseconds(100));
+  EXPECT_EQ(policy.budget(), nanoseconds(0));
+}
+
+TEST(SpinPolicyTest, LongWaitsShrinkTheBudgetToItsFloor) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  EXPECT_EQ(policy.budget(), SpinPolicy::kLargestBudget);
+  for (int i = 0; i < 20; ++i) policy.OnWaited(milliseconds(1000));
+  EXPECT_EQ(policy.budget(), SpinPolicy::kSmallestBudget);
+}
+
+TEST(SpinPolicyTest, OneWaitThatSpinningWouldHaveCoveredBringsTheBudgetBack) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (int i = 0; i < 20; ++i) policy.OnWaited(milliseconds(1000));
+  policy.OnWaited(microseconds(8));
+  EXPECT_EQ(policy.budget(), microseconds(16));
+  policy.OnWaited(microseconds(40));
+  EXPECT_EQ(policy.budget(), SpinPolicy::kLargestBudget);
+}
+
+TEST(SpinPolicyTest, LatencyModeDoesNotLearn) {
+  SpinPolicy policy(WaitMode::kLatency, true);
+  policy.OnWaited(milliseconds(1000));
+  EXPECT_EQ(policy.budget(), SpinPolicy::kLatencyBudget);
+}
+
+TEST(CanRunTogetherTest, NeedsTwoCpusBetweenThem) {
+  const std::string cpu0("\x01", 1), cpu1("\x02", 1), both("\x03", 1), cpu8(std::string("\x00\x01", 2));
+  EXPECT_FALSE(CanRunTogether(cpu0, cpu0));
+  EXPECT_FALSE(CanRunTogether("", cpu0));
+  // Whether two CPUs are enough depends on this machine's quota as well, the same for all of these.
+  const bool quota_allows = CanRunTogether(both, both);
+  EXPECT_EQ(CanRunTogether(cpu0, cpu1), quota_allows);
+  EXPECT_EQ(CanRunTogether(cpu0, cpu8), quota_allows);
+  EXPECT_EQ(CanRunTogether(both, ""), quota_allows);
+}
+
+TEST(AllowedCpusTest, NamesAtLeastOneCpu) {
+  const std::string mask = AllowedCpus();
+  EXPECT_NE(mask.find_first_not_of('\0'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace shmrpc::framed
