@@ -2,6 +2,8 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -12,16 +14,25 @@
 namespace shmrpc::framed {
 namespace {
 
-// A call's id is its slot's index and the slot's generation, so that a late reply to an earlier call in the same slot
-// finds nothing.
-constexpr uint32_t kSlotBits = 20;
-constexpr uint32_t kSlotMask = (uint32_t{1} << kSlotBits) - 1;
+// A call's id is its slot's index and, above it, the slot's generation, which never repeats: a late reply to an earlier
+// call in the same slot finds nothing, however late.
+constexpr int kSlotBits = 20;
+constexpr uint64_t kSlotMask = (uint64_t{1} << kSlotBits) - 1;
 
 constexpr size_t kMaxMethodBytes = 4096;
 constexpr size_t kMaxMethods = 65536;
 
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
+
+// The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
+// and then it sleeps in short steps.
+int ThreadEvent() {
+  static thread_local UniqueFd event;
+  if (!event.valid()) event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  return event.get();
+}
+constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 
 bool Passed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
 
@@ -41,11 +52,11 @@ absl::Status ClientSession::reason_over() const {
 
 // ---- Starting and ending calls.
 
-uint32_t ClientSession::AddCall(ClientCall* call) {
+uint64_t ClientSession::AddCall(ClientCall* call) {
   if (free_slots_.empty()) {
     if (slots_.size() > kSlotMask) return 0;
     free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
-    slots_.push_back({nullptr, static_cast<uint32_t>(slots_.size()) | (uint32_t{1} << kSlotBits)});
+    slots_.push_back({nullptr, slots_.size() | (uint64_t{1} << kSlotBits)});
   }
   CallSlot& slot = slots_[free_slots_.back()];
   free_slots_.pop_back();
@@ -53,27 +64,26 @@ uint32_t ClientSession::AddCall(ClientCall* call) {
   return slot.id;
 }
 
-ClientCall* ClientSession::FindCall(uint32_t id) const {
-  const uint32_t index = id & kSlotMask;
+ClientCall* ClientSession::FindCall(uint64_t id) const {
+  const uint64_t index = id & kSlotMask;
   if (index >= slots_.size() || slots_[index].id != id) return nullptr;
   return slots_[index].call;
 }
 
 // Takes the call out of the table; whoever gets it, and nobody else, tells its end.
-ClientCall* ClientSession::TakeCall(uint32_t id) {
+ClientCall* ClientSession::TakeCall(uint64_t id) {
   MutexLock lock(&calls_mutex_);
   ClientCall* const call = FindCall(id);
   if (call == nullptr) return nullptr;
   CallSlot& slot = slots_[id & kSlotMask];
   slot.call = nullptr;
-  slot.id += uint32_t{1} << kSlotBits;
-  if (slot.id >> kSlotBits == 0) slot.id += uint32_t{1} << kSlotBits;  // 0 means no call
-  free_slots_.push_back(id & kSlotMask);
+  slot.id += uint64_t{1} << kSlotBits;
+  free_slots_.push_back(static_cast<uint32_t>(id & kSlotMask));
   if (call->runs_user_code) async_calls_.fetch_sub(1, std::memory_order_seq_cst);
   return call;
 }
 
-bool ClientSession::IsActive(uint32_t id) {
+bool ClientSession::IsActive(uint64_t id) {
   MutexLock lock(&calls_mutex_);
   return FindCall(id) != nullptr;
 }
@@ -117,7 +127,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
   EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
   ClientCall* call = nullptr;
   absl::Status refused;
-  uint32_t id = 0;
+  uint64_t id = 0;
   {
     MutexLock lock(&calls_mutex_);
     if (over_.load(std::memory_order_relaxed)) {
@@ -329,7 +339,8 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
   } else if (!decoded.ok()) {
     return decoded;
   }
-  const size_t offset = decoded.ok() ? control.message_offset : frame.size();
+  const size_t offset = control.message_offset;
+  const size_t message_bytes = control.message_bytes;
   const bool has_message = (header.flags & kFlagNoMessage) == 0;
   if (more) {
     bool wanted = false;
@@ -337,21 +348,21 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
       // The call stays in the table while its message is on the way: it can still be cancelled.
       MutexLock lock(&calls_mutex_);
       ClientCall* const call = FindCall(header.call_id);
-      wanted = call != nullptr && control.status.ok() && header.message_bytes <= call->max_receive_message_bytes;
+      wanted = call != nullptr && control.status.ok() && message_bytes <= call->max_receive_message_bytes;
       if (wanted) {
         call->has_headers = true;
         call->has_message = has_message;
         call->end = std::move(control);
       }
     }
-    assembly_.Begin(header, offset, /*discard=*/!wanted, chunk);
+    assembly_.Begin(header, offset, message_bytes, /*discard=*/!wanted, chunk);
     if (wanted) return absl::OkStatus();
   }
   ClientCall* const call = TakeCall(header.call_id);
   if (call == nullptr) return absl::OkStatus();
-  if (control.status.ok() && header.message_bytes > call->max_receive_message_bytes) {
+  if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
     control.status = absl::ResourceExhaustedError(
-        absl::StrCat("the reply is ", header.message_bytes, " bytes long, more than the client's limit of ",
+        absl::StrCat("the reply is ", message_bytes, " bytes long, more than the client's limit of ",
                      call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
   }
   call->has_headers = true;
@@ -459,27 +470,45 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
     }
     look = true;
     if (Passed(deadline)) return false;
-    if (link_->PrepareToPark()) Sleep(deadline);
+    if (link_->PrepareToPark()) Sleep(done, deadline);
     BeginReceiving();
     if (done()) return true;  // room has come
   }
 }
 
-// Sleeps until the link's descriptor has something to say. Caller holds right_, and the link is parked.
-void ClientSession::Sleep(absl::Time deadline) {
+// Sleeps until the link's descriptor has something to say, or another thread has ended the call that is waited for.
+// Caller holds right_, and the link is parked.
+void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
   // The peer answers a wish for room once, maybe with less than is needed: wish again.
   if (!sender_.PrepareToSleep(room_waiter_count_.load(std::memory_order_seq_cst) > 0)) return;
-  pollfd poll_fd = {};
-  poll_fd.fd = link_->fd();
-  poll_fd.events = POLLIN | POLLRDHUP;
-  if (sender_.HasLeftover()) poll_fd.events |= POLLOUT;
-  timespec timeout = {};
-  if (deadline != absl::InfiniteFuture()) {
-    timeout = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+  const int event = ThreadEvent();
+  {
+    MutexLock lock(&waiters_mutex_);
+    sleeper_ = event;
   }
-  if (ppoll(&poll_fd, 1, deadline == absl::InfiniteFuture() ? nullptr : &timeout, nullptr) > 0) {
-    if (poll_fd.revents & ~POLLOUT) OnEvents(EPOLLIN);
+  waiter_count_.fetch_add(1, std::memory_order_seq_cst);
+  if (!done()) {  // once more, now that whoever ends the call knows of this thread
+    pollfd fds[2] = {};
+    fds[0].fd = link_->fd();
+    fds[0].events = POLLIN | POLLRDHUP;
+    if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
+    fds[1].fd = event;
+    fds[1].events = POLLIN;
+    if (event < 0) deadline = std::min(deadline, absl::Now() + kShortStep);
+    const bool forever = deadline == absl::InfiniteFuture();
+    const timespec timeout = absl::ToTimespec(
+        forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0 && (fds[0].revents & ~POLLOUT) != 0) {
+      OnEvents(EPOLLIN);
+    }
   }
+  waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
+  {
+    MutexLock lock(&waiters_mutex_);
+    sleeper_ = -1;
+  }
+  uint64_t ignored;
+  (void)!read(event, &ignored, sizeof ignored);
 }
 
 // Gives right_ back and sees to it that somebody receives as long as somebody wants to.
@@ -511,12 +540,16 @@ bool ClientSession::ElectWaiter() {
   return !waiters_.empty();
 }
 
+// Wakes the thread that waits for this call, if there is one.
 void ClientSession::NotifyWaiter(const ClientCall* call) {
   if (waiter_count_.load(std::memory_order_seq_cst) == 0) return;
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
     if (waiter->call == call) waiter->changed.Signal();
   }
+  // Whose call the sleeper waits for is not known: it looks, and sleeps again.
+  const uint64_t one = 1;
+  if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
 
 bool ClientSession::WaitForRoom(absl::Time deadline) {
@@ -541,41 +574,38 @@ bool ClientSession::AcquireForPoller() {
 }
 
 Pollable::Outcome ClientSession::Poll(bool, Task** task) {
-  bool spin = false;
-  if (!link_ended_) {
-    if (!AcquireForPoller()) {
-      if (!has_ended_.load(std::memory_order_seq_cst)) return Outcome::kElsewhere;
-    } else {
-      poller_receives_.store(true, std::memory_order_relaxed);
-      BeginReceiving();
-      Link::ReceiveResult result;
-      // Until there is an end to tell: then that goes first.
-      while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
-        NoteReceived();
-        if (has_ended_.load(std::memory_order_relaxed)) break;
-      }
-      poller_receives_.store(false, std::memory_order_relaxed);
-      spin = result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
-      (void)right_.Release();
-      // Threads that wait for their own calls go first.
-      if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
-        poller_present_.store(false, std::memory_order_seq_cst);
-        ElectWaiter();
-        if (!has_ended_.load(std::memory_order_seq_cst)) return Outcome::kElsewhere;
+  for (;;) {
+    if (has_ended_.load(std::memory_order_seq_cst)) {
+      MutexLock lock(&calls_mutex_);
+      if (!ended_.empty()) {
+        *task = ended_.front();
+        ended_.pop_front();
+        has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
+        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the watch look
       }
     }
-  }
-  if (has_ended_.load(std::memory_order_seq_cst)) {
-    MutexLock lock(&calls_mutex_);
-    if (!ended_.empty()) {
-      *task = ended_.front();
-      ended_.pop_front();
-      has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
-      return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the watch look
+    if (link_ended_) return Outcome::kOver;
+    if (!AcquireForPoller()) return Outcome::kElsewhere;
+    poller_receives_.store(true, std::memory_order_relaxed);
+    BeginReceiving();
+    Link::ReceiveResult result;
+    // Until there is an end to tell: then that goes first.
+    while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
+      NoteReceived();
+      if (has_ended_.load(std::memory_order_relaxed)) break;
     }
+    const bool spin =
+        result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    poller_receives_.store(false, std::memory_order_relaxed);
+    // A mark: another thread of the poller was woken for something, and has left it to this one.
+    const bool marked = right_.Release();
+    // Threads that wait for their own calls go first.
+    if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
+      poller_present_.store(false, std::memory_order_seq_cst);
+      if (ElectWaiter() && !has_ended_.load(std::memory_order_seq_cst)) return Outcome::kElsewhere;
+    }
+    if (result == Link::ReceiveResult::kEmpty && !marked) return spin ? Outcome::kSpin : Outcome::kEmpty;
   }
-  if (link_ended_) return Outcome::kOver;
-  return spin ? Outcome::kSpin : Outcome::kEmpty;
 }
 
 bool ClientSession::Park() {
@@ -593,8 +623,8 @@ bool ClientSession::Park() {
   const bool marked = right_.Release();
   if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
     poller_present_.store(false, std::memory_order_seq_cst);
-    ElectWaiter();
-    return true;
+    if (ElectWaiter()) return true;
+    poller_present_.store(true, std::memory_order_seq_cst);
   }
   return parked && !marked;
 }

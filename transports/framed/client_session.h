@@ -60,15 +60,15 @@ class ClientSession final : public Session {
   bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
   void Release(ClientCall* call);
 
-  uint32_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
-  ClientCall* FindCall(uint32_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
-  ClientCall* TakeCall(uint32_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
-  bool IsActive(uint32_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  uint64_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  bool IsActive(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   absl::Status AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
 
   bool PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
-  void Sleep(absl::Time deadline);
+  void Sleep(absl::FunctionRef<bool()> done, absl::Time deadline);
   void HandOver();
   void PassOn();
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
@@ -96,7 +96,7 @@ class ClientSession final : public Session {
   mutable Mutex calls_mutex_;
   struct CallSlot {
     ClientCall* call = nullptr;
-    uint32_t id = 0;  // of the current or, with the next generation, the coming call
+    uint64_t id = 0;  // of the current or, with the next generation, the coming call
   };
   std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
@@ -108,7 +108,9 @@ class ClientSession final : public Session {
 
   Mutex waiters_mutex_;
   std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);
-  std::atomic<int> waiter_count_{0};
+  // The eventfd that wakes the thread that holds right_ and sleeps, if there is one; or -1.
+  int sleeper_ ABSL_GUARDED_BY(waiters_mutex_) = -1;
+  std::atomic<int> waiter_count_{0};  // those in waiters_, and the sleeper
   std::atomic<int> room_waiter_count_{0};
 };
 
@@ -126,7 +128,7 @@ class ClientCall final : public Call, public Task {
 
   std::shared_ptr<ClientSession> session;  // while in use
   CallEvents* events = nullptr;
-  uint32_t id = 0;
+  uint64_t id = 0;
   bool runs_user_code = false;
   size_t max_receive_message_bytes = 0;
 

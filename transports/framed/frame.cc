@@ -55,12 +55,25 @@ absl::Status Malformed(absl::string_view what) {
   return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
 }
 
-// The part of a frame's message that the frame itself holds must fit what the header announces.
-absl::Status CheckMessageBytes(const FrameHeader& header, size_t held) {
-  const bool more = (header.flags & kFlagMore) != 0;
-  if (more ? held < header.message_bytes : held == header.message_bytes) return absl::OkStatus();
-  return Malformed(absl::StrCat("a frame holds ", held, " bytes of a message announced as ", header.message_bytes,
-                                more ? " bytes with more to follow" : " bytes"));
+// Takes the size of a message in pieces off the front of `rest`.
+bool TakeMessageBytes(const FrameHeader& header, absl::string_view* rest, size_t* message_bytes) {
+  if ((header.flags & kFlagMore) == 0) return true;
+  uint32_t announced;
+  if (rest->size() < sizeof announced) return false;
+  std::memcpy(&announced, rest->data(), sizeof announced);
+  rest->remove_prefix(sizeof announced);
+  *message_bytes = announced;
+  return true;
+}
+
+// `rest`, the end of the frame, is the message or less than what was announced of it.
+absl::Status CheckMessageBytes(const FrameHeader& header, absl::string_view rest, size_t* message_bytes) {
+  if ((header.flags & kFlagMore) == 0) {
+    *message_bytes = rest.size();
+    return absl::OkStatus();
+  }
+  if (rest.size() < *message_bytes) return absl::OkStatus();
+  return Malformed(absl::StrCat("the first piece of a message holds ", rest.size(), " bytes of ", *message_bytes));
 }
 
 }  // namespace
@@ -83,6 +96,7 @@ void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t
 absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out) {
   absl::string_view rest = frame.substr(kFrameHeaderBytes);
   if (header.flags & ~(kFlagMore | kFlagDeadline | kFlagMetadata)) return Malformed("a request with unknown flags");
+  if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a request too short for its size");
   if (header.flags & kFlagDeadline) {
     uint64_t left;
     if (rest.size() < sizeof left) return Malformed("a request too short for its deadline");
@@ -92,14 +106,15 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
       out->deadline = absl::Now() + absl::Nanoseconds(static_cast<int64_t>(left));
     }
   }
+  absl::Status rules;
   if (header.flags & kFlagMetadata) {
     wire::MetadataBlock block;
     if (!TakeBlock(&rest, &block)) return Malformed("a request whose metadata cannot be read");
-    absl::Status status = FromWire(block, &out->metadata);
-    if (!status.ok()) return status;
+    rules = FromWire(block, &out->metadata);
   }
   out->message_offset = frame.size() - rest.size();
-  return CheckMessageBytes(header, rest.size());
+  absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  return sizes.ok() ? rules : sizes;
 }
 
 void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status& status,
@@ -142,14 +157,12 @@ absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& h
   if (header.flags & ~(kFlagMore | kFlagMetadata | kFlagStatus | kFlagNoMessage)) {
     return Malformed("a response with unknown flags");
   }
-  if ((header.flags & kFlagNoMessage) != 0 && (header.message_bytes != 0 || (header.flags & kFlagMore) != 0)) {
-    return Malformed("a response that both has and has no message");
-  }
+  if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a response too short for its size");
+  absl::Status rules;
   if (header.flags & kFlagMetadata) {
     wire::MetadataBlock block;
     if (!TakeBlock(&rest, &block)) return Malformed("a response whose metadata cannot be read");
-    absl::Status status = FromWire(block, &out->initial_metadata);
-    if (!status.ok()) return status;
+    rules = FromWire(block, &out->initial_metadata);
   }
   const absl::StatusCode code =
       header.code <= 16 ? static_cast<absl::StatusCode>(header.code) : absl::StatusCode::kUnknown;
@@ -158,13 +171,16 @@ absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& h
     if (!TakeBlock(&rest, &block)) return Malformed("a response whose status cannot be read");
     out->status = absl::Status(code, block.message());
     for (const auto& payload : block.payloads()) out->status.SetPayload(payload.type_url(), absl::Cord(payload.value()));
-    absl::Status status = FromWire(block.trailing_metadata(), &out->trailing_metadata);
-    if (!status.ok()) return status;
+    rules.Update(FromWire(block.trailing_metadata(), &out->trailing_metadata));
   } else {
     out->status = absl::Status(code, "");
   }
   out->message_offset = frame.size() - rest.size();
-  return CheckMessageBytes(header, rest.size());
+  absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  if (sizes.ok() && (header.flags & kFlagNoMessage) != 0 && out->message_bytes != 0) {
+    return Malformed("a response that both has and has no message");
+  }
+  return sizes.ok() ? rules : sizes;
 }
 
 }  // namespace shmrpc::framed

@@ -30,7 +30,8 @@ enum class FrameType : uint8_t {
 };
 
 // Flags of a frame. Those that a type does not use are zero.
-inline constexpr uint8_t kFlagMore = 1;         // request, response, fragment: the message goes on in a fragment
+inline constexpr uint8_t kFlagMore = 1;         // request, response, fragment: the message goes on in a fragment. A
+                                                // request or response then begins with its message's size, 4 bytes
 inline constexpr uint8_t kFlagDeadline = 2;     // request: time left, 8 bytes, nanoseconds
 inline constexpr uint8_t kFlagMetadata = 4;     // request, response: a MetadataBlock
 inline constexpr uint8_t kFlagStatus = 8;       // response: a StatusBlock
@@ -40,9 +41,8 @@ struct FrameHeader {
   uint32_t length = 0;  // of the whole frame
   FrameType type = {};
   uint8_t flags = 0;
-  uint16_t code = 0;            // method, request: the method's number. response: the status code
-  uint32_t call_id = 0;         // chosen by the client; 0 where there is no call
-  uint32_t message_bytes = 0;   // request, response: of the whole message, over all fragments
+  uint16_t code = 0;     // method, request: the method's number. response, reset: the status code
+  uint64_t call_id = 0;  // chosen by the client, never twice on one connection; 0 where there is no call
 };
 static_assert(sizeof(FrameHeader) == kFrameHeaderBytes);
 
@@ -59,7 +59,8 @@ inline void StoreFrameHeader(uint8_t* frame, const FrameHeader& header) {
               sizeof header - sizeof(uint32_t));
 }
 
-// What stands between a frame's header and its message bytes.
+// What stands between a frame's header and its message bytes at most. Of a message in pieces the size comes first,
+// which the sender of the frames adds.
 inline constexpr size_t kMaxControlBytes = 48 * 1024;
 
 // The control part of a request: `deadline` InfiniteFuture and metadata null or empty where there is none. Sets the
@@ -75,9 +76,10 @@ struct RequestControl {
   absl::Time deadline = absl::InfiniteFuture();
   Metadata metadata;
   size_t message_offset = 0;  // in the frame
+  size_t message_bytes = 0;   // of the whole message, over all fragments
 };
 // INTERNAL when `frame` is not one that the protocol allows, which ends the connection; INVALID_ARGUMENT when only the
-// metadata in it breaks the rules, which ends the call.
+// metadata in it breaks the rules, which ends the call; everything else is then there.
 absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out);
 
 struct ResponseControl {
@@ -85,6 +87,7 @@ struct ResponseControl {
   absl::Status status;
   Metadata trailing_metadata;
   size_t message_offset = 0;
+  size_t message_bytes = 0;
 };
 absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out);
 

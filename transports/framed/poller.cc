@@ -29,6 +29,8 @@ absl::Status SystemError(absl::string_view what) {
 
 // What a thread leaves unattended while it runs a task.
 struct Poller::Slot {
+  bool leaving = false;  // the thread has found itself superfluous
+
   // Odd while a watched task runs. Written by the slot's thread only.
   std::atomic<uint64_t> tasks{0};
   Mutex mutex;
@@ -181,6 +183,7 @@ void Poller::ThreadMain() {
   finished_.push_back(std::move(*self));
   threads_.erase(self);
   --thread_count_;
+  if (slot.leaving) --leaving_;
 }
 
 // Waits for events and attends to them. False when the thread shall end. Counted in waiting_ when called, no longer
@@ -197,8 +200,15 @@ bool Poller::WaitForEvents(Slot* slot) {
   const int count =
       stopping_ ? 0 : epoll_wait(epoll_.get(), &event, 1, superfluous ? kIdleThreadMilliseconds : -1);
   --waiting_;
-  if (stopping_ || (count == 0 && superfluous)) return false;
-  if (count <= 0) return true;
+  if (stopping_) return false;
+  if (count == 0) {  // of several that waited for nothing, those that are needed stay
+    MutexLock lock(&threads_mutex_);
+    if (thread_count_ - leaving_ <= kThreadsKept) return true;
+    ++leaving_;
+    slot->leaving = true;
+    return false;
+  }
+  if (count < 0) return true;
   if (event.data.fd == kick_event_.get()) {
     uint64_t ignored;
     (void)!read(kick_event_.get(), &ignored, sizeof ignored);

@@ -157,6 +157,7 @@ class Poller {
   std::vector<std::thread> finished_ ABSL_GUARDED_BY(threads_mutex_);
   std::vector<Slot*> slots_ ABSL_GUARDED_BY(threads_mutex_);
   int thread_count_ ABSL_GUARDED_BY(threads_mutex_) = 0;
+  int leaving_ ABSL_GUARDED_BY(threads_mutex_) = 0;  // of them
 };
 
 }  // namespace shmrpc::framed

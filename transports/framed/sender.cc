@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "google/protobuf/io/zero_copy_stream.h"
 
 namespace shmrpc::framed {
@@ -124,7 +125,6 @@ void Sender::SendControlLocked(const FrameHeader& header) {
 bool Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
                         absl::Time deadline, absl::FunctionRef<bool()> stop) {
   const size_t message_bytes = message == nullptr ? 0 : message->size();
-  header.message_bytes = static_cast<uint32_t>(message_bytes);
   const size_t before = kFrameHeaderBytes + control.size();
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
   bool waited = false;
@@ -142,9 +142,14 @@ bool Sender::SendLocked(FrameHeader header, absl::string_view control, const Out
 // up for a moment, so that others get their turn.
 class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutputStream {
  public:
-  FragmentStream(Sender* sender, const FrameHeader& first, absl::string_view control, absl::Time deadline,
-                 absl::FunctionRef<bool()> stop)
-      : sender_(sender), header_(first), control_(control), deadline_(deadline), stop_(stop) {}
+  FragmentStream(Sender* sender, const FrameHeader& first, absl::string_view control, size_t message_bytes,
+                 absl::Time deadline, absl::FunctionRef<bool()> stop)
+      : sender_(sender),
+        header_(first),
+        control_(control),
+        message_bytes_(static_cast<int64_t>(message_bytes)),
+        deadline_(deadline),
+        stop_(stop) {}
 
   bool Next(void** data, int* size) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (frame_ != nullptr) {
@@ -154,7 +159,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
     }
     if (stop_()) return false;
     const size_t before = kFrameHeaderBytes + control_.size();
-    const size_t left = header_.message_bytes - static_cast<size_t>(sent_);
+    const size_t left = static_cast<size_t>(message_bytes_ - sent_);
     used_ = std::min(before + left, kMaxFrameBytes);
     bool waited = false;
     frame_ = sender_->Reserve(used_, deadline_, &waited);
@@ -174,7 +179,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
 
   // After the last byte. True when the message is complete.
   bool Finish() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    if (frame_ == nullptr || sent_ != header_.message_bytes) return false;
+    if (frame_ == nullptr || sent_ != message_bytes_) return false;
     CommitFrame();
     return true;
   }
@@ -188,9 +193,8 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
       header.type = FrameType::kFragment;
       header.flags = 0;
       header.code = 0;
-      header.message_bytes = 0;
     }
-    if (sent_ < header_.message_bytes) header.flags |= kFlagMore;
+    if (sent_ < message_bytes_) header.flags |= kFlagMore;
     StoreFrameHeader(frame_, header);
     if (!control_.empty()) std::memcpy(frame_ + kFrameHeaderBytes, control_.data(), control_.size());
     sender_->Commit(used_);
@@ -203,6 +207,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
   Sender* const sender_;
   const FrameHeader header_;
   absl::string_view control_;  // still to be sent
+  const int64_t message_bytes_;
   const absl::Time deadline_;
   const absl::FunctionRef<bool()> stop_;
   uint8_t* frame_ = nullptr;  // the frame being written
@@ -218,7 +223,10 @@ bool Sender::SendPieces(FrameHeader header, absl::string_view control, const Out
   }
   if (closed_) return false;
   in_pieces_ = true;
-  FragmentStream stream(this, header, control, deadline, stop);
+  const uint32_t message_bytes = static_cast<uint32_t>(message.size());
+  const std::string sized_control =
+      absl::StrCat(absl::string_view(reinterpret_cast<const char*>(&message_bytes), sizeof message_bytes), control);
+  FragmentStream stream(this, header, sized_control, message.size(), deadline, stop);
   const bool sent = message.SerializeToStream(&stream) && stream.Finish();
   in_pieces_ = false;
   if (!sent && stream.begun() && !closed_) {

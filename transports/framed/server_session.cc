@@ -182,13 +182,13 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
   absl::Status refused = DecodeRequestControl(frame, header, &control);
   if (!refused.ok() && !absl::IsInvalidArgument(refused)) return refused;
-  const size_t offset = refused.ok() ? control.message_offset : frame.size();
-  if (refused.ok() && header.message_bytes > options_.max_receive_message_bytes) {
+  const size_t offset = control.message_offset;
+  if (refused.ok() && control.message_bytes > options_.max_receive_message_bytes) {
     refused = absl::ResourceExhaustedError(
-        absl::StrCat("the request is ", header.message_bytes, " bytes long, more than the server's limit of ",
+        absl::StrCat("the request is ", control.message_bytes, " bytes long, more than the server's limit of ",
                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
   }
-  if (more) assembly_.Begin(header, offset, /*discard=*/!refused.ok(), chunk);
+  if (more) assembly_.Begin(header, offset, control.message_bytes, /*discard=*/!refused.ok(), chunk);
   if (!refused.ok()) {
     Refuse(header.call_id, refused);
     return absl::OkStatus();
@@ -215,15 +215,12 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
   }
   begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
   begun->cancelled.store(false, std::memory_order_relaxed);
-  begun->replied.store(false, std::memory_order_relaxed);
   MutexLock lock(&calls_mutex_);
-  FramedServerCall*& entry = calls_[begun->id];
-  // A client may use an id again as soon as it has the reply, which can be before the thread that sent it goes on.
-  if (entry != nullptr && !entry->replied.load(std::memory_order_acquire)) {
+  if (!calls_.emplace(begun->id, begun.get()).second) {
     begun->session.reset();
     return Malformed(absl::StrCat("a request for call ", begun->id, ", which is in progress"));
   }
-  *call = entry = begun.release();
+  *call = begun.release();
   return absl::OkStatus();
 }
 
@@ -242,13 +239,13 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
 
 // ---- Replies.
 
-void ServerSession::Refuse(uint32_t call_id, const absl::Status& status) {
+void ServerSession::Refuse(uint64_t call_id, const absl::Status& status) {
   ServerCall::Reply reply;
   reply.status = status;
   SendReply(call_id, reply, [] { return false; });
 }
 
-void ServerSession::SendReply(uint32_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop) {
+void ServerSession::SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop) {
   FrameHeader header;
   header.type = FrameType::kResponse;
   header.call_id = call_id;
@@ -282,8 +279,7 @@ void ServerSession::EndCall(FramedServerCall* call) {
   bool drained;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(ended->id);
-    if (found != calls_.end() && found->second == ended.get()) calls_.erase(found);
+    calls_.erase(ended->id);
     drained = calls_.empty();
     if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
   }
@@ -308,7 +304,6 @@ void FramedServerCall::Run() {
 }
 
 void FramedServerCall::Finish(const Reply& reply) {
-  replied.store(true, std::memory_order_release);
   if (!cancelled.load(std::memory_order_acquire)) {
     session->SendReply(id, reply, [this] { return cancelled.load(std::memory_order_acquire); });
   }

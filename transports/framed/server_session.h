@@ -66,8 +66,8 @@ class ServerSession final : public Session {
   absl::Status HandleReset(const FrameHeader& header);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
-  void Refuse(uint32_t call_id, const absl::Status& status);
-  void SendReply(uint32_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
+  void Refuse(uint64_t call_id, const absl::Status& status);
+  void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
@@ -82,7 +82,7 @@ class ServerSession final : public Session {
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
 
   mutable Mutex calls_mutex_;
-  absl::flat_hash_map<uint32_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  absl::flat_hash_map<uint64_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
 };
 
@@ -102,12 +102,11 @@ class FramedServerCall final : public ServerCall, public Task {
   void Run() override;
 
   std::shared_ptr<ServerSession> session;
-  uint32_t id = 0;
+  uint64_t id = 0;
   absl::string_view method_path;
   absl::Time deadline_ = absl::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
-  std::atomic<bool> replied{false};  // the reply is on its way: the client may be using the id for another call
   Pieces pieces;  // of the request
   Chunks chunks;           // own what pieces point to
 

@@ -8,11 +8,12 @@
 
 namespace shmrpc::framed {
 
-void Assembly::Begin(const FrameHeader& header, size_t offset, bool discard, ChunkPtr& chunk) {
+void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard,
+                     ChunkPtr& chunk) {
   active_ = true;
   discard_ = discard;
   call_id_ = header.call_id;
-  announced_ = header.message_bytes;
+  announced_ = message_bytes;
   received_ = 0;
   Append(chunk, offset, header.length);
 }

@@ -29,11 +29,11 @@ using Chunks = absl::InlinedVector<ChunkPtr, 1>;
 class Assembly {
  public:
   bool active() const { return active_; }
-  uint32_t call_id() const { return call_id_; }
+  uint64_t call_id() const { return call_id_; }
 
-  // Begins with the frame in `chunk`, whose message bytes start at `offset`. With `discard` the pieces are counted and
-  // thrown away.
-  void Begin(const FrameHeader& header, size_t offset, bool discard, ChunkPtr& chunk);
+  // Begins with the frame in `chunk`, whose part of the message starts at `offset`;
+  // and the message is `message_bytes` long in all. With `discard` the pieces are counted and thrown away.
+  void Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard, ChunkPtr& chunk);
 
   enum class Progress { kMore, kComplete, kMalformed };
   // Takes the fragment in `chunk`.
@@ -52,7 +52,7 @@ class Assembly {
 
   bool active_ = false;
   bool discard_ = false;
-  uint32_t call_id_ = 0;
+  uint64_t call_id_ = 0;
   size_t announced_ = 0;
   size_t received_ = 0;
   Chunks chunks_;
