@@ -396,46 +396,42 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
 // ---- Waiting.
 
 bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline) {
+  bool elected = false;  // others rely on this thread to receive, or to pass that on
   for (;;) {
-    if (done()) return true;
-    if (!link_ended_ && right_.TryAcquire()) {
-      const bool result = PollUntil(done, deadline);
-      HandOver();
-      if (result || Passed(deadline)) return done();
-      continue;
+    if (done()) {
+      if (elected) PassOn(/*parked=*/false);
+      return true;
     }
-    // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
-    for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) SpinPause();
-    if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
-    bool acquired = false;
+    bool acquired = !link_ended_ && right_.TryAcquire();
     bool expired = false;
-    Waiter waiter;
-    waiter.call = call;
-    {
+    if (!acquired) {
+      // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
+      for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) SpinPause();
+      if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
+      Waiter waiter;
+      waiter.call = call;
       MutexLock lock(&waiters_mutex_);
       const auto place = waiters_.insert(waiters_.end(), &waiter);
       waiter_count_.fetch_add(1, std::memory_order_seq_cst);
       while (!done() && !waiter.elected && !expired) {
         // Once more after being counted: who gave the right back before could not see this waiter.
-        if (!link_ended_ && right_.TryAcquire()) {
-          acquired = true;
-          break;
-        }
+        acquired = !link_ended_ && right_.TryAcquire();
+        if (acquired) break;
         expired = waiter.changed.WaitWithDeadline(&waiters_mutex_, deadline);
       }
+      elected = waiter.elected;
       waiters_.erase(place);
       waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
     }
     if (acquired) {
+      elected = false;
       const bool result = PollUntil(done, deadline);
       HandOver();
-      if (result || Passed(deadline)) return done();
-      continue;
+      expired = !result && Passed(deadline);
     }
-    const bool is_done = done();
-    if (is_done || expired) {
-      if (waiter.elected) PassOn();
-      return is_done;
+    if (expired) {
+      if (elected) PassOn(/*parked=*/false);
+      return done();
     }
   }
 }
@@ -513,20 +509,24 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
 
 // Gives right_ back and sees to it that somebody receives as long as somebody wants to.
 void ClientSession::HandOver() {
-  while (waiter_count_.load(std::memory_order_seq_cst) == 0 && async_calls_.load(std::memory_order_seq_cst) > 0 &&
-         poller_present_.load(std::memory_order_seq_cst) && !link_ended_) {
-    // The poller may be parked on announcements that this thread has taken back: make them again.
-    if (link_->PrepareToPark()) break;
-    (void)ReceiveOne();
+  // The poller may be asleep, relying on announcements that this thread has taken back: make them again.
+  bool parked = false;
+  while (!parked && waiter_count_.load(std::memory_order_seq_cst) == 0 &&
+         async_calls_.load(std::memory_order_seq_cst) > 0 && poller_present_.load(std::memory_order_seq_cst) &&
+         !link_ended_) {
+    parked = link_->PrepareToPark();
+    if (!parked) (void)ReceiveOne();
   }
   (void)right_.Release();  // who has failed to acquire it is a waiter, or the poller after clearing poller_present_
-  PassOn();
+  PassOn(parked);
 }
 
-void ClientSession::PassOn() {
+// Somebody else is to receive from now on: a waiting thread, or else the poller, which need not be woken if it is
+// present and the link is parked for it.
+void ClientSession::PassOn(bool parked) {
   if (waiter_count_.load(std::memory_order_seq_cst) > 0 && ElectWaiter()) return;
   if (async_calls_.load(std::memory_order_seq_cst) == 0 || link_ended_) return;
-  if (!poller_present_.exchange(true, std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
+  if (!poller_present_.exchange(true, std::memory_order_seq_cst) || !parked) poller_->Kick(shared_from_this());
 }
 
 bool ClientSession::ElectWaiter() {
@@ -609,15 +609,18 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
 }
 
 bool ClientSession::Park() {
+  if (!AcquireForPoller()) return true;
+  // What epoll reports changes with right_ held only, so that it fits what the last thread to park has found.
   if (async_calls_.load(std::memory_order_seq_cst) == 0) {
     ReportInput(false);
     poller_present_.store(false, std::memory_order_seq_cst);
+    const bool marked = right_.Release();
+    if (waiter_count_.load(std::memory_order_seq_cst) > 0) (void)ElectWaiter();
     // A call that was started meanwhile may have seen the poller present.
-    return async_calls_.load(std::memory_order_seq_cst) == 0 ||
-           poller_present_.exchange(true, std::memory_order_seq_cst);
+    const bool wanted = marked || async_calls_.load(std::memory_order_seq_cst) > 0;
+    return !wanted || poller_present_.exchange(true, std::memory_order_seq_cst);
   }
   ReportInput(true);
-  if (!AcquireForPoller()) return true;
   const bool parked = !link_ended_ && link_->PrepareToPark();
   if (parked) sender_.PrepareToSleep(/*wants_room=*/false);
   const bool marked = right_.Release();

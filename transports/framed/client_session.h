@@ -70,7 +70,7 @@ class ClientSession final : public Session {
   bool PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
   void Sleep(absl::FunctionRef<bool()> done, absl::Time deadline);
   void HandOver();
-  void PassOn();
+  void PassOn(bool parked);
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   bool AcquireForPoller();
 

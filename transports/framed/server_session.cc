@@ -37,7 +37,10 @@ absl::Status ServerSession::Start() {
 }
 
 void ServerSession::BeginDrain() {
-  if (draining_.exchange(true)) return;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (draining_.exchange(true)) return;
+  }
   FrameHeader header;
   header.type = FrameType::kGoAway;
   sender_.SendControl(header);
@@ -209,18 +212,23 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
 }
 
 absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call) {
-  if (draining_.load(std::memory_order_relaxed)) {
-    Refuse(begun->id, absl::UnavailableError("the server is shutting down"));
-    return absl::OkStatus();
-  }
+  const uint64_t id = begun->id;
   begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
   begun->cancelled.store(false, std::memory_order_relaxed);
-  MutexLock lock(&calls_mutex_);
-  if (!calls_.emplace(begun->id, begun.get()).second) {
-    begun->session.reset();
-    return Malformed(absl::StrCat("a request for call ", begun->id, ", which is in progress"));
+  {
+    // With the lock either the call is seen by whoever waits for the last one, or the call sees the draining.
+    MutexLock lock(&calls_mutex_);
+    if (!draining_.load(std::memory_order_relaxed)) {
+      if (calls_.emplace(id, begun.get()).second) {
+        *call = begun.release();
+        return absl::OkStatus();
+      }
+      begun->session.reset();
+      return Malformed(absl::StrCat("a request for call ", id, ", which is in progress"));
+    }
   }
-  *call = begun.release();
+  begun->session.reset();
+  Refuse(id, absl::UnavailableError("the server is shutting down"));
   return absl::OkStatus();
 }
 

@@ -73,7 +73,7 @@ class ServerSession final : public Session {
   bool WaitForRoom(absl::Time deadline) override;
 
   const Options options_;
-  std::atomic<bool> draining_{false};
+  std::atomic<bool> draining_{false};  // set with calls_mutex_
   std::atomic<bool> over_{false};
 
   // With right_: what the client has told of itself.
