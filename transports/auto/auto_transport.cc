@@ -90,7 +90,7 @@ class Connector {
 wire::ClientHello Connector::MakeHello() const {
   wire::ClientHello hello;
   hello.set_version(kProtocolVersion);
-  hello.set_boot_id(BootId());
+  hello.set_boot_id(BootId().value_or(""));
   hello.set_cpus(framed::AllowedCpus());
   return hello;
 }
@@ -215,7 +215,11 @@ absl::Status Connector::ConnectUnix() {
 
 // Moves on to shared memory if the server on the TCP connection is on this host. Empty, or why not.
 std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
-  if (hello.boot_id().empty() || hello.boot_id() != BootId()) return "peer on another host";
+  const absl::StatusOr<std::string> boot_id = BootId();
+  if (!boot_id.ok()) return std::string(boot_id.status().message());
+  if (hello.boot_id() != *boot_id) {
+    return hello.boot_id().empty() ? "the server does not know its host's boot id" : "peer on another host";
+  }
   if (!hello.has_rendezvous()) {
     return hello.no_shm_reason().empty() ? "the server offers no shared memory" : hello.no_shm_reason();
   }

@@ -1,17 +1,19 @@
 #include "transports/auto/hello.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "shmrpc/mutex.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/fd_passing.h"
 
@@ -118,13 +120,20 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
   return absl::OkStatus();
 }
 
-const std::string& BootId() {
-  static const std::string* const id = [] {
-    auto* text = new std::string;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> *text;
-    return text;
-  }();
-  return *id;
+absl::StatusOr<std::string> BootId() {
+  static const char kPath[] = "/proc/sys/kernel/random/boot_id";
+  static Mutex mutex;
+  static std::string* const known = new std::string;
+  MutexLock lock(&mutex);
+  if (!known->empty()) return *known;
+  const framed::UniqueFd file(open(kPath, O_RDONLY | O_CLOEXEC));
+  char text[64];
+  const ssize_t size = file.valid() ? read(file.get(), text, sizeof text) : -1;
+  if (size <= 0) {
+    return absl::UnavailableError(absl::StrCat("this host's boot id cannot be read (", framed::ErrnoName(errno), ")"));
+  }
+  *known = std::string(absl::StripTrailingAsciiWhitespace(absl::string_view(text, static_cast<size_t>(size))));
+  return *known;
 }
 
 uint64_t NetworkNamespace() {

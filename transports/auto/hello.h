@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -54,8 +55,9 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
                             int interrupt_fd, google::protobuf::MessageLite* answer,
                             std::vector<framed::UniqueFd>* fds);
 
-// What identifies this host and this process's view of it.
-const std::string& BootId();
+// What identifies this host and this process's view of it. An error (which begins with what failed) when the kernel
+// does not tell, for instance because no descriptor is left; that is not remembered.
+absl::StatusOr<std::string> BootId();
 uint64_t NetworkNamespace();
 
 }  // namespace shmrpc::autoselect

@@ -103,7 +103,8 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
 void ServerHandshake::Answer(const wire::ClientHello& client) {
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
-  answer.set_boot_id(BootId());
+  const std::string boot_id = BootId().value_or("");
+  answer.set_boot_id(boot_id);
   answer.set_cpus(framed::AllowedCpus());
   answer.set_instance_id(listener_->instance_id_);
   answer.set_network_namespace(NetworkNamespace());
@@ -120,7 +121,7 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
     return;
   }
   if (door_ == Door::kTcp) {
-    if (!listener_->rendezvous_name_.empty() && client.boot_id() == BootId()) {
+    if (!listener_->rendezvous_name_.empty() && client.boot_id() == boot_id) {
       answer.mutable_rendezvous()->set_abstract_name(listener_->rendezvous_name_);
       answer.mutable_rendezvous()->set_token(listener_->IssueToken());
     } else if (listener_->rendezvous_name_.empty()) {

@@ -85,7 +85,7 @@ using CallPtr = std::unique_ptr<Call, CallReleaser>;
 // Which way a connection goes, and why not a better one. Shown to users.
 struct TransportChoice {
   std::string name;    // "shm", "tcp", "unix", "inproc"
-  std::string reason;  // empty when nothing better was possible or wanted; else e.g. "peer on another host"
+  std::string reason;  // empty for the best way there is; else e.g. "peer on another host", or "asked for"
 
   // "shm", or "tcp: peer on another host".
   std::string ToString() const { return reason.empty() ? name : name + ": " + reason; }
