@@ -26,7 +26,8 @@ void AwaitTrue(const std::function<bool()>& done) {
 // Input is a counter beside an eventfd; each unit of it is a task that calls `work`.
 class Counter final : public Pollable, public Task {
  public:
-  explicit Counter(std::function<void()> work) : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), work_(std::move(work)) {}
+  explicit Counter(std::function<void()> work)
+      : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), work_(std::move(work)) {}
 
   // Adds input; with `ring` epoll reports it.
   void Put(int count, bool ring) {

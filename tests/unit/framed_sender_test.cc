@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "gtest/gtest.h"
 #include "google/protobuf/wrappers.pb.h"
+#include "gtest/gtest.h"
 
 namespace shmrpc::framed {
 namespace {

@@ -317,7 +317,8 @@ TEST(RingStressTest, AConsumerSurvivesAPeerThatScribbles) {
     std::minstd_rand random(3);
     while (!stop) {
       const size_t line = random() % (kCapacity / kCacheLine);
-      const uint32_t choices[] = {0, 16, 64, 200, kMaxRecord, kMaxRecord + 1, 0xffffffff, static_cast<uint32_t>(random())};
+      const uint32_t choices[] = {
+          0, 16, 64, 200, kMaxRecord, kMaxRecord + 1, 0xffffffff, static_cast<uint32_t>(random())};
       std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(ring.data() + line * kCacheLine))
           .store(choices[random() % 8], std::memory_order_relaxed);
     }
@@ -334,9 +335,9 @@ TEST(RingStressTest, AConsumerSurvivesAPeerThatScribbles) {
     }
     if (!ring.consumer->broken().ok()) {
       ++sessions;
-      ring.consumer = std::make_unique<RingConsumer>(ring.data(), kCapacity, kMinRecord, kMaxRecord,
-                                                     ring.consumer_control.get(), ring.producer_control.get(),
-                                                     (i % 64) * kCacheLine);
+      ring.consumer =
+          std::make_unique<RingConsumer>(ring.data(), kCapacity, kMinRecord, kMaxRecord, ring.consumer_control.get(),
+                                         ring.producer_control.get(), (i % 64) * kCacheLine);
     }
   }
   stop = true;

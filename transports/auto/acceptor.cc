@@ -48,10 +48,9 @@ framed::Pollable::Outcome Acceptor::Poll(bool, framed::Task**) {
       }
       MutexLock lock(&mutex_);
       if (stopped_) break;
-      retry_ = internal::DeadlineTimer::Get().Schedule(
-          absl::Now() + kPause, [this, weak = weak_from_this()] {
-            if (auto self = weak.lock()) poller_->Kick(self);
-          });
+      retry_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + kPause, [this, weak = weak_from_this()] {
+        if (auto self = weak.lock()) poller_->Kick(self);
+      });
       break;
     }
   } while (right_.Release());

@@ -51,7 +51,8 @@ absl::Status AutoListener::Init(const Target& target) {
         absl::StrCat("transport tcp was asked for, but ", target.ToString(), " is a Unix socket"));
   }
   instance_id_ = RandomBytes(kTokenBytes);
-  absl::StatusOr<std::unique_ptr<framed::Poller>> poller = framed::Poller::Create("shmrpc-server", options_.max_threads);
+  absl::StatusOr<std::unique_ptr<framed::Poller>> poller =
+      framed::Poller::Create("shmrpc-server", options_.max_threads);
   if (!poller.ok()) return poller.status();
   poller_ = *std::move(poller);
   // The rendezvous comes first, so that the first client over TCP can be told of it.
@@ -74,9 +75,9 @@ absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bou
   absl::StatusOr<tcp::ListeningSocket> socket = tcp::ListenSocket(target, options_.unix_socket_mode);
   if (!socket.ok()) return socket.status();
   *bound = socket->bound();
-  auto acceptor = std::make_shared<Acceptor>(*std::move(socket), poller_.get(), [this, door](framed::UniqueFd accepted) {
-    Accepted(std::move(accepted), door);
-  });
+  auto acceptor =
+      std::make_shared<Acceptor>(*std::move(socket), poller_.get(),
+                                 [this, door](framed::UniqueFd accepted) { Accepted(std::move(accepted), door); });
   absl::Status status = poller_->Add(acceptor, EPOLLIN);
   if (!status.ok()) return status;
   MutexLock lock(&mutex_);
@@ -138,9 +139,8 @@ void AutoListener::StartSession(std::unique_ptr<framed::Link> link, bool may_spi
     MutexLock lock(&mutex_);
     changed_.SignalAll();
   };
-  auto session = std::make_shared<framed::ServerSession>(std::move(link), poller_.get(),
-                                                         framed::SpinPolicy(options_.wait_mode, may_spin),
-                                                         std::move(options));
+  auto session = std::make_shared<framed::ServerSession>(
+      std::move(link), poller_.get(), framed::SpinPolicy(options_.wait_mode, may_spin), std::move(options));
   {
     MutexLock lock(&mutex_);
     if (phase_ != Phase::kServing) return;  // the client sees the connection close

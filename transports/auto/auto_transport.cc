@@ -97,8 +97,7 @@ wire::ClientHello Connector::MakeHello() const {
 
 absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
                                  wire::ServerHello* answer) {
-  absl::Status status =
-      ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds);
+  absl::Status status = ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds);
   if (!status.ok()) return absl::Status(status.code(), absl::StrCat(target_.ToString(), ": ", status.message()));
   if (!answer->refused().empty()) {
     return absl::UnavailableError(absl::StrCat(target_.ToString(), " refused the connection: ", answer->refused()));
@@ -119,8 +118,9 @@ void Connector::UseSocket(UniqueFd socket, const char* name, std::string reason)
 }
 
 absl::Status Connector::InsistedOnShm(absl::string_view reason) const {
-  return absl::UnavailableError(absl::StrCat("shared memory with ", target_.ToString(), " was asked for, but: ", reason,
-                                             ". Leave the choice of the transport to the library, or remove the cause"));
+  return absl::UnavailableError(
+      absl::StrCat("shared memory with ", target_.ToString(), " was asked for, but: ", reason,
+                   ". Leave the choice of the transport to the library, or remove the cause"));
 }
 
 // Offers shared memory over a Unix socket, which is moved into the link if that is accepted. An error means that not
@@ -228,8 +228,7 @@ std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
   rendezvous.name = hello.rendezvous().abstract_name();
   absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(rendezvous, options_.deadline, options_.interrupt_fd);
   if (!socket.ok()) {
-    if (hello.network_namespace() != 0 && NetworkNamespace() != 0 &&
-        hello.network_namespace() != NetworkNamespace()) {
+    if (hello.network_namespace() != 0 && NetworkNamespace() != 0 && hello.network_namespace() != NetworkNamespace()) {
       return "peer in another network namespace";
     }
     return absl::StrCat("the server's rendezvous socket cannot be reached: ", socket.status().message());
@@ -269,8 +268,8 @@ absl::Status Connector::ConnectTcp() {
 absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
   const bool unix_socket = target_.kind != Target::Kind::kHostPort;
   if (unix_socket && options_.transport == TransportPreference::kTcp) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "transport tcp was asked for, but ", target_.ToString(), " is a Unix socket: use host:port, or transport unix"));
+    return absl::InvalidArgumentError(absl::StrCat("transport tcp was asked for, but ", target_.ToString(),
+                                                   " is a Unix socket: use host:port, or transport unix"));
   }
   if (!unix_socket && options_.transport == TransportPreference::kUnix) {
     return absl::InvalidArgumentError(
@@ -281,8 +280,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
   if (!poller.ok()) return poller.status();
   absl::Status status = unix_socket ? ConnectUnix() : ConnectTcp();
   if (!status.ok()) return status;
-  const framed::SpinPolicy spin_policy(options_.wait_mode,
-                                       framed::CanRunTogether(framed::AllowedCpus(), server_cpus_));
+  const framed::SpinPolicy spin_policy(options_.wait_mode, framed::CanRunTogether(framed::AllowedCpus(), server_cpus_));
   auto session = std::make_shared<framed::ClientSession>(std::move(link_), *poller, spin_policy);
   status = session->Start();
   if (!status.ok()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", status.message()));

@@ -9,8 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "shmrpc/mutex.h"
@@ -27,8 +27,8 @@ absl::Status WaitReady(int socket, short events, absl::Time deadline, int interr
   for (;;) {
     pollfd fds[2] = {{socket, events, 0}, {interrupt_fd, POLLIN, 0}};
     const bool forever = deadline == absl::InfiniteFuture();
-    const timespec timeout = absl::ToTimespec(
-        forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const timespec timeout =
+        absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
     const int ready = ppoll(fds, interrupt_fd >= 0 ? 2 : 1, forever ? nullptr : &timeout, nullptr);
     if (ready < 0 && errno != EINTR) return absl::UnavailableError(framed::ErrnoText(errno));
     if (fds[1].revents != 0) return absl::CancelledError("the attempt to connect was given up");

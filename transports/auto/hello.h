@@ -49,8 +49,8 @@ class HelloReader {
 };
 
 // For the side that may block: sends a hello with the descriptor `fd` (-1: none), and receives the answer and the
-// descriptors with it. DEADLINE_EXCEEDED; CANCELLED when `interrupt_fd` (-1: none) became readable; UNAVAILABLE when the
-// peer closed or does not speak this protocol, which the message then tells.
+// descriptors with it. DEADLINE_EXCEEDED; CANCELLED when `interrupt_fd` (-1: none) became readable; UNAVAILABLE when
+// the peer closed or does not speak this protocol, which the message then tells.
 absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
                             int interrupt_fd, google::protobuf::MessageLite* answer,
                             std::vector<framed::UniqueFd>* fds);

@@ -1,15 +1,9 @@
 #include "transports/framed/client_session.h"
 
-#include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -21,20 +15,6 @@ constexpr uint64_t kSlotMask = (uint64_t{1} << kSlotBits) - 1;
 
 constexpr size_t kMaxMethodBytes = 4096;
 constexpr size_t kMaxMethods = 65536;
-
-// How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
-constexpr int kPeerBehindLooks = 40;
-
-// The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
-// and then it sleeps in short steps.
-int ThreadEvent() {
-  static thread_local UniqueFd event;
-  if (!event.valid()) event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  return event.get();
-}
-constexpr absl::Duration kShortStep = absl::Milliseconds(10);
-
-bool Passed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
 
 }  // namespace
 
@@ -121,6 +101,8 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
 
 void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** out) {
   const bool runs_user_code = events->RunsUserCode();
+  // The callback may destroy the connection before this function is done with the session.
+  const std::shared_ptr<Pollable> alive = runs_user_code ? shared_from_this() : nullptr;
   FrameHeader header;
   header.type = FrameType::kRequest;
   static thread_local std::string control;
@@ -130,9 +112,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
   uint64_t id = 0;
   {
     MutexLock lock(&calls_mutex_);
-    if (over_.load(std::memory_order_relaxed)) {
-      refused = reason_over_;
-    }
+    if (over_.load(std::memory_order_relaxed)) refused = reason_over_;
     if (unused_calls_.empty()) {
       call = new ClientCall;
     } else {
@@ -171,7 +151,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
       sender_.SendLocked(header, control, &request, spec.deadline, [this, id] { return !IsActive(id); });
     }
   }
-  if (!status.ok() && !Passed(spec.deadline)) {
+  if (!status.ok() && !HasPassed(spec.deadline)) {
     ClientCall* const taken = TakeCall(id);
     if (taken != nullptr) {
       taken->end.status = std::move(status);
@@ -391,245 +371,6 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
   }
   assembly_.End();
   return absl::OkStatus();
-}
-
-// ---- Waiting.
-
-bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline) {
-  bool elected = false;  // others rely on this thread to receive, or to pass that on
-  for (;;) {
-    if (done()) {
-      if (elected) PassOn(/*parked=*/false);
-      return true;
-    }
-    bool acquired = !link_ended_ && right_.TryAcquire();
-    bool expired = false;
-    if (!acquired) {
-      // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
-      for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) SpinPause();
-      if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
-      Waiter waiter;
-      waiter.call = call;
-      MutexLock lock(&waiters_mutex_);
-      const auto place = waiters_.insert(waiters_.end(), &waiter);
-      waiter_count_.fetch_add(1, std::memory_order_seq_cst);
-      while (!done() && !waiter.elected && !expired) {
-        // Once more after being counted: who gave the right back before could not see this waiter.
-        acquired = !link_ended_ && right_.TryAcquire();
-        if (acquired) break;
-        expired = waiter.changed.WaitWithDeadline(&waiters_mutex_, deadline);
-      }
-      elected = waiter.elected;
-      waiters_.erase(place);
-      waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
-    }
-    if (acquired) {
-      elected = false;
-      const bool result = PollUntil(done, deadline);
-      HandOver();
-      expired = !result && Passed(deadline);
-    }
-    if (expired) {
-      if (elected) PassOn(/*parked=*/false);
-      return done();
-    }
-  }
-}
-
-// Receives until done(), the deadline, or the end of the link. Caller holds right_.
-bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
-  BeginReceiving();
-  // A socket is asked once it is readable, a ring at once.
-  bool look = link_->CheapToPoll() || link_->HasFrame();
-  unsigned frames = 0;
-  for (;;) {
-    if (look) {
-      const Link::ReceiveResult result = ReceiveOne();
-      if (result == Link::ReceiveResult::kFrame) NoteReceived();
-      if (room_waiter_count_.load(std::memory_order_relaxed) > 0 && link_->HasRoom()) {
-        MutexLock lock(&waiters_mutex_);
-        for (Waiter* waiter : waiters_) {
-          if (waiter->call == nullptr) waiter->changed.Signal();
-        }
-      }
-      if (done()) return true;
-      if (result == Link::ReceiveResult::kEnd) return false;
-      if (result == Link::ReceiveResult::kFrame) {
-        // A peer that sends without pause must not keep this thread from its deadline.
-        if (++frames % 64 == 0 && Passed(deadline)) return false;
-        continue;
-      }
-      if (KeepSpinning()) {
-        SpinPause();
-        continue;
-      }
-    }
-    look = true;
-    if (Passed(deadline)) return false;
-    if (link_->PrepareToPark()) Sleep(done, deadline);
-    BeginReceiving();
-    if (done()) return true;  // room has come
-  }
-}
-
-// Sleeps until the link's descriptor has something to say, or another thread has ended the call that is waited for.
-// Caller holds right_, and the link is parked.
-void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
-  // The peer answers a wish for room once, maybe with less than is needed: wish again.
-  if (!sender_.PrepareToSleep(room_waiter_count_.load(std::memory_order_seq_cst) > 0)) return;
-  const int event = ThreadEvent();
-  {
-    MutexLock lock(&waiters_mutex_);
-    sleeper_ = event;
-  }
-  waiter_count_.fetch_add(1, std::memory_order_seq_cst);
-  if (!done()) {  // once more, now that whoever ends the call knows of this thread
-    pollfd fds[2] = {};
-    fds[0].fd = link_->fd();
-    fds[0].events = POLLIN | POLLRDHUP;
-    if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
-    fds[1].fd = event;
-    fds[1].events = POLLIN;
-    if (event < 0) deadline = std::min(deadline, absl::Now() + kShortStep);
-    const bool forever = deadline == absl::InfiniteFuture();
-    const timespec timeout = absl::ToTimespec(
-        forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
-    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0 && (fds[0].revents & ~POLLOUT) != 0) {
-      OnEvents(EPOLLIN);
-    }
-  }
-  waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
-  {
-    MutexLock lock(&waiters_mutex_);
-    sleeper_ = -1;
-  }
-  uint64_t ignored;
-  (void)!read(event, &ignored, sizeof ignored);
-}
-
-// Gives right_ back and sees to it that somebody receives as long as somebody wants to.
-void ClientSession::HandOver() {
-  // The poller may be asleep, relying on announcements that this thread has taken back: make them again.
-  bool parked = false;
-  while (!parked && waiter_count_.load(std::memory_order_seq_cst) == 0 &&
-         async_calls_.load(std::memory_order_seq_cst) > 0 && poller_present_.load(std::memory_order_seq_cst) &&
-         !link_ended_) {
-    parked = link_->PrepareToPark();
-    if (!parked) (void)ReceiveOne();
-  }
-  (void)right_.Release();  // who has failed to acquire it is a waiter, or the poller after clearing poller_present_
-  PassOn(parked);
-}
-
-// Somebody else is to receive from now on: a waiting thread, or else the poller, which need not be woken if it is
-// present and the link is parked for it.
-void ClientSession::PassOn(bool parked) {
-  if (waiter_count_.load(std::memory_order_seq_cst) > 0 && ElectWaiter()) return;
-  if (async_calls_.load(std::memory_order_seq_cst) == 0 || link_ended_) return;
-  if (!poller_present_.exchange(true, std::memory_order_seq_cst) || !parked) poller_->Kick(shared_from_this());
-}
-
-bool ClientSession::ElectWaiter() {
-  MutexLock lock(&waiters_mutex_);
-  for (Waiter* waiter : waiters_) {
-    if (waiter->elected) continue;
-    waiter->elected = true;
-    waiter->changed.Signal();
-    return true;
-  }
-  return !waiters_.empty();
-}
-
-// Wakes the thread that waits for this call, if there is one.
-void ClientSession::NotifyWaiter(const ClientCall* call) {
-  if (waiter_count_.load(std::memory_order_seq_cst) == 0) return;
-  MutexLock lock(&waiters_mutex_);
-  for (Waiter* waiter : waiters_) {
-    if (waiter->call == call) waiter->changed.Signal();
-  }
-  // Whose call the sleeper waits for is not known: it looks, and sleeps again.
-  const uint64_t one = 1;
-  if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
-}
-
-bool ClientSession::WaitForRoom(absl::Time deadline) {
-  const auto has_room = [this] { return link_->HasRoom() || link_ended_; };
-  room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
-  const bool room = WaitUntil(nullptr, has_room, deadline);
-  room_waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
-  return room && !link_ended_;
-}
-
-// ---- The poller's side.
-
-bool ClientSession::AcquireForPoller() {
-  poller_present_.store(true, std::memory_order_seq_cst);
-  if (right_.TryAcquire()) return true;
-  // Leave the link to the thread that has it. If that has just given the right back without seeing that the poller
-  // left, the second try succeeds.
-  poller_present_.store(false, std::memory_order_seq_cst);
-  if (!right_.TryAcquire()) return false;
-  poller_present_.store(true, std::memory_order_seq_cst);
-  return true;
-}
-
-Pollable::Outcome ClientSession::Poll(bool, Task** task) {
-  for (;;) {
-    if (has_ended_.load(std::memory_order_seq_cst)) {
-      MutexLock lock(&calls_mutex_);
-      if (!ended_.empty()) {
-        *task = ended_.front();
-        ended_.pop_front();
-        has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
-        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the watch look
-      }
-    }
-    if (link_ended_) return Outcome::kOver;
-    if (!AcquireForPoller()) return Outcome::kElsewhere;
-    poller_receives_.store(true, std::memory_order_relaxed);
-    BeginReceiving();
-    Link::ReceiveResult result;
-    // Until there is an end to tell: then that goes first.
-    while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
-      NoteReceived();
-      if (has_ended_.load(std::memory_order_relaxed)) break;
-    }
-    const bool spin =
-        result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
-    poller_receives_.store(false, std::memory_order_relaxed);
-    // A mark: another thread of the poller was woken for something, and has left it to this one.
-    const bool marked = right_.Release();
-    // Threads that wait for their own calls go first.
-    if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
-      poller_present_.store(false, std::memory_order_seq_cst);
-      if (ElectWaiter() && !has_ended_.load(std::memory_order_seq_cst)) return Outcome::kElsewhere;
-    }
-    if (result == Link::ReceiveResult::kEmpty && !marked) return spin ? Outcome::kSpin : Outcome::kEmpty;
-  }
-}
-
-bool ClientSession::Park() {
-  if (!AcquireForPoller()) return true;
-  // What epoll reports changes with right_ held only, so that it fits what the last thread to park has found.
-  if (async_calls_.load(std::memory_order_seq_cst) == 0) {
-    ReportInput(false);
-    poller_present_.store(false, std::memory_order_seq_cst);
-    const bool marked = right_.Release();
-    if (waiter_count_.load(std::memory_order_seq_cst) > 0) (void)ElectWaiter();
-    // A call that was started meanwhile may have seen the poller present.
-    const bool wanted = marked || async_calls_.load(std::memory_order_seq_cst) > 0;
-    return !wanted || poller_present_.exchange(true, std::memory_order_seq_cst);
-  }
-  ReportInput(true);
-  const bool parked = !link_ended_ && link_->PrepareToPark();
-  if (parked) sender_.PrepareToSleep(/*wants_room=*/false);
-  const bool marked = right_.Release();
-  if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
-    poller_present_.store(false, std::memory_order_seq_cst);
-    if (ElectWaiter()) return true;
-    poller_present_.store(true, std::memory_order_seq_cst);
-  }
-  return parked && !marked;
 }
 
 }  // namespace shmrpc::framed

@@ -84,9 +84,9 @@ class ClientSession final : public Session {
   bool WaitForRoom(absl::Time deadline) override;
 
   std::atomic<bool> over_{false};
-  std::atomic<bool> link_ended_{false};     // and there is nothing more to receive
-  std::atomic<int> async_calls_{0};         // outstanding calls that nobody waits for
-  std::atomic<bool> has_ended_{false};      // ended_ is not empty
+  std::atomic<bool> link_ended_{false};  // and there is nothing more to receive
+  std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for
+  std::atomic<bool> has_ended_{false};   // ended_ is not empty
   // Whether the poller looks after the link: it is in the hot set, or parked with input being reported, or about to be
   // polled. Set by who wants that (and kicks the poller if it was not set), cleared by the poller's thread when it
   // leaves the link to a thread that holds right_, or when no asynchronous call is outstanding.

@@ -170,7 +170,8 @@ absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& h
     wire::StatusBlock block;
     if (!TakeBlock(&rest, &block)) return Malformed("a response whose status cannot be read");
     out->status = absl::Status(code, block.message());
-    for (const auto& payload : block.payloads()) out->status.SetPayload(payload.type_url(), absl::Cord(payload.value()));
+    for (const auto& payload : block.payloads())
+      out->status.SetPayload(payload.type_url(), absl::Cord(payload.value()));
     rules.Update(FromWire(block.trailing_metadata(), &out->trailing_metadata));
   } else {
     out->status = absl::Status(code, "");

@@ -18,7 +18,8 @@
 
 namespace shmrpc::framed {
 
-static_assert(std::endian::native == std::endian::little, "frames are little-endian; other hosts need conversions here");
+static_assert(std::endian::native == std::endian::little,
+              "frames are little-endian; other hosts need conversions here");
 
 enum class FrameType : uint8_t {
   kMethod = 1,    // client: `code` is from now on the number of the method whose path is the body
@@ -30,12 +31,12 @@ enum class FrameType : uint8_t {
 };
 
 // Flags of a frame. Those that a type does not use are zero.
-inline constexpr uint8_t kFlagMore = 1;         // request, response, fragment: the message goes on in a fragment. A
-                                                // request or response then begins with its message's size, 4 bytes
-inline constexpr uint8_t kFlagDeadline = 2;     // request: time left, 8 bytes, nanoseconds
-inline constexpr uint8_t kFlagMetadata = 4;     // request, response: a MetadataBlock
-inline constexpr uint8_t kFlagStatus = 8;       // response: a StatusBlock
-inline constexpr uint8_t kFlagNoMessage = 16;   // response: there is no message, as opposed to one of 0 bytes
+inline constexpr uint8_t kFlagMore = 1;        // request, response, fragment: the message goes on in a fragment. A
+                                               // request or response then begins with its message's size, 4 bytes
+inline constexpr uint8_t kFlagDeadline = 2;    // request: time left, 8 bytes, nanoseconds
+inline constexpr uint8_t kFlagMetadata = 4;    // request, response: a MetadataBlock
+inline constexpr uint8_t kFlagStatus = 8;      // response: a StatusBlock
+inline constexpr uint8_t kFlagNoMessage = 16;  // response: there is no message, as opposed to one of 0 bytes
 
 struct FrameHeader {
   uint32_t length = 0;  // of the whole frame

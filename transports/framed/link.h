@@ -87,7 +87,8 @@ class Link {
   virtual void Unpark() = 0;
 
   // To be called when fd() is readable: takes doorbells off a ring's socket. Notices that the peer has hung up, which
-  // Receive then reports once everything that had been sent is received. A stream socket's bytes are Receive's business.
+  // Receive then reports once everything that had been sent is received. A stream socket's bytes are Receive's
+  // business.
   virtual void DrainWakeups() = 0;
 
   // Why Receive said kEnd. UNAVAILABLE: hung up. INTERNAL: the peer broke the protocol; the message says how.

@@ -21,9 +21,7 @@ constexpr int kThreadsKept = 2;
 constexpr int kIdleThreadMilliseconds = 10'000;
 constexpr std::chrono::nanoseconds kWatchPeriod = std::chrono::milliseconds(1);
 
-absl::Status SystemError(absl::string_view what) {
-  return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed"));
-}
+absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed")); }
 
 }  // namespace
 
@@ -197,8 +195,7 @@ bool Poller::WaitForEvents(Slot* slot) {
   }
   // One event at a time: what it leads to may take long, and other threads can take the others.
   epoll_event event;
-  const int count =
-      stopping_ ? 0 : epoll_wait(epoll_.get(), &event, 1, superfluous ? kIdleThreadMilliseconds : -1);
+  const int count = stopping_ ? 0 : epoll_wait(epoll_.get(), &event, 1, superfluous ? kIdleThreadMilliseconds : -1);
   --waiting_;
   if (stopping_) return false;
   if (count == 0) {  // of several that waited for nothing, those that are needed stay

@@ -87,8 +87,8 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // a sleeping client, or the watch (below), that notices input nobody looks at.
 //
 // The watch: a thread that runs a task while input may come that nobody is told of (it was scanning, or there was more
-// already) says so in its slot and sets a timer, at most once per millisecond. When the timer has fired twice during one
-// task, the thread that it wakes takes over.
+// already) says so in its slot and sets a timer, at most once per millisecond. When the timer has fired twice during
+// one task, the thread that it wakes takes over.
 //
 // There is always a thread in epoll_wait, as far as max_threads allows: one that is about to run a task starts a new
 // thread if it was the last. Threads beyond the second end when they had nothing to do for ten seconds.

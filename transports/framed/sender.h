@@ -34,10 +34,11 @@ class Sender {
   class Host {
    public:
     virtual ~Host() = default;
-    // Called without the sender's lock. Blocks until the link seems to have room (true), the link is over, the deadline passed, or the host's patience
-    // is at its end.
+    // Called without the sender's lock. Blocks until the link seems to have room (true), the link is over, the deadline
+    // passed, or the host's patience is at its end.
     virtual bool WaitForRoom(absl::Time deadline) = 0;
-    // Called with the sender's lock. The kernel has not taken all bytes: call Continue() once the link's descriptor is writable.
+    // Called with the sender's lock. The kernel has not taken all bytes: call Continue() once the link's descriptor is
+    // writable.
     virtual void WatchWritable() = 0;
   };
 
@@ -100,9 +101,9 @@ class Sender {
   CondVar pieces_done_;
   bool in_pieces_ ABSL_GUARDED_BY(mutex_) = false;  // some thread sends a message in pieces
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;       // the current reservation is spilled_.back()
-  std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);     // whole frames, in order
-  std::atomic<bool> has_leftover_{false};                       // spilled_ is not empty, or the kernel left bytes
+  bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
+  std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // whole frames, in order
+  std::atomic<bool> has_leftover_{false};                    // spilled_ is not empty, or the kernel left bytes
 };
 
 }  // namespace shmrpc::framed

@@ -57,8 +57,8 @@ void ServerSession::Fail(const absl::Status& status) {
   if (over_.exchange(true)) return;
   if (absl::IsInternal(status)) {
     static internal::LogLimiter limiter;
-    internal::LogWarningLimited(
-        limiter, absl::StrCat("connection from ", options_.peer.address, " over ", link_->name(), " ended: ", status.message()));
+    internal::LogWarningLimited(limiter, absl::StrCat("connection from ", options_.peer.address, " over ",
+                                                      link_->name(), " ended: ", status.message()));
   }
   sender_.Close();
   link_->Shutdown();
@@ -297,8 +297,7 @@ void ServerSession::EndCall(FramedServerCall* call) {
 const Peer& FramedServerCall::peer() const { return session->options_.peer; }
 
 bool FramedServerCall::IsCancelled() const {
-  return cancelled.load(std::memory_order_acquire) ||
-         (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_);
+  return cancelled.load(std::memory_order_acquire) || (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_);
 }
 
 void FramedServerCall::Run() {

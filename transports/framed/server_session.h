@@ -108,7 +108,7 @@ class FramedServerCall final : public ServerCall, public Task {
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
   Pieces pieces;  // of the request
-  Chunks chunks;           // own what pieces point to
+  Chunks chunks;  // own what pieces point to
 
  private:
   void Abandon() override;

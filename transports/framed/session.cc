@@ -8,8 +8,7 @@
 
 namespace shmrpc::framed {
 
-void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard,
-                     ChunkPtr& chunk) {
+void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard, ChunkPtr& chunk) {
   active_ = true;
   discard_ = discard;
   call_id_ = header.call_id;

@@ -9,6 +9,8 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "shmrpc/mutex.h"
 #include "transports/framed/chunk_pool.h"
 #include "transports/framed/frame.h"
@@ -18,6 +20,9 @@
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
+
+// Whether `deadline` has come; asks the clock only if there is one.
+inline bool HasPassed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
 
 // What a received message is made of: the pieces' bytes, and the chunks that own them. Most messages are one piece.
 using Pieces = absl::InlinedVector<absl::string_view, 1>;
@@ -94,8 +99,8 @@ class Session : public Pollable, private Sender::Host {
   PollRight right_;
   SpinPolicy spin_policy_;
   Assembly assembly_;
-  int empty_polls_ = 0;                     // in a row
-  SteadyClock::time_point waiting_since_;   // set once empty_polls_ has grown a little
+  int empty_polls_ = 0;                    // in a row
+  SteadyClock::time_point waiting_since_;  // set once empty_polls_ has grown a little
 
  private:
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);

@@ -16,8 +16,8 @@ using SteadyClock = std::chrono::steady_clock;
 // Waking up costs about as much as some microseconds of spinning on both sides, so spinning pays when the frame comes
 // soon and wastes CPU time when it does not. In adaptive mode the budget follows what waiting turned out to be: when a
 // wait, slept or not, was shorter than the largest budget, spinning that long would have paid, and the budget grows to
-// twice that wait; when it was longer, the budget is halved. Calls once a second so cost next to no spinning after a few
-// of them, and a burst brings it back with its second call.
+// twice that wait; when it was longer, the budget is halved. Calls once a second so cost next to no spinning after a
+// few of them, and a burst brings it back with its second call.
 //
 // Not synchronised: guarded by whatever guards the link's receiver.
 class SpinPolicy {

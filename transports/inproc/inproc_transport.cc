@@ -65,9 +65,9 @@ class InprocConnection final : public Connection {
     InprocServer& server = *server_;
     absl::Status status;
     if (request.size() > server.max_receive_message_bytes()) {
-      status = absl::ResourceExhaustedError(absl::StrCat(
-          "the request of ", spec.method, " has ", request.size(), " bytes, the server's limit is ",
-          server.max_receive_message_bytes(), "; ServerBuilder::SetMaxReceiveMessageBytes can raise it"));
+      status = absl::ResourceExhaustedError(
+          absl::StrCat("the request of ", spec.method, " has ", request.size(), " bytes, the server's limit is ",
+                       server.max_receive_message_bytes(), "; ServerBuilder::SetMaxReceiveMessageBytes can raise it"));
     } else {
       started->SetRequest(request);
       status = server.Accept(started);

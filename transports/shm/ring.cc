@@ -9,7 +9,9 @@ namespace {
 
 constexpr uint32_t kPadding = 0xffffffff;
 
-std::atomic_ref<uint32_t> Word(uint8_t* place) { return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(place)); }
+std::atomic_ref<uint32_t> Word(uint8_t* place) {
+  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(place));
+}
 
 // Asks the CPU to move a line that the other core is waiting for out to the cache that both share. A hint: a no-op on
 // CPUs without CLDEMOTE, whose encoding is a no-op's.
@@ -130,9 +132,9 @@ size_t RingConsumer::Peek() {
   }
   const uint64_t room = capacity_ - position_ % capacity_;
   if (length < min_record_ || length > max_record_ || length > room) {
-    broken_ = absl::InternalError(absl::StrCat("the peer broke the protocol: a record of ", length,
-                                               " bytes where ", min_record_, " to ", max_record_, " are allowed and ",
-                                               room, " are left in the ring"));
+    broken_ = absl::InternalError(absl::StrCat("the peer broke the protocol: a record of ", length, " bytes where ",
+                                               min_record_, " to ", max_record_, " are allowed and ", room,
+                                               " are left in the ring"));
     return 0;
   }
   return length;

@@ -154,9 +154,9 @@ class RingConsumer {
   ControlBlock* const own_;
   const ControlBlock* const peer_;
   uint64_t position_;
-  uint64_t fenced_position_;     // where `consumed` was last stored with seq_cst
-  uint32_t rung_room_ = 0;       // the value of the peer's `wants_room` that it was last rung for
-  uint32_t parked_ = 0;          // what own_->parked says
+  uint64_t fenced_position_;  // where `consumed` was last stored with seq_cst
+  uint32_t rung_room_ = 0;    // the value of the peer's `wants_room` that it was last rung for
+  uint32_t parked_ = 0;       // what own_->parked says
   absl::Status broken_;
 };
 

@@ -97,8 +97,7 @@ void ShmLink::DrainWakeups() {
     if (taken == 0) hung_up_ = true;
     if (taken < 0 && errno != EAGAIN && errno != EINTR) {
       hung_up_ = true;
-      end_status_ = absl::UnavailableError(
-          absl::StrCat("the connection broke: ", framed::ErrnoText(errno)));
+      end_status_ = absl::UnavailableError(absl::StrCat("the connection broke: ", framed::ErrnoText(errno)));
     }
     return;
   }

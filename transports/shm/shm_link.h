@@ -60,9 +60,9 @@ class ShmLink final : public framed::Link {
   const PeerSegment peer_;
   RingProducer producer_;
   RingConsumer consumer_;
-  uint64_t rung_at_ = 0;   // the sender's: what had been produced when the doorbell was last rung
+  uint64_t rung_at_ = 0;                  // the sender's: what had been produced when the doorbell was last rung
   std::atomic<bool> send_broken_{false};  // producer_.broken() is final
-  bool hung_up_ = false;   // the receiver's: the socket is at its end
+  bool hung_up_ = false;                  // the receiver's: the socket is at its end
   absl::Status end_status_;
 };
 

@@ -52,7 +52,7 @@ class ServerBuilder final {
   // `service` is not owned and outlives the server.
   ServerBuilder& Register(Service* service);
 
-  // Threads that run handlers at most, over all addresses. They come and go as needed. Default 512.
+  // Threads that run handlers at most, shared out evenly among the addresses. They come and go as needed. Default 512.
   ServerBuilder& SetMaxThreads(int max_threads);
 
   // The encoded size of a request, and of a reply, at most; larger ones make the call fail with RESOURCE_EXHAUSTED.

@@ -34,9 +34,9 @@ namespace shmrpc {
 
 // What a client says of one call. A plain struct, so that fields can be added.
 struct CallSpec {
-  absl::string_view method;                     // "/package.Service/Method"
+  absl::string_view method;                      // "/package.Service/Method"
   absl::Time deadline = absl::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
-  const Metadata* metadata = nullptr;           // initial metadata, validated; null when there is none
+  const Metadata* metadata = nullptr;            // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
 };
 
@@ -136,8 +136,8 @@ class ServerCall {
   virtual bool IsCancelled() const = 0;
 
   struct Reply {
-    const Metadata* initial_metadata = nullptr;   // validated; null when there is none
-    const OutgoingMessage* message = nullptr;     // set if and only if the status is OK
+    const Metadata* initial_metadata = nullptr;  // validated; null when there is none
+    const OutgoingMessage* message = nullptr;    // set if and only if the status is OK
     absl::Status status;
     const Metadata* trailing_metadata = nullptr;  // validated; null when there is none
   };
@@ -175,10 +175,10 @@ struct ListenOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
-  int max_threads = 512;                                    // threads that run handlers, at most
-  absl::Duration handshake_timeout = absl::Seconds(5);      // for a new connection to say who it is
-  mode_t unix_socket_mode = 0600;                           // of the socket file of a unix: address
-  bool same_user_only = true;                               // shared memory for this process's user and root only
+  int max_threads = 512;                                // threads that run handlers, at most
+  absl::Duration handshake_timeout = absl::Seconds(5);  // for a new connection to say who it is
+  mode_t unix_socket_mode = 0600;                       // of the socket file of a unix: address
+  bool same_user_only = true;                           // shared memory for this process's user and root only
 };
 
 // A server's ear at one address. Thread-safe.
