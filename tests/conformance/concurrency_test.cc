@@ -146,7 +146,7 @@ TEST_P(ConformanceTest, ConcurrencyManyChannelsToOneServer) {
   channels.clear();
   server_ = nullptr;
 
-  EXPECT_TRUE(Eventually([&] { return CountOpenDescriptors() <= descriptors_before; }))
+  EXPECT_TRUE(Eventually([&] { return CountOpenDescriptors() <= descriptors_before + kThreadDescriptors; }))
       << CountOpenDescriptors() << " descriptors, " << descriptors_before << " before";
   EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads_before; }))
       << CountThreads() << " threads, " << threads_before << " before";

@@ -264,7 +264,7 @@ TEST_P(ConformanceTest, LifecycleNothingIsLeftBehind) {
     server_ = nullptr;
     held.Wait();
   }
-  EXPECT_TRUE(Eventually([&] { return CountOpenDescriptors() <= descriptors_before; }))
+  EXPECT_TRUE(Eventually([&] { return CountOpenDescriptors() <= descriptors_before + kThreadDescriptors; }))
       << CountOpenDescriptors() << " descriptors, " << descriptors_before << " before";
   EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads_before; }))
       << CountThreads() << " threads, " << threads_before << " before";

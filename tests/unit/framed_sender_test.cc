@@ -167,6 +167,34 @@ TEST(SenderTest, AMessageCutOffInTheMiddleIsFollowedByAReset) {
   EXPECT_EQ(HeaderOf(fixture.link.frames[3]).call_id, 4u) << "the reset goes before anything else";
 }
 
+TEST(SenderTest, NothingOfAMessageFollowsAResetThatWasSentWhileItWaitedForRoom) {
+  for (const bool may_spill : {false, true}) {
+    for (const size_t bytes : {size_t{10}, size_t{500'000}}) {
+      Fixture fixture(may_spill);
+      fixture.link.room = bytes == 10 ? 0 : 2;
+      fixture.host.grant = may_spill ? 0 : 100;
+      google::protobuf::BytesValue message;
+      message.set_value(std::string(bytes, 'x'));
+      const OutgoingProto outgoing(message);
+      FrameHeader header;
+      header.type = FrameType::kRequest;
+      header.call_id = 7;
+      // Cancelled as soon as the sender has waited.
+      EXPECT_FALSE(fixture.sender.Send(header, "", &outgoing, absl::InfiniteFuture(),
+                                       [&] { return fixture.host.waits > 0; }));
+      fixture.link.room = 100;
+      EXPECT_TRUE(fixture.sender.Continue());
+      bool reset = false;
+      for (const std::string& frame : fixture.link.frames) {
+        EXPECT_FALSE(reset) << "a frame after the reset";
+        EXPECT_GE(HeaderOf(frame).length, kFrameHeaderBytes);
+        reset = HeaderOf(frame).type == FrameType::kReset;
+      }
+      EXPECT_EQ(fixture.link.frames.size(), bytes == 10 ? 0u : 3u);
+    }
+  }
+}
+
 TEST(SenderTest, StopEndsALargeMessage) {
   Fixture fixture(false);
   EXPECT_FALSE(fixture.Send(1, 500'000, absl::InfiniteFuture(), /*stop=*/true));

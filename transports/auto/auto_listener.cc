@@ -197,7 +197,7 @@ void AutoListener::Shutdown(absl::Time deadline) {
     }
     for (auto& session : sessions) session->Close();
     sessions.clear();
-    poller_.reset();
+    poller_->Stop();
   }
   MutexLock lock(&mutex_);
   handshakes_.clear();

@@ -62,7 +62,7 @@ class AutoListener final : public Listener {
   Target address_;
   std::string rendezvous_name_;  // of the abstract socket; empty: there is none
   std::string instance_id_;
-  std::unique_ptr<framed::Poller> poller_;  // null once shut down
+  std::unique_ptr<framed::Poller> poller_;  // null until Init has made it, stopped once shut down
 
   Mutex mutex_;
   CondVar changed_;  // a session has drained or ended, or the shutdown is complete

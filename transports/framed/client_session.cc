@@ -13,9 +13,6 @@ namespace {
 constexpr int kSlotBits = 20;
 constexpr uint64_t kSlotMask = (uint64_t{1} << kSlotBits) - 1;
 
-constexpr size_t kMaxMethodBytes = 4096;
-constexpr size_t kMaxMethods = 65536;
-
 }  // namespace
 
 ClientSession::ClientSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy)
@@ -80,9 +77,11 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
       *number = found->second;
       return absl::OkStatus();
     }
-    if (method_numbers_.size() >= kMaxMethods) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("more than ", kMaxMethods, " different methods were called on one connection"));
+    if (method_numbers_.size() >= kMaxMethods ||
+        method_bytes_ + method.size() + kMethodOverheadBytes > kMaxMethodTableBytes) {
+      return absl::ResourceExhaustedError(absl::StrCat("too many different methods were called on one connection: ",
+                                                       method_numbers_.size(), " with ", method_bytes_,
+                                                       " bytes of names"));
     }
     const size_t size = kFrameHeaderBytes + method.size();
     bool waited = false;
@@ -96,6 +95,7 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
     std::memcpy(frame + kFrameHeaderBytes, method.data(), method.size());
     sender_.Commit(size);
     method_numbers_.emplace(method, header.code);
+    method_bytes_ += method.size() + kMethodOverheadBytes;
   }
 }
 

@@ -105,6 +105,7 @@ class ClientSession final : public Session {
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
 
   absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
+  size_t method_bytes_ ABSL_GUARDED_BY(sender_.mutex()) = 0;  // of their names, as the limit counts
 
   Mutex waiters_mutex_;
   std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);

@@ -60,6 +60,13 @@ inline void StoreFrameHeader(uint8_t* frame, const FrameHeader& header) {
               sizeof header - sizeof(uint32_t));
 }
 
+// What a client may announce on one connection: that many methods, paths of that length, and that much of both together,
+// where each method counts its path's bytes and kMethodOverheadBytes.
+inline constexpr size_t kMaxMethods = 65536;
+inline constexpr size_t kMaxMethodBytes = 4096;
+inline constexpr size_t kMethodOverheadBytes = 32;
+inline constexpr size_t kMaxMethodTableBytes = size_t{1} << 20;
+
 // What stands between a frame's header and its message bytes at most. Of a message in pieces the size comes first,
 // which the sender of the frames adds.
 inline constexpr size_t kMaxControlBytes = 48 * 1024;

@@ -73,7 +73,7 @@ absl::Status Poller::Init() {
   return absl::OkStatus();
 }
 
-Poller::~Poller() {
+void Poller::Stop() {
   stopping_ = true;
   std::list<std::thread> threads;
   std::vector<std::thread> finished;
@@ -94,6 +94,19 @@ Poller::~Poller() {
   }
   for (std::thread& thread : threads) thread.join();
   for (std::thread& thread : finished) thread.join();
+  // Nobody scans any more. What is forgotten is destroyed without locks.
+  std::vector<std::shared_ptr<Pollable>> hot = std::move(hot_), new_hot, kicked;
+  absl::flat_hash_map<int, std::shared_ptr<Pollable>> pollables;
+  hot_.clear();
+  {
+    MutexLock lock(&new_hot_mutex_);
+    new_hot.swap(new_hot_);
+  }
+  {
+    MutexLock lock(&mutex_);
+    kicked.swap(kicked_);
+    pollables.swap(pollables_);
+  }
 }
 
 absl::Status Poller::Add(std::shared_ptr<Pollable> pollable, uint32_t events) {

@@ -99,10 +99,13 @@ class Poller {
   // `name` shows in thread lists.
   static absl::StatusOr<std::unique_ptr<Poller>> Create(const char* name, int max_threads);
 
-  // Ends and joins the threads; what they run is finished first. Not from one of its own threads.
-  ~Poller();
+  ~Poller() { Stop(); }
   Poller(const Poller&) = delete;
   Poller& operator=(const Poller&) = delete;
+
+  // Ends and joins the threads, finishing first what they run, and forgets all pollables. The poller may still be called
+  // by what its threads finish, and later, without effect. Idempotent; not from one of its own threads.
+  void Stop();
 
   // Starts to look after `pollable`, which is kept alive until it is over or removed. `events`: see SetEvents.
   absl::Status Add(std::shared_ptr<Pollable> pollable, uint32_t events);

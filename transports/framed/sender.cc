@@ -44,6 +44,11 @@ uint8_t* Sender::ReserveSpilled(size_t size) {
   return reinterpret_cast<uint8_t*>(spilled_.back().data());
 }
 
+void Sender::ForgetReservation() {
+  if (reserved_spilled_) spilled_.pop_back();
+  reserved_spilled_ = false;
+}
+
 void Sender::Commit(size_t size) {
   if (!reserved_spilled_) {
     link_->Commit(size);
@@ -129,7 +134,12 @@ bool Sender::SendLocked(FrameHeader header, absl::string_view control, const Out
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
   bool waited = false;
   uint8_t* const frame = Reserve(before + message_bytes, deadline, &waited);
+  // While this thread waited, the call may have been cancelled and its reset sent: nothing may follow that.
   if (frame == nullptr) return false;
+  if (waited && stop()) {
+    ForgetReservation();
+    return false;
+  }
   StoreFrameHeader(frame, header);
   if (!control.empty()) std::memcpy(frame + kFrameHeaderBytes, control.data(), control.size());
   if (message_bytes != 0) message->SerializeToArray(frame + before);
@@ -164,6 +174,11 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
     bool waited = false;
     frame_ = sender_->Reserve(used_, deadline_, &waited);
     if (frame_ == nullptr) return false;
+    if (waited && stop_()) {  // the reset may have been sent meanwhile, and nothing may follow that
+      sender_->ForgetReservation();
+      frame_ = nullptr;
+      return false;
+    }
     *data = frame_ + before;
     *size = static_cast<int>(used_ - before);
     sent_ += *size;

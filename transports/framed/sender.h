@@ -87,6 +87,7 @@ class Sender {
   bool SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
                   absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendControlLocked(const FrameHeader& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -14,8 +14,6 @@
 namespace shmrpc::framed {
 namespace {
 
-constexpr size_t kMaxMethods = 65536;
-constexpr size_t kMaxMethodTableBytes = size_t{1} << 20;
 constexpr size_t kCallsKept = 64;
 
 // How long a handler's thread waits for room in the middle of a large reply before the rest of it goes to private
@@ -158,8 +156,8 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (header.code != methods_.size()) {
     return Malformed(absl::StrCat("method number ", header.code, " where ", methods_.size(), " comes next"));
   }
-  method_bytes_ += path.size() + sizeof(Method);
-  if (methods_.size() >= kMaxMethods || method_bytes_ > kMaxMethodTableBytes) {
+  method_bytes_ += path.size() + kMethodOverheadBytes;
+  if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
   methods_.push_back(std::make_unique<Method>(Method{std::string(path)}));
