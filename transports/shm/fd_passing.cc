@@ -93,7 +93,8 @@ absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint
   if ((message.msg_flags & MSG_CTRUNC) != 0) {
     return absl::ResourceExhaustedError(
         absl::StrCat("descriptors that the peer sent were lost, ", received.size(),
-                     " arrived and were closed: this process has no descriptor left; raise RLIMIT_NOFILE (ulimit -n)"));
+                     " arrived and were closed (EMFILE): this process has no descriptor left; raise RLIMIT_NOFILE "
+                     "(ulimit -n)"));
   }
   if (received.size() > kMaxFdsPerReceive) {
     return absl::InvalidArgumentError(
