@@ -71,8 +71,8 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
 // Receives until done(), the deadline, or the end of the link. Caller holds right_.
 bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
   BeginReceiving();
-  // A socket is asked once it is readable, a ring at once.
-  bool look = link_->CheapToPoll() || link_->HasFrame();
+  // When there is to be no spinning, a socket is asked only once it is readable.
+  bool look = link_->CheapToPoll() || spin_policy_.budget().count() > 0 || link_->HasFrame();
   unsigned frames = 0;
   for (;;) {
     if (look) {

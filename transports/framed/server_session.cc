@@ -93,6 +93,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         if (call == nullptr) continue;
         *task = call;
         // Unless the watch looks after it, have what comes during the task reported.
+        if (!scanning) ReportInput(true);
         const bool more = scanning ? link_->HasFrame() : !link_->PrepareToPark();
         // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.
         if (right_.Release()) poller_->Kick(shared_from_this());
@@ -100,6 +101,8 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
       }
       case Link::ReceiveResult::kEmpty: {
         const bool spin = KeepSpinning();
+        // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
+        if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();
         return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
       }
@@ -113,6 +116,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
 
 bool ServerSession::Park() {
   if (!right_.TryAcquire()) return true;  // whoever has the right parks
+  ReportInput(true);  // and at once, if there is input already
   // With a reply waiting for room, only room or a hang-up is of interest, and both wake us without being asked again.
   const bool parked = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
   const bool marked = right_.Release();

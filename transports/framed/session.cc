@@ -66,6 +66,8 @@ void Session::WatchWritable() { ChangeEvents(EPOLLOUT, 0); }
 void Session::ReportInput(bool report) { report ? ChangeEvents(EPOLLIN, 0) : ChangeEvents(0, EPOLLIN); }
 
 void Session::ChangeEvents(uint32_t add, uint32_t remove) {
+  const uint32_t seen = events_.load(std::memory_order_relaxed);
+  if ((seen & add) == add && (seen & remove) == 0) return;
   MutexLock lock(&events_mutex_);
   const uint32_t events = (events_.load(std::memory_order_relaxed) | add) & ~remove;
   if (events == events_.load(std::memory_order_relaxed)) return;
@@ -74,17 +76,17 @@ void Session::ChangeEvents(uint32_t add, uint32_t remove) {
 }
 
 bool Session::KeepSpinning() {
-  if (!link_->CheapToPoll()) return false;
-  // The clock costs as much as some looks at the link.
-  if (++empty_polls_ % 8 != 0) return spin_policy_.budget().count() > 0;
+  if (spin_policy_.budget().count() == 0) return false;
+  // The clock costs as much as some looks at a ring, and little beside a look at a socket.
+  if (++empty_polls_ % ClockStride() != 0) return true;
   const SteadyClock::time_point now = SteadyClock::now();
-  if (empty_polls_ == 8) waiting_since_ = now;
+  if (empty_polls_ == ClockStride()) waiting_since_ = now;
   return now - waiting_since_ < spin_policy_.budget();
 }
 
 void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
-  if (empty_polls_ >= 8) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
+  if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
 }
 

@@ -86,7 +86,7 @@ class Session : public Pollable, private Sender::Host {
   bool WaitForRoom(absl::Time deadline) override = 0;
   void WatchWritable() override;
 
-  // What epoll reports besides hang-ups; see Poller::SetEvents.
+  // Whether epoll reports input, besides hang-ups; see Poller::SetEvents. Caller holds right_.
   void ReportInput(bool report);
 
   absl::Status Malformed(absl::string_view what) const;
@@ -103,6 +103,8 @@ class Session : public Pollable, private Sender::Host {
   SteadyClock::time_point waiting_since_;  // set once empty_polls_ has grown a little
 
  private:
+  // How many looks at the link go to one look at the clock.
+  int ClockStride() const { return link_->CheapToPoll() ? 8 : 1; }
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
 
   std::atomic<bool> woken_{false};  // the descriptor was reported readable
