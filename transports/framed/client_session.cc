@@ -79,9 +79,9 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
     }
     if (method_numbers_.size() >= kMaxMethods ||
         method_bytes_ + method.size() + kMethodOverheadBytes > kMaxMethodTableBytes) {
-      return absl::ResourceExhaustedError(absl::StrCat("too many different methods were called on one connection: ",
-                                                       method_numbers_.size(), " with ", method_bytes_,
-                                                       " bytes of names"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("too many different methods were called on one connection: ", method_numbers_.size(), " with ",
+                       method_bytes_, " bytes of names"));
     }
     const size_t size = kFrameHeaderBytes + method.size();
     bool waited = false;
@@ -358,7 +358,8 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
     case Assembly::Progress::kMore:
       return absl::OkStatus();
     case Assembly::Progress::kMalformed:
-      return Malformed(absl::StrCat("a fragment that does not continue the message of call ", assembly_.call_id()));
+      return Malformed(absl::StrCat("a fragment of call ", header.call_id, " that does not continue the message ",
+                                    assembly_.Describe()));
     case Assembly::Progress::kComplete:
       break;
   }

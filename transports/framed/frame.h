@@ -60,8 +60,8 @@ inline void StoreFrameHeader(uint8_t* frame, const FrameHeader& header) {
               sizeof header - sizeof(uint32_t));
 }
 
-// What a client may announce on one connection: that many methods, paths of that length, and that much of both together,
-// where each method counts its path's bytes and kMethodOverheadBytes.
+// What a client may announce on one connection: that many methods, paths of that length, and that much of both
+// together, where each method counts its path's bytes and kMethodOverheadBytes.
 inline constexpr size_t kMaxMethods = 65536;
 inline constexpr size_t kMaxMethodBytes = 4096;
 inline constexpr size_t kMethodOverheadBytes = 32;

@@ -103,8 +103,8 @@ class Poller {
   Poller(const Poller&) = delete;
   Poller& operator=(const Poller&) = delete;
 
-  // Ends and joins the threads, finishing first what they run, and forgets all pollables. The poller may still be called
-  // by what its threads finish, and later, without effect. Idempotent; not from one of its own threads.
+  // Ends and joins the threads, finishing first what they run, and forgets all pollables. The poller may still be
+  // called by what its threads finish, and later, without effect. Idempotent; not from one of its own threads.
   void Stop();
 
   // Starts to look after `pollable`, which is kept alive until it is over or removed. `events`: see SetEvents.

@@ -16,9 +16,9 @@ namespace {
 
 constexpr size_t kCallsKept = 64;
 
-// How long a handler's thread waits for room in the middle of a large reply before the rest of it goes to private
-// memory. Long against what a client needs to read a ring's worth, short against what a stalled client must not cost.
-constexpr std::chrono::milliseconds kPatience{10};
+// How long a handler's thread waits for room before its reply goes to private memory. Long against what a client that
+// is alive but gets little CPU time needs to read a ring's worth; a stalled client costs its threads that long, once.
+constexpr std::chrono::milliseconds kPatience{5000};
 
 }  // namespace
 
@@ -116,7 +116,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
 
 bool ServerSession::Park() {
   if (!right_.TryAcquire()) return true;  // whoever has the right parks
-  ReportInput(true);  // and at once, if there is input already
+  ReportInput(true);                      // and at once, if there is input already
   // With a reply waiting for room, only room or a hang-up is of interest, and both wake us without being asked again.
   const bool parked = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
   const bool marked = right_.Release();

@@ -32,6 +32,11 @@ Assembly::Progress Assembly::Add(const FrameHeader& header, ChunkPtr& chunk) {
   return more ? Progress::kMore : Progress::kComplete;
 }
 
+std::string Assembly::Describe() const {
+  return absl::StrCat("(", active_ ? "" : "none was begun; the last was ", "call ", call_id_, ", ", received_, " of ",
+                      announced_, " bytes)");
+}
+
 void Assembly::End() {
   active_ = false;
   chunks_.clear();

@@ -47,7 +47,8 @@ class Assembly {
   // Forgets what has come. To be called after kComplete, too.
   void End();
 
-  bool discarded() const { return discard_; }
+  // For error messages.
+  std::string Describe() const;
   // After kComplete: the message. The views point into the chunks.
   Pieces TakePieces() { return std::move(pieces_); }
   Chunks TakeChunks() { return std::move(chunks_); }
