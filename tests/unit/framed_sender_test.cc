@@ -24,7 +24,10 @@ class FakeLink final : public Link {
     return reserved_.data();
   }
   void Commit(size_t size) override {
-    const uint32_t length = static_cast<uint32_t>(size);
+    uint32_t length;
+    std::memcpy(&length, reserved_.data(), sizeof length);
+    EXPECT_EQ(length, 0u) << "the length word publishes a frame and is written by the link only";
+    length = static_cast<uint32_t>(size);
     std::memcpy(reserved_.data(), &length, sizeof length);
     frames.emplace_back(reserved_.begin(), reserved_.begin() + static_cast<ptrdiff_t>(size));
     --room;

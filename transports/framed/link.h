@@ -38,7 +38,8 @@ class Link {
   // ---- The sender.
 
   // Memory for a frame of `size` bytes, contiguous, 8-byte aligned; null when there is no room at present or the link
-  // is closed. What was reserved before and not committed is forgotten.
+  // is closed. What was reserved before and not committed is forgotten. The first word is the link's until Commit: the
+  // peer may be looking at it already.
   virtual uint8_t* Reserve(size_t size) = 0;
 
   // Hands over the frame in the reserved memory, `size` bytes, not more than were reserved. Its length word is written

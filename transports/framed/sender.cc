@@ -54,10 +54,7 @@ void Sender::Commit(size_t size) {
     link_->Commit(size);
     return;
   }
-  std::string& frame = spilled_.back();
-  frame.resize(size);
-  const uint32_t length = static_cast<uint32_t>(size);
-  std::memcpy(frame.data(), &length, sizeof length);
+  spilled_.back().resize(size);
   reserved_spilled_ = false;
   UpdateLeftover();
 }
@@ -67,8 +64,10 @@ bool Sender::FlushSpilled() {
   while (!spilled_.empty()) {
     uint8_t* place;
     while (!spilled_.empty() && (place = link_->Reserve(spilled_.front().size())) != nullptr) {
-      std::memcpy(place, spilled_.front().data(), spilled_.front().size());
-      link_->Commit(spilled_.front().size());
+      const std::string& frame = spilled_.front();
+      // All but the length word, which is the link's: a ring's consumer takes the frame as soon as it sees that word.
+      std::memcpy(place + sizeof(uint32_t), frame.data() + sizeof(uint32_t), frame.size() - sizeof(uint32_t));
+      link_->Commit(frame.size());
       spilled_.pop_front();
     }
     FlushLink(/*always_ring=*/true);

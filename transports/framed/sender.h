@@ -103,7 +103,7 @@ class Sender {
   bool in_pieces_ ABSL_GUARDED_BY(mutex_) = false;  // some thread sends a message in pieces
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
-  std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // whole frames, in order
+  std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
   std::atomic<bool> has_leftover_{false};                    // spilled_ is not empty, or the kernel left bytes
 };
 

@@ -17,8 +17,8 @@ namespace {
 constexpr size_t kCallsKept = 64;
 
 // How long a handler's thread waits for room before its reply goes to private memory. Long against what a client that
-// is alive but gets little CPU time needs to read a ring's worth; a stalled client costs its threads that long, once.
-constexpr std::chrono::milliseconds kPatience{5000};
+// reads needs to take a ring's worth; short against what a thread is worth.
+constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
 
