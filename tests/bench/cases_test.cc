@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -103,6 +104,17 @@ TEST_P(CasesTest, TheReplyToAnotherCallEndsTheRun) {
     return absl::StatusOr<std::string>(payload);
   });
   EXPECT_EQ(Run(client).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_P(CasesTest, AFurtherRunRepeatsNoCall) {
+  std::set<std::string> requests;
+  FakeClient client(slots(), [&](std::string payload) {
+    EXPECT_TRUE(requests.insert(payload).second);
+    return Echo(payload);
+  });
+  ASSERT_TRUE(Run(client).ok());
+  ASSERT_TRUE(info().run(client, slots(), absl::Milliseconds(1)).ok());
+  EXPECT_EQ(static_cast<int64_t>(requests.size()), client.calls());
 }
 
 TEST_P(CasesTest, AMissingByteEndsTheRun) {

@@ -44,8 +44,6 @@ std::vector<std::string> PeersToRun() {
   std::vector<std::string> names;
   for (const PeerInfo& peer : AllPeers()) {
     if (SHMRPC_TSAN && absl::StartsWith(peer.name, "grpc-")) continue;
-    // Known fault: it can wait for ever for a first word that did not change, see docs/performance.md.
-    if (peer.name == "floor-cacheline") continue;
     names.push_back(peer.name);
   }
   return names;
