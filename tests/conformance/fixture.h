@@ -28,8 +28,8 @@ int Scaled(int count);
 // Bytes that look random, always the same for the same arguments.
 std::string RandomBytes(size_t size, uint64_t seed);
 
-// The library keeps one descriptor for a thread that has slept in a synchronous call, for as long as the thread lives. A
-// test's thread may sleep for the first time between two counts.
+// The library keeps one descriptor for a thread that has slept in a synchronous call, for as long as the thread lives.
+// A test's thread may sleep for the first time between two counts.
 inline constexpr int kThreadDescriptors = 1;
 
 // What this process holds. Taken before and after, they show a leak.

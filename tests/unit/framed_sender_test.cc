@@ -183,8 +183,8 @@ TEST(SenderTest, NothingOfAMessageFollowsAResetThatWasSentWhileItWaitedForRoom) 
       header.type = FrameType::kRequest;
       header.call_id = 7;
       // Cancelled as soon as the sender has waited.
-      EXPECT_FALSE(fixture.sender.Send(header, "", &outgoing, absl::InfiniteFuture(),
-                                       [&] { return fixture.host.waits > 0; }));
+      EXPECT_FALSE(
+          fixture.sender.Send(header, "", &outgoing, absl::InfiniteFuture(), [&] { return fixture.host.waits > 0; }));
       fixture.link.room = 100;
       EXPECT_TRUE(fixture.sender.Continue());
       bool reset = false;

@@ -308,6 +308,106 @@ TEST(RingStressTest, NothingIsLostReorderedOrSleptThrough) {
   EXPECT_EQ(wrong, 0u);
 }
 
+// Lets two threads do one thing each at the very same time, again and again: what the memory-order rules are about
+// happens within some ten nanoseconds. The caller's own thread is the first.
+class Race {
+ public:
+  static constexpr int kRounds = SHMRPC_TSAN ? 20'000 : 100'000;
+
+  // `first` and `second` are called with the round's number; `then` when both are back.
+  template <typename First, typename Second, typename Then>
+  void Run(First first, Second second, Then then) {
+    std::thread other([&] {
+      for (int round = 1; round <= kRounds; ++round) {
+        Meet(round * 2 - 1, round);
+        second(round);
+        Meet(round * 2, 0);
+      }
+    });
+    for (int round = 1; round <= kRounds; ++round) {
+      Meet(round * 2 - 1, round / 64);
+      first(round);
+      Meet(round * 2, 0);
+      then();
+    }
+    other.join();
+  }
+
+ private:
+  // Both threads come here; then each waits a little, up to some 30 turns of a loop, so that every order occurs.
+  void Meet(int64_t meeting, int delay) {
+    arrived_.fetch_add(1);
+    for (int looks = 0; arrived_.load() < 2 * meeting; ++looks) {
+      if (looks > 10'000) std::this_thread::yield();
+    }
+    for (int i = 0; i < delay % 32; ++i) (void)arrived_.load();
+  }
+
+  std::atomic<int64_t> arrived_{0};
+};
+
+TEST(RingRaceTest, AConsumerThatParksFindsTheRecordOrIsRung) {
+  Ring ring;
+  Race race;
+  bool rung = false;
+  bool parked = false;
+  int missed = 0;
+  int slept = 0;
+  race.Run(
+      [&](int) {
+        ASSERT_TRUE(ring.Send(16, 7));
+        rung = ring.producer->TakeParked();
+      },
+      [&](int) {
+        bool ignored;
+        parked = ring.consumer->PrepareToPark(&ignored);
+      },
+      [&] {
+        if (parked && !rung) ++missed;
+        if (parked) ++slept;
+        ring.consumer->Unpark();
+        ASSERT_EQ(ring.Receive(7), 16u);
+      });
+  EXPECT_EQ(missed, 0) << "of " << Race::kRounds;
+  EXPECT_GT(slept, 0);
+  EXPECT_LT(slept, Race::kRounds);
+}
+
+TEST(RingRaceTest, AProducerThatAsksForRoomFindsItOrIsRung) {
+  // Records of a quarter of the ring: Take promises to see the wish once per quarter.
+  static_assert(kMaxRecord >= kCapacity / 4);
+  Ring ring;
+  Race race;
+  bool asked = false;
+  bool rung = false;
+  int missed = 0;
+  int waited = 0;
+  std::vector<uint8_t> record(kMaxRecord);
+  const auto fill = [&] {
+    while (ring.Send(kMaxRecord, 7)) {
+    }
+    ASSERT_FALSE(ring.producer->HasRoom());
+    const size_t length = ring.consumer->Peek();
+    ring.consumer->Take(length, record.data());  // with the next one there is room
+    ASSERT_FALSE(ring.producer->HasRoom());
+  };
+  fill();
+  race.Run([&](int) { asked = ring.producer->AskForRoom(); },
+           [&](int) {
+             const size_t length = ring.consumer->Peek();
+             rung = ring.consumer->Take(length, record.data());
+           },
+           [&] {
+             ASSERT_TRUE(ring.producer->HasRoom());
+             if (asked && !rung) ++missed;
+             if (asked) ++waited;
+             fill();
+           });
+  EXPECT_EQ(missed, 0) << "of " << Race::kRounds;
+  EXPECT_GT(waited, 0);
+  EXPECT_LT(waited, Race::kRounds);
+}
+
 // A peer that changes every byte it may write as fast as it can: the consumer gets wrong records or an error, and
 // touches nothing outside the ring (which ASan watches: the memory is a heap block of just that size).
 TEST(RingStressTest, AConsumerSurvivesAPeerThatScribbles) {
