@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "absl/time/clock.h"
+#include "runtime/src/spin_pause.h"
 #include "transports/framed/client_session.h"
 
 namespace shmrpc::framed {
@@ -38,7 +39,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
     bool expired = false;
     if (!acquired) {
       // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
-      for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) SpinPause();
+      for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) internal::SpinPause();
       if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
       Waiter waiter;
       waiter.call = call;
@@ -92,7 +93,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
         continue;
       }
       if (KeepSpinning()) {
-        SpinPause();
+        internal::SpinPause();
         continue;
       }
     }

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/spin_pause.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -362,7 +363,7 @@ void Poller::Scan(Slot* slot) {
       if (hot_.empty() || stopping_.load(std::memory_order_relaxed)) break;
       if (i >= hot_.size()) {
         i = 0;
-        SpinPause();
+        internal::SpinPause();
       }
       Task* task = nullptr;
       const Pollable::Outcome outcome = hot_[i]->Poll(/*scanning=*/true, &task);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/src/log.h"
+#include "runtime/src/spin_pause.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -273,7 +274,7 @@ bool ServerSession::WaitForRoom(absl::Time) {
   for (int i = 0; SteadyClock::now() < give_up && !over_; ++i) {
     if (link_->HasRoom()) return true;
     if (i < 256) {
-      SpinPause();
+      internal::SpinPause();
     } else {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
     }

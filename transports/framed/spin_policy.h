@@ -46,15 +46,6 @@ std::string AllowedCpus();
 // more, and this process's control group grants it more than one CPU's time.
 bool CanRunTogether(absl::string_view a, absl::string_view b);
 
-// Tells the CPU that this is a spin loop.
-inline void SpinPause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield" ::: "memory");
-#endif
-}
-
 }  // namespace shmrpc::framed
 
 #endif  // SHMRPC_TRANSPORTS_FRAMED_SPIN_POLICY_H_

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/src/spin_pause.h"
 #include "transports/inproc/inproc_server.h"
 
 namespace shmrpc::internal {

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
+#include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
 
 namespace shmrpc::internal {
@@ -33,14 +34,6 @@ absl::Duration SpinTime(WaitMode mode) {
       break;
   }
   return absl::ZeroDuration();
-}
-
-void SpinPause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield" ::: "memory");
-#endif
 }
 
 WorkerPool::WorkerPool(const char* thread_name, int max_threads, WaitMode wait_mode)

@@ -17,9 +17,6 @@ namespace shmrpc::internal {
 // one CPU only: whoever it waits for could not run meanwhile.
 absl::Duration SpinTime(WaitMode mode);
 
-// Tells the CPU that this thread spins.
-void SpinPause();
-
 // Threads that run tasks in the order in which they were submitted. Threads are started when all others are busy, and
 // end when there was nothing to do for some seconds. A thread that has just finished watches for the next task before
 // it sleeps, so that a quick succession of tasks needs no wake-ups.
