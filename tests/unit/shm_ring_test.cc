@@ -370,7 +370,6 @@ TEST(RingRaceTest, AConsumerThatParksFindsTheRecordOrIsRung) {
       });
   EXPECT_EQ(missed, 0) << "of " << Race::kRounds;
   EXPECT_GT(slept, 0);
-  EXPECT_LT(slept, Race::kRounds);
 }
 
 TEST(RingRaceTest, AProducerThatAsksForRoomFindsItOrIsRung) {
@@ -405,7 +404,6 @@ TEST(RingRaceTest, AProducerThatAsksForRoomFindsItOrIsRung) {
            });
   EXPECT_EQ(missed, 0) << "of " << Race::kRounds;
   EXPECT_GT(waited, 0);
-  EXPECT_LT(waited, Race::kRounds);
 }
 
 // A peer that changes every byte it may write as fast as it can: the consumer gets wrong records or an error, and
