@@ -6,10 +6,15 @@
 // A transport starts calls and accepts calls that carry opaque message bytes; how they travel is its own business.
 //
 //   client:  Transport::Connect → Connection::StartCall → Call, which reports to CallEvents
-//   server:  Transport::Listen → Listener, which hands each ServerCall to the CallHandler
+//   server:  Transport::Listen → Listener, which hands each ServerCall to the CallHandler → ServerCallEvents
 //
-// Glossary. Peer: the process at the other end. Deliver: to call a method of CallEvents or CallHandler. Over: a call
-// is over when its status has been delivered; a connection is over when IsOver() says so, and never comes back.
+// Both sides send with Send and receive with Receive. Flow control is the transport's: Send takes a message or says
+// kWait, and Receive asks for the next message, so that what nobody asks for stays bounded, with the sender waiting in
+// the end. How much is under way for one call and for one connection is up to ListenOptions and ConnectOptions.
+//
+// Glossary. Peer: the process at the other end. Deliver: to call a method of CallEvents, CallHandler or
+// ServerCallEvents. Over: a call is over when its status has been delivered; a connection is over when IsOver() says
+// so, and never comes back. Half-close: the client's last message has been sent.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,10 +43,22 @@ struct CallSpec {
   absl::Time deadline = absl::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
   const Metadata* metadata = nullptr;            // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+
+  // The client's messages follow with Call::Send; otherwise the request given to StartCall is the only one.
+  bool client_streams = false;
+  // Messages come one for each Call::Receive; otherwise they are delivered as they arrive, which is for calls whose
+  // reply is one message.
+  bool server_streams = false;
 };
 
-// What happens to one client call, in the grammar  [OnHeaders OnMessage*] OnStatus.
-// The events of one call never run concurrently with each other. After OnStatus, which comes exactly once, the
+enum class SendResult {
+  kSent,  // taken: it will be delivered unless the call fails
+  kWait,  // not taken, because the peer's side is full: OnSendable will come
+  kOver,  // not taken: the call is over, or about to be
+};
+
+// What happens to one client call, in the grammar  [OnHeaders OnMessage*] OnStatus,  with OnSendable at any time before
+// OnStatus. The events of one call never run concurrently with each other. After OnStatus, which comes exactly once, the
 // transport uses neither this object nor, except for its memory, the Call.
 class CallEvents {
  public:
@@ -50,16 +67,37 @@ class CallEvents {
   // The server's initial metadata; left out when the server sent nothing but a status.
   virtual void OnHeaders(Metadata metadata) = 0;
   virtual void OnMessage(const IncomingMessage& message) = 0;
+  // Send may be tried again. Comes once for each kWait, unless the call ends first.
+  virtual void OnSendable() {}
+  // Comes after all messages when the server has ended the call. When it ends for another reason (Cancel, a lost
+  // connection) it comes at once and messages that were not asked for yet are dropped.
   virtual void OnStatus(absl::Status status, Metadata trailing_metadata) = 0;
 
   // True when an event may run the user's code, which may take long, start calls, wait for calls, or destroy any
-  // object. A transport delivers such events with none of its locks held and with nobody waiting for it.
+  // object. A transport delivers such events with none of its locks held, with nobody waiting for it, and never
+  // from inside Send, Receive or DropMessages. Constant.
   virtual bool RunsUserCode() const = 0;
 };
 
-// One call of a client. Thread-safe, but for Release.
+// One call of a client. Thread-safe, but for Release; of Send, HalfClose and of Receive, DropMessages one thread at a
+// time each.
 class Call {
  public:
+  // Sends one more message, and half-closes with it if it is the `last`. For calls with client_streams, before
+  // HalfClose. May block while the way to the server is full, but not for the server's application: that is kWait.
+  virtual SendResult Send(const OutgoingMessage& message, bool last) = 0;
+
+  // Half-closes without a message.
+  virtual void HalfClose() = 0;
+
+  // Asks for the next message: one OnMessage, or OnStatus. For calls with server_streams; the next one only when the
+  // previous one has been answered, which may be from inside OnMessage.
+  virtual void Receive() = 0;
+
+  // Messages that were not asked for, and those that still come, are of no interest: only the status is. Afterwards no
+  // more Receive.
+  virtual void DropMessages() = 0;
+
   // Ends the call with `status` (not OK) unless it is over or about to be, and tells the server. OnStatus is
   // delivered before this returns, or soon by another thread that was already delivering.
   virtual void Cancel(absl::Status status) = 0;
@@ -67,7 +105,7 @@ class Call {
   // Blocks until `done()` holds or `deadline` passed; returns done(). The calling thread may do the connection's
   // work meanwhile: it may deliver the events of this and of other calls (of those with RunsUserCode() only when they
   // are this call's own). `done` is asked often: on this thread, or under a lock on another; it must be cheap, must
-  // not block, and may only turn true through an event of this call.
+  // not block, and may only turn true through an event of this call. Several threads may wait for one call.
   virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
 
   // Gives the object back. Called once, during or after OnStatus.
@@ -97,12 +135,13 @@ class Connection {
  public:
   virtual ~Connection() = default;
 
-  // Starts a unary call: sends `request` whole and reports to `events`, which must live until OnStatus. Events may be
-  // delivered before this returns. May block while the way to the server is full, until the spec's deadline.
-  // Never null; a call that cannot be started is told so through OnStatus: UNAVAILABLE when the connection is over,
-  // RESOURCE_EXHAUSTED when the peer does not take a message this large.
-  // `*call` is set before the first event can be delivered.
-  virtual void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call) = 0;
+  // Starts a call and reports to `events`, which must live until OnStatus. `request` is the first message; null only
+  // with client_streams. Without client_streams it is sent together with the half-close. Events may be delivered before
+  // this returns. May block while the way to the server is full, until the spec's deadline.
+  // `*call` is never null; it is set before the first event can be delivered. A call that cannot be started is told so
+  // through OnStatus: UNAVAILABLE when the connection is over, RESOURCE_EXHAUSTED when the peer does not take a message
+  // this large.
+  virtual void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) = 0;
 
   virtual const TransportChoice& choice() const = 0;
   virtual const Peer& peer() const = 0;
@@ -115,16 +154,48 @@ class Connection {
   virtual absl::Status reason_over() const = 0;
 };
 
+// How much of the messages of streams is kept for a receiver that has not asked for it. A message is counted with
+// its size and kMessageOverheadBytes; the last one may go beyond the limit, so that any message fits.
+struct FlowControlOptions {
+  size_t stream_bytes = 256 * 1024;       // of one call and direction; at least kMinStreamBytes
+  size_t connection_bytes = 4096 * 1024;  // of all calls of a connection; at least stream_bytes. Each call may always
+                                          // have a quarter of stream_bytes under way, whatever the others do
+  static constexpr size_t kMinStreamBytes = 16 * 1024;
+  static constexpr size_t kMaxBytes = size_t{1} << 30;
+  static constexpr size_t kMessageOverheadBytes = 64;
+};
+
 struct ConnectOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
+  FlowControlOptions flow_control;  // of what this side receives
   absl::Time deadline = absl::InfiniteFuture();
   // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
   int interrupt_fd = -1;
 };
 
-// One call as the server sees it. Exactly one Finish, from any thread; the object is gone with it. Everything else
-// may be called from any thread until then. Destroying an unfinished call finishes it with INTERNAL.
+// What happens to one call on the server after Start. The events of one call never run concurrently with each other.
+//
+// OnMessage and OnHalfClose answer Receive; none comes after OnHalfClose. OnCancelled comes at most once: the client has
+// cancelled the call or is gone, Receive is not answered any more and Send says kOver; Finish is still to be called, and
+// there it may come too late to be told. OnDone comes exactly once, after Finish, as the last event: then the transport
+// uses this object no more.
+class ServerCallEvents {
+ public:
+  virtual ~ServerCallEvents() = default;
+  virtual void OnMessage(const IncomingMessage& message) = 0;
+  virtual void OnHalfClose() = 0;
+  virtual void OnSendable() = 0;
+  virtual void OnCancelled() = 0;
+  virtual void OnDone() = 0;
+
+  // As for CallEvents.
+  virtual bool RunsUserCode() const = 0;
+};
+
+// One call as the server sees it. Exactly one Finish, from any thread; without Start the object is gone with it, after
+// Start with OnDone. Everything else may be called from any thread until then; Send and Receive by one thread at a time
+// each. Destroying an unfinished call finishes it with INTERNAL.
 class ServerCall {
  public:
   virtual absl::string_view method() const = 0;
@@ -135,19 +206,43 @@ class ServerCall {
   // True once the reply can no longer be of use: cancelled, past its deadline, or the client is gone.
   virtual bool IsCancelled() const = 0;
 
+  // From now on what happens is told to `events`, which lives until OnDone. At most once, and before Send and Receive.
+  virtual void Start(ServerCallEvents* events) = 0;
+
+  // Asks for the next message of the client: one OnMessage, OnHalfClose or OnCancelled. The next one only when the
+  // previous one has been answered, which may be from inside OnMessage. A message that OnCall has brought is not
+  // delivered again.
+  virtual void Receive() = 0;
+
+  // Sends the initial metadata (validated) ahead of the reply; at most once, and then Reply::initial_metadata is null.
+  // Send does it with none when it was not called before.
+  virtual void SendHeaders(const Metadata& metadata) = 0;
+
+  // Sends one more message. May block while the way to the client is full, a little; not for the client's application.
+  virtual SendResult Send(const OutgoingMessage& message) = 0;
+
+  // As Call::WaitUntil. For handlers that block.
+  virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
+
   struct Reply {
     const Metadata* initial_metadata = nullptr;  // validated; null when there is none
-    const OutgoingMessage* message = nullptr;    // set if and only if the status is OK
+    const OutgoingMessage* message = nullptr;    // the last one, only with the status OK; null when there is none
     absl::Status status;
     const Metadata* trailing_metadata = nullptr;  // validated; null when there is none
   };
 
   // Sends the reply and ends the call. May block while the way to the client is full, for as long as the client
-  // lives. A reply that the client does not take any more is dropped silently.
+  // lives. A reply that the client does not take any more is dropped silently. What the client still sends is dropped.
   virtual void Finish(const Reply& reply) = 0;
 
  protected:
   friend struct ServerCallDeleter;
+  virtual ~ServerCall() = default;
+  // The owner let go of an unfinished call.
+  virtual void Abandon() = 0;
+};
+
+struct ServerCallDeleter;
   virtual ~ServerCall() = default;
   // The owner let go of an unfinished call.
   virtual void Abandon() = 0;
@@ -166,15 +261,17 @@ class CallHandler {
  public:
   virtual ~CallHandler() = default;
 
-  // One call has arrived with its whole request. Runs the user's code; may block; runs on many threads at once. The
-  // message is valid only until this returns, the call until it is finished.
-  virtual void OnCall(ServerCallPtr call, const IncomingMessage& request) = 0;
+  // One call has arrived. `request`: the client's one message, which it has half-closed with, or null: the client
+  // streams, or has yet to send. Runs the user's code; may block; runs on many threads at once. The message is valid
+  // only until this returns.
+  virtual void OnCall(ServerCallPtr call, const IncomingMessage* request) = 0;
 };
 
 struct ListenOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+  FlowControlOptions flow_control;                      // of what this side receives
   int max_threads = 512;                                // threads that run handlers, at most
   absl::Duration handshake_timeout = absl::Seconds(5);  // for a new connection to say who it is
   mode_t unix_socket_mode = 0600;                       // of the socket file of a unix: address
