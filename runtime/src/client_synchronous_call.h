@@ -17,10 +17,10 @@ namespace shmrpc {
 
 // What calls have in common whose caller waits for them: getting a connection, TryCancel, the deadline, the one end.
 //
-//   Attach ──▶ Connect ──▶ Start ──▶ Wait … ──▶ Detach
+//   Attach ──▶ CheckParameters ──▶ Connect ──▶ Start ──▶ Wait … ──▶ Detach
 //
-// The caller's threads use it until Detach; TryCancel, on any thread, until Detach returns. A failed Attach or Connect
-// means that there is no call, and only Detach may follow (after a failed Attach, nothing).
+// The caller's threads use it until Detach; TryCancel, on any thread, until Detach returns. When one of the steps
+// before Start fails there is no call, and only Detach may follow (after a failed Attach, nothing).
 class SynchronousCall : public CallEvents, public internal::CallInProgress {
  public:
   SynchronousCall(const SynchronousCall&) = delete;
@@ -43,6 +43,7 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   absl::Status Attach() {
     return context_ != nullptr ? ClientCallAccess::BeginSynchronous(context_, this) : absl::OkStatus();
   }
+  absl::Status CheckParameters() { return parameters_.Check(channel_); }
   absl::Status Connect();
   // Events come from now on.
   void Start(const OutgoingMessage* request);
@@ -62,20 +63,28 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   // For OnStatus, as the last thing it does: a waiting thread may destroy this object from then on.
   void End(absl::Status status, Metadata trailing_metadata) {
     if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
+    EndUnstarted(std::move(status));
+  }
+  // When one of the steps before Start has failed. Leaves the context alone, which may be another call's.
+  void EndUnstarted(absl::Status status) {
     status_ = std::move(status);
     over_.store(true, std::memory_order_release);
   }
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
 
   CallParameters parameters_;
-  CallPtr call_;  // null until Start
-  absl::Status status_;  // once IsOver()
 
  private:
   ChannelImpl& channel_;
   ClientContext* const context_;
   // Held to the end: a connection that another thread finds over would otherwise be destroyed under this call.
   ConnectionPtr connection_;
+
+ protected:
+  CallPtr call_;         // null until Start
+  absl::Status status_;  // once IsOver()
+
+ private:
   std::atomic<Call*> started_call_{nullptr};
   std::atomic<bool> over_{false};
 };

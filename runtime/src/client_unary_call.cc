@@ -20,7 +20,7 @@ class SynchronousUnaryCall final : public SynchronousCall {
  public:
   SynchronousUnaryCall(ChannelImpl& channel, const char* method, ClientContext* context,
                        google::protobuf::MessageLite* reply)
-      : SynchronousCall(channel, method, MethodKind::kUnary, context), channel_(channel), reply_(method, reply) {}
+      : SynchronousCall(channel, method, MethodKind::kUnary, context), reply_(method, reply) {}
 
   absl::Status Run(const google::protobuf::MessageLite& request) {
     absl::Status status = Attach();
@@ -38,7 +38,7 @@ class SynchronousUnaryCall final : public SynchronousCall {
 
  private:
   absl::Status RunAttached(const google::protobuf::MessageLite& request) {
-    absl::Status status = parameters_.Check(channel_);
+    absl::Status status = CheckParameters();
     if (!status.ok()) return status;
     status = parameters_.CheckRequest(request);
     if (!status.ok()) return status;
@@ -52,7 +52,6 @@ class SynchronousUnaryCall final : public SynchronousCall {
     return std::move(status_);
   }
 
-  ChannelImpl& channel_;
   SingleReply reply_;
 };
 
