@@ -30,14 +30,8 @@ class SerializedRequest final : public OutgoingMessage {
 }  // namespace
 
 void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
-  if (context_ != nullptr) {
-    absl::Status status = ClientCallAccess::BeginAsynchronous(context_, shared_from_this());
-    if (!status.ok()) {
-      context_ = nullptr;  // it is another call's
-      return Finish(std::move(status), Metadata());
-    }
-  }
-  absl::Status failure = parameters_.Check(*channel_);
+  absl::Status failure = AttachToContext();
+  if (failure.ok()) failure = parameters_.Check(*channel_);
   if (failure.ok() && request != nullptr) failure = parameters_.CheckRequest(*request);
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
   if (request == nullptr) return StartOrWait(nullptr);
@@ -45,6 +39,14 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
   StartOrWait(&message);
+}
+
+absl::Status AsynchronousCall::AttachToContext() {
+  MutexLock lock(&mutex_);
+  if (context_ == nullptr) return absl::OkStatus();
+  absl::Status status = ClientCallAccess::BeginAsynchronous(context_, shared_from_this());
+  if (!status.ok()) context_ = nullptr;  // it is another call's
+  return status;
 }
 
 void AsynchronousCall::StartOrWait(const OutgoingMessage* request) {
@@ -68,6 +70,10 @@ void AsynchronousCall::StartOrWait(const OutgoingMessage* request) {
 
 void AsynchronousCall::Wait(const OutgoingMessage* request) {
   if (request != nullptr) waiting_request_ = std::make_unique<SerializedRequest>(*request);
+  if (parameters_.metadata != nullptr) {
+    waiting_metadata_ = *parameters_.metadata;
+    parameters_.metadata = &waiting_metadata_;
+  }
   ConnectionPtr connection;
   absl::Status failure;
   ChannelImpl::Readiness readiness;
@@ -114,13 +120,15 @@ void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMess
   load_ = connection->load;
   {
     MutexLock lock(&mutex_);
-    if (end_.ok()) self_ = shared_from_this();
+    if (end_.ok()) {
+      self_ = shared_from_this();
+      if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection->peer);
+    }
   }
   if (self_ == nullptr) {
     channel_->EndAsynchronousCall(*load_);
     return Finish(RememberedEnd(), Metadata());
   }
-  if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection->peer);
   connection->connection->StartCall(parameters_.ToSpec(), request, this, &call_);
   // From here on the context may be gone.
   absl::Status end;
@@ -168,6 +176,23 @@ void AsynchronousCall::End(absl::Status status) {
   }
 }
 
+void AsynchronousCall::Abandon(absl::Status status) {
+  {
+    MutexLock lock(&mutex_);
+    if (context_ != nullptr) ClientCallAccess::End(context_);
+    context_ = nullptr;
+  }
+  End(std::move(status));
+}
+
+void AsynchronousCall::OnHeaders(Metadata metadata) {
+  {
+    MutexLock lock(&mutex_);
+    if (context_ != nullptr) ClientCallAccess::set_server_initial_metadata(context_, std::move(metadata));
+  }
+  OnInitialMetadata();
+}
+
 void AsynchronousCall::OnStatus(absl::Status status, Metadata trailing_metadata) {
   const std::shared_ptr<AsynchronousCall> self = std::move(self_);
   channel_->EndAsynchronousCall(*load_);
@@ -181,12 +206,13 @@ void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
     MutexLock lock(&mutex_);
     phase_ = Phase::kEnded;
     timer = timer_;
+    if (context_ != nullptr) {
+      ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
+      ClientCallAccess::End(context_);
+      context_ = nullptr;
+    }
   }
   internal::DeadlineTimer::Get().Cancel(timer);
-  if (context_ != nullptr) {
-    ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
-    ClientCallAccess::End(context_);
-  }
   OnEnd(std::move(status));
 }
 

@@ -45,14 +45,16 @@ class AsynchronousCall : public CallEvents,
   // Ends the call with `status` (not OK) unless it is over. After Begin was entered, on any thread.
   void End(absl::Status status);
 
+  // The same for a user who goes away: the context is not used any more when this returns. Not before Begin has
+  // returned.
+  void Abandon(absl::Status status);
+
   // ConnectionWaiter
   void OnConnected(const ConnectionPtr& connection) final;
   void OnNotConnected(absl::Status status) final;
 
   // CallEvents
-  void OnHeaders(Metadata metadata) override {
-    if (context_ != nullptr) ClientCallAccess::set_server_initial_metadata(context_, std::move(metadata));
-  }
+  void OnHeaders(Metadata metadata) final;
   void OnStatus(absl::Status status, Metadata trailing_metadata) final;
   bool RunsUserCode() const final { return true; }
 
@@ -67,6 +69,9 @@ class AsynchronousCall : public CallEvents,
   // lock; events, even OnEnd, may come before or meanwhile.
   virtual void OnStarted() {}
 
+  // The context has the server's initial metadata.
+  virtual void OnInitialMetadata() {}
+
   // The call is over; comes exactly once, and the context is not used any more. The caller may destroy everything.
   virtual void OnEnd(absl::Status status) = 0;
 
@@ -76,6 +81,7 @@ class AsynchronousCall : public CallEvents,
  private:
   enum class Phase { kStarting, kWaiting, kStarted, kEnded };
 
+  absl::Status AttachToContext();
   void StartOrWait(const OutgoingMessage* request);
   void Wait(const OutgoingMessage* request);
   bool LeaveQueue();
@@ -84,15 +90,16 @@ class AsynchronousCall : public CallEvents,
   void Finish(absl::Status status, Metadata trailing_metadata);
 
   const std::shared_ptr<ChannelImpl> channel_;
-  CallParameters parameters_;  // constant once Begin has checked them
-  ClientContext* context_;     // null when there is none, or when it belongs to another call; constant then
+  CallParameters parameters_;  // constant once Begin has checked them, but for what Wait does
   std::unique_ptr<OutgoingMessage> waiting_request_;
+  Metadata waiting_metadata_;  // a copy: the context may go while the call waits or is about to be started
 
   std::shared_ptr<AsynchronousCall> self_;  // from the start on a connection to the status
   std::shared_ptr<ConnectionLoad> load_;
   Call* call_ = nullptr;  // written by the starting thread; others look only in kStarted
 
-  Mutex mutex_;
+  Mutex mutex_;                                     // held while the context is used; taken before the context's own
+  ClientContext* context_ ABSL_GUARDED_BY(mutex_);  // null when there is none, or it is another call's, or is gone
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kStarting;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // what came for the call in kStarting
   internal::DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
