@@ -141,10 +141,22 @@ class OddService final : public Service {
 TEST(ServerBuilderTest, ExplainsMistakes) {
   TestService service;
   TestService same_name;
-  OddService misnamed("test.Odd", {{"/test.Other/Method", nullptr, nullptr, nullptr}});
-  OddService doubled("test.Odd",
-                     {{"/test.Odd/M", nullptr, nullptr, nullptr}, {"/test.Odd/M", nullptr, nullptr, nullptr}});
   const auto builder = [] { return ServerBuilder(Inproc()); };
+  const auto invoke = [](Service*, ServerContext*, const google::protobuf::MessageLite*, google::protobuf::MessageLite*,
+                         ServerStream*) { return absl::OkStatus(); };
+  const auto react = [](Service*, ServerContext*, const google::protobuf::MessageLite*,
+                        google::protobuf::MessageLite*) -> ServerReactor* { return nullptr; };
+  OddService misnamed("test.Odd", {{"/test.Other/Method", MethodKind::kUnary, nullptr, nullptr, invoke}});
+  OddService doubled("test.Odd", {{"/test.Odd/M", MethodKind::kUnary, nullptr, nullptr, invoke},
+                                  {"/test.Odd/M", MethodKind::kUnary, nullptr, nullptr, invoke}});
+  OddService no_style("test.Odd", {{"/test.Odd/M", MethodKind::kUnary, nullptr, nullptr}});
+  OddService two_styles("test.Odd", {{"/test.Odd/M", MethodKind::kUnary, nullptr, nullptr, invoke, react}});
+  const auto flow_control = [&](size_t stream_bytes, size_t connection_bytes) {
+    FlowControlOptions options;
+    options.stream_bytes = stream_bytes;
+    options.connection_bytes = connection_bytes;
+    return builder().Listen(kAddress).Register(&service).SetFlowControl(options).Start().status();
+  };
   struct {
     absl::Status status;
     std::string why;
@@ -157,6 +169,14 @@ TEST(ServerBuilderTest, ExplainsMistakes) {
       {builder().Listen(kAddress).Register(&service).Register(&same_name).Start().status(), "registered twice"},
       {builder().Listen(kAddress).Register(&misnamed).Start().status(), "/test.Other/Method"},
       {builder().Listen(kAddress).Register(&doubled).Start().status(), "twice"},
+      {builder().Listen(kAddress).Register(&no_style).Start().status(), "exactly one of invoke"},
+      {builder().Listen(kAddress).Register(&two_styles).Start().status(), "exactly one of invoke"},
+      {builder().Listen(kAddress).Register(&service).SetMaxConcurrentCalls(0).Start().status(),
+       "SetMaxConcurrentCalls(0)"},
+      {flow_control(FlowControlOptions::kMinStreamBytes - 1, 1 << 20), "stream_bytes is 16383"},
+      {flow_control(FlowControlOptions::kMaxBytes + 1, FlowControlOptions::kMaxBytes), "stream_bytes is 1073741825"},
+      {flow_control(1 << 20, (1 << 20) - 1), "connection_bytes is 1048575"},
+      {flow_control(1 << 20, FlowControlOptions::kMaxBytes + 1), "connection_bytes is 1073741825"},
       {builder().Listen(kAddress).Register(&service).SetMaxThreads(0).Start().status(), "SetMaxThreads(0)"},
       {builder().Listen(kAddress).Register(&service).SetMaxSendMessageBytes(size_t{1} << 31).Start().status(),
        "SetMaxSendMessageBytes"},

@@ -42,16 +42,16 @@ class TestService : public Service {
 
   absl::string_view ShmrpcServiceName() const override { return "test.Echo"; }
   absl::Span<const ServiceMethod> ShmrpcMethods() const override {
-    static const ServiceMethod methods[] = {{kEcho, &Prototype, &Prototype, &Invoke},
-                                            {kOther, &Prototype, &Prototype, &Invoke}};
+    static const ServiceMethod methods[] = {{kEcho, MethodKind::kUnary, &Prototype, &Prototype, &Invoke},
+                                            {kOther, MethodKind::kUnary, &Prototype, &Prototype, &Invoke}};
     return methods;
   }
 
  private:
   static const google::protobuf::MessageLite& Prototype() { return StringValue::default_instance(); }
-  static absl::Status Invoke(Service* service, ServerContext* context, const google::protobuf::MessageLite& request,
-                             google::protobuf::MessageLite* reply) {
-    return static_cast<TestService*>(service)->handler_(context, static_cast<const StringValue&>(request),
+  static absl::Status Invoke(Service* service, ServerContext* context, const google::protobuf::MessageLite* request,
+                             google::protobuf::MessageLite* reply, ServerStream* /*stream*/) {
+    return static_cast<TestService*>(service)->handler_(context, static_cast<const StringValue&>(*request),
                                                         static_cast<StringValue*>(reply));
   }
 

@@ -30,9 +30,9 @@ class ServerCallControl {
 
 }  // namespace internal
 
-// What a handler knows of its call beside the messages, and says beside them. Belongs to the call; valid until the call
-// is done: until a synchronous handler or a coroutine returns, or a reactor's OnDone begins. Not synchronised, but
-// IsCancelled and the getters of what came from the client may be asked from any thread.
+// What a handler knows of its call beside the messages, and says beside them. Belongs to the call; valid until a
+// synchronous handler or the coroutine returns, or the reactor's Finish is called. Not synchronised, but IsCancelled
+// and the getters of what came from the client may be asked from any thread.
 class ServerContext final {
  public:
   explicit ServerContext(ServerCall* call, internal::ServerCallControl* control = nullptr)

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/mutex.h"
@@ -63,8 +64,8 @@ class ServerReactor {
   // writes that are under way fail. The call still has to be finished.
   virtual void OnCancel() {}
 
-  // The last reaction, exactly once, after Finish and after all answers. Nothing of the call exists any more: neither
-  // context nor request nor reply.
+  // The last reaction, exactly once, after Finish and after all answers. The request and the reply go when it returns;
+  // the context has gone with Finish.
   virtual void OnDone() = 0;
 
  protected:
@@ -89,9 +90,12 @@ class ServerReactor {
     google::protobuf::MessageLite* read = nullptr;
     const google::protobuf::MessageLite* write = nullptr;
     bool finish = false;
-    bool write_belongs_to_finish = false;
+    const google::protobuf::MessageLite* last_message = nullptr;
     absl::Status status;
   };
+
+  // The call; when it is not known yet, null, after `remember` has noted what to do.
+  internal::ReactorCall* CallOr(absl::FunctionRef<void(Backlog*)> remember);
 
   // Null until the method has returned; set under mutex_, after which the backlog is empty.
   std::atomic<internal::ReactorCall*> call_{nullptr};

@@ -1,0 +1,128 @@
+#include "runtime/src/running_server.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "runtime/src/server_styles.h"
+#include "runtime/src/thread.h"
+
+namespace shmrpc::internal {
+namespace {
+
+// A client that asks for what does not exist is told what does, up to this many names.
+constexpr size_t kMaxNamesInError = 20;
+
+std::string JoinNames(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
+  const size_t more = names.size() > kMaxNamesInError ? names.size() - kMaxNamesInError : 0;
+  names.resize(names.size() - more);
+  std::string joined = absl::StrJoin(names, ", ");
+  if (more > 0) absl::StrAppend(&joined, " and ", more, " more");
+  return joined;
+}
+
+}  // namespace
+
+RunningServer::RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
+                             absl::optional<int> max_concurrent_calls)
+    : calls_(max_send_message_bytes, max_concurrent_calls) {
+  for (Service* service : services) {
+    service_names_.emplace_back(service->ShmrpcServiceName());
+    for (const ServiceMethod& method : service->ShmrpcMethods()) {
+      methods_.emplace(method.path, RegisteredMethod{service, &method});
+    }
+  }
+}
+
+RunningServer::~RunningServer() {
+  if (fork_generation_ == ForkGeneration()) {
+    Shutdown(absl::InfinitePast());
+  } else {
+    // In a fork()ed child: the threads and connections are the parent's, and to take them down would disturb it.
+    for (std::unique_ptr<Listener>& listener : listeners_) static_cast<void>(listener.release());
+  }
+}
+
+absl::Status RunningServer::Listen(Transport& transport, const Target& target, const ListenOptions& options) {
+  absl::StatusOr<std::unique_ptr<Listener>> listener = transport.Listen(target, options, this);
+  if (!listener.ok()) {
+    return absl::Status(listener.status().code(), absl::StrCat("cannot listen on \"", absl::CHexEscape(target.original),
+                                                               "\": ", listener.status().message()));
+  }
+  addresses_.push_back((*listener)->address());
+  listeners_.push_back(*std::move(listener));
+  return absl::OkStatus();
+}
+
+void RunningServer::Shutdown(absl::Time deadline) {
+  // All at the same time: each may take until the deadline.
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < listeners_.size(); ++i) {
+    Listener* const listener = listeners_[i].get();
+    absl::StatusOr<std::thread> thread =
+        StartThread("shmrpc-shutdown", [listener, deadline] { listener->Shutdown(deadline); });
+    if (thread.ok()) {
+      threads.push_back(*std::move(thread));
+    } else {
+      listener->Shutdown(deadline);
+    }
+  }
+  if (!listeners_.empty()) listeners_[0]->Shutdown(deadline);
+  for (std::thread& thread : threads) thread.join();
+  calls_.WaitForAsynchronous();
+
+  MutexLock lock(&mutex_);
+  shut_down_ = true;
+  shut_down_changed_.SignalAll();
+}
+
+void RunningServer::Wait() {
+  MutexLock lock(&mutex_);
+  while (!shut_down_) shut_down_changed_.Wait(&mutex_);
+}
+
+void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
+  if (call->deadline() != absl::InfiniteFuture() && absl::Now() >= call->deadline()) {
+    return FailServerCall(std::move(call), DeadlineBeforeHandler());
+  }
+  const auto found = methods_.find(call->method());
+  if (found == methods_.end()) {
+    absl::Status status = UnknownMethod(call->method());
+    return FailServerCall(std::move(call), std::move(status));
+  }
+  absl::Status status = calls_.Enter();
+  if (!status.ok()) return FailServerCall(std::move(call), std::move(status));
+  const RegisteredMethod& method = found->second;
+  if (method.method->invoke != nullptr) return RunSynchronous(&calls_, method, std::move(call), request);
+  if (method.method->react != nullptr) return RunReactor(&calls_, method, std::move(call), request);
+  RunCoroutine(&calls_, method, std::move(call), request);
+}
+
+absl::Status RunningServer::UnknownMethod(absl::string_view path) const {
+  const size_t slash = path.rfind('/');
+  if (path.empty() || path[0] != '/' || slash == 0) {
+    return absl::UnimplementedError(
+        absl::StrCat("method \"", absl::CHexEscape(path), "\" is not of the form /package.Service/Method"));
+  }
+  const absl::string_view service = path.substr(1, slash - 1);
+  if (std::find(service_names_.begin(), service_names_.end(), service) == service_names_.end()) {
+    return absl::UnimplementedError(absl::StrCat("unknown service \"", absl::CHexEscape(service),
+                                                 "\"; this server has: ", JoinNames(service_names_)));
+  }
+  std::vector<std::string> methods;
+  for (const auto& [known, method] : methods_) {
+    absl::string_view name = known;
+    if (absl::ConsumePrefix(&name, path.substr(0, slash + 1))) methods.emplace_back(name);
+  }
+  return absl::UnimplementedError(absl::StrCat("service \"", service, "\" has no method \"",
+                                               absl::CHexEscape(path.substr(slash + 1)),
+                                               "\"; it has: ", JoinNames(std::move(methods))));
+}
+
+}  // namespace shmrpc::internal

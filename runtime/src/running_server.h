@@ -1,0 +1,62 @@
+#ifndef SHMRPC_RUNTIME_SRC_RUNNING_SERVER_H_
+#define SHMRPC_RUNTIME_SRC_RUNNING_SERVER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "runtime/src/fork.h"
+#include "runtime/src/server_call.h"
+#include "runtime/src/server_calls.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/server.h"
+#include "shmrpc/target.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc::internal {
+
+// What ServerBuilder starts: owns the listeners, and brings the calls that they hand over to their methods.
+class RunningServer final : public Server, private CallHandler {
+ public:
+  RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
+                absl::optional<int> max_concurrent_calls);
+  ~RunningServer() override;
+
+  // Before the server is given to anybody.
+  absl::Status Listen(Transport& transport, const Target& target, const ListenOptions& options);
+
+  // Server
+  const std::vector<Target>& addresses() const override { return addresses_; }
+  void Shutdown(absl::Time deadline) override;
+  void Wait() override;
+
+ private:
+  // CallHandler
+  void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
+
+  // Why `path`, which comes from the client and may be anything, is not served.
+  absl::Status UnknownMethod(absl::string_view path) const;
+
+  const uint32_t fork_generation_ = ForkGeneration();
+  std::vector<std::string> service_names_;
+  absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
+  ServerCalls calls_;
+
+  std::vector<Target> addresses_;
+
+  Mutex mutex_;
+  CondVar shut_down_changed_;
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::vector<std::unique_ptr<Listener>> listeners_;  // the last member: destroyed while all else is still there
+};
+
+}  // namespace shmrpc::internal
+
+#endif  // SHMRPC_RUNTIME_SRC_RUNNING_SERVER_H_

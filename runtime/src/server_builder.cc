@@ -1,0 +1,174 @@
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "runtime/src/running_server.h"
+#include "shmrpc/server.h"
+
+namespace shmrpc {
+namespace {
+
+absl::Status CheckServices(const std::vector<Service*>& services) {
+  if (services.empty()) {
+    return absl::InvalidArgumentError("the server has no service; ServerBuilder::Register names one");
+  }
+  absl::flat_hash_set<absl::string_view> names;
+  for (Service* service : services) {
+    if (service == nullptr) return absl::InvalidArgumentError("ServerBuilder::Register was given a null service");
+    const absl::string_view name = service->ShmrpcServiceName();
+    if (!names.insert(name).second) {
+      return absl::InvalidArgumentError(absl::StrCat("service \"", name, "\" is registered twice"));
+    }
+    absl::flat_hash_set<absl::string_view> paths;
+    for (const ServiceMethod& method : service->ShmrpcMethods()) {
+      absl::string_view rest = method.path;
+      if (!absl::ConsumePrefix(&rest, "/") || !absl::ConsumePrefix(&rest, name) || !absl::ConsumePrefix(&rest, "/") ||
+          rest.empty() || absl::StrContains(rest, "/")) {
+        return absl::InvalidArgumentError(absl::StrCat("method \"", absl::CHexEscape(method.path), "\" of service \"",
+                                                       name, "\" is not of the form /", name, "/Method"));
+      }
+      if (!paths.insert(method.path).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("service \"", name, "\" has the method ", method.path, " twice"));
+      }
+      if ((method.invoke != nullptr) + (method.react != nullptr) + (method.co_invoke != nullptr) != 1) {
+        return absl::InvalidArgumentError(absl::StrCat("method ", method.path,
+                                                       " has not exactly one of invoke, react and co_invoke; "
+                                                       "generate its code again"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLimit(absl::string_view setter, size_t limit) {
+  if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::", setter, "(", limit, "): protobuf allows ",
+                                                 kMaxMaxMessageBytes, " bytes at most"));
+}
+
+absl::Status CheckFlowControl(const FlowControlOptions& options) {
+  constexpr size_t kMin = FlowControlOptions::kMinStreamBytes;
+  constexpr size_t kMax = FlowControlOptions::kMaxBytes;
+  if (options.stream_bytes < kMin || options.stream_bytes > kMax) {
+    return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetFlowControl: stream_bytes is ",
+                                                   options.stream_bytes, "; it must be from ", kMin, " to ", kMax));
+  }
+  if (options.connection_bytes < options.stream_bytes || options.connection_bytes > kMax) {
+    return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetFlowControl: connection_bytes is ",
+                                                   options.connection_bytes, "; it must be from stream_bytes, ",
+                                                   options.stream_bytes, ", to ", kMax));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ServerBuilder::ServerBuilder(TransportSet transports) : transports_(std::move(transports)) {}
+
+ServerBuilder& ServerBuilder::Listen(absl::string_view address) {
+  addresses_.emplace_back(address);
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::Register(Service* service) {
+  services_.push_back(service);
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetMaxThreads(int max_threads) {
+  options_.max_threads = max_threads;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetMaxReceiveMessageBytes(size_t limit) {
+  options_.max_receive_message_bytes = limit;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetMaxSendMessageBytes(size_t limit) {
+  max_send_message_bytes_ = limit;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetMaxConcurrentCalls(int limit) {
+  max_concurrent_calls_ = limit;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetFlowControl(const FlowControlOptions& flow_control) {
+  options_.flow_control = flow_control;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetWaitMode(WaitMode mode) {
+  options_.wait_mode = mode;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetTransport(TransportPreference preference) {
+  options_.transport = preference;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetUnixSocketMode(mode_t mode) {
+  options_.unix_socket_mode = mode;
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::AllowOtherUsers(bool allow) {
+  options_.same_user_only = !allow;
+  return *this;
+}
+
+absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
+  absl::Status status = CheckServices(services_);
+  status.Update(CheckLimit("SetMaxReceiveMessageBytes", options_.max_receive_message_bytes));
+  status.Update(CheckLimit("SetMaxSendMessageBytes", max_send_message_bytes_));
+  if (options_.max_threads < 1) {
+    status.Update(absl::InvalidArgumentError(
+        absl::StrCat("ServerBuilder::SetMaxThreads(", options_.max_threads, "): a server needs at least one thread")));
+  }
+  if (max_concurrent_calls_.has_value() && *max_concurrent_calls_ < 1) {
+    status.Update(
+        absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetMaxConcurrentCalls(", *max_concurrent_calls_,
+                                                "): a server must be allowed to run at least one call")));
+  }
+  status.Update(CheckFlowControl(options_.flow_control));
+  if (addresses_.empty()) {
+    status.Update(absl::InvalidArgumentError("the server has no address; ServerBuilder::Listen names one"));
+  }
+  std::vector<std::pair<Target, Transport*>> places;
+  for (const std::string& address : addresses_) {
+    absl::StatusOr<Target> target = Target::Parse(address);
+    status.Update(target.status());
+    if (!target.ok()) continue;
+    const auto transport = std::find_if(transports_.begin(), transports_.end(),
+                                        [&](const std::shared_ptr<Transport>& each) { return each->Handles(*target); });
+    if (transport == transports_.end()) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat("none of the server's ", transports_.size(),
+                                                            " transports handles the address \"",
+                                                            absl::CHexEscape(address), "\"")));
+      continue;
+    }
+    places.emplace_back(*std::move(target), transport->get());
+  }
+  if (!status.ok()) return status;
+
+  // The limit is for all addresses together.
+  ListenOptions options = options_;
+  options.max_threads = std::max(1, options_.max_threads / static_cast<int>(places.size()));
+  auto server = std::make_unique<internal::RunningServer>(services_, max_send_message_bytes_, max_concurrent_calls_);
+  for (const auto& [target, transport] : places) {
+    status = server->Listen(*transport, target, options);
+    if (!status.ok()) return status;
+  }
+  return server;
+}
+
+}  // namespace shmrpc

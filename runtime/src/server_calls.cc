@@ -1,0 +1,32 @@
+#include "runtime/src/server_calls.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace shmrpc::internal {
+
+absl::Status ServerCalls::TooManyCalls() const {
+  return absl::ResourceExhaustedError(absl::StrCat("the server runs ", max_concurrent_calls_,
+                                                   " calls already, as many as ServerBuilder::SetMaxConcurrentCalls "
+                                                   "allows; the handler did not run"));
+}
+
+void ServerCalls::EndAsynchronous() {
+  if (asynchronous_calls_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  MutexLock lock(&mutex_);
+  asynchronous_over_ = true;
+  changed_.SignalAll();
+}
+
+void ServerCalls::WaitForAsynchronous() {
+  bool first = false;
+  {
+    MutexLock lock(&mutex_);
+    first = !waiting_;
+    waiting_ = true;
+  }
+  if (first) EndAsynchronous();
+  MutexLock lock(&mutex_);
+  while (!asynchronous_over_) changed_.Wait(&mutex_);
+}
+
+}  // namespace shmrpc::internal

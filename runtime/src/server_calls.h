@@ -1,0 +1,64 @@
+#ifndef SHMRPC_RUNTIME_SRC_SERVER_CALLS_H_
+#define SHMRPC_RUNTIME_SRC_SERVER_CALLS_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/types/optional.h"
+#include "shmrpc/mutex.h"
+
+namespace shmrpc::internal {
+
+// What all calls of one server share: its limits, and how many calls there are. Thread-safe. Outlives the calls.
+class ServerCalls {
+ public:
+  ServerCalls(size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls)
+      : max_send_message_bytes_(max_send_message_bytes), max_concurrent_calls_(max_concurrent_calls.value_or(0)) {}
+  ServerCalls(const ServerCalls&) = delete;
+  ServerCalls& operator=(const ServerCalls&) = delete;
+
+  size_t max_send_message_bytes() const { return max_send_message_bytes_; }
+
+  // Counts a call that begins; RESOURCE_EXHAUSTED, and not counted, when there are as many as the server may run.
+  // Nothing is ordered by this counter, hence relaxed.
+  absl::Status Enter() {
+    if (max_concurrent_calls_ == 0) return absl::OkStatus();
+    if (concurrent_calls_.fetch_add(1, std::memory_order_relaxed) < max_concurrent_calls_) return absl::OkStatus();
+    Leave();
+    return TooManyCalls();
+  }
+
+  // Before the client can learn that the call has ended: its next call must not find this one still there.
+  void Leave() {
+    if (max_concurrent_calls_ != 0) concurrent_calls_.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  // The listeners wait for handlers, but what goes on after a handler has returned only the calls themselves know.
+  // Begin comes while a handler runs; End is the last that an asynchronous call does.
+  void BeginAsynchronous() { asynchronous_calls_.fetch_add(1, std::memory_order_relaxed); }
+  void EndAsynchronous();
+
+  // Returns when there are none. After the listeners have been shut down, so that none begins. Idempotent.
+  void WaitForAsynchronous();
+
+ private:
+  absl::Status TooManyCalls() const;
+
+  const size_t max_send_message_bytes_;
+  const int max_concurrent_calls_;  // 0: no limit
+  std::atomic<int> concurrent_calls_{0};
+
+  // One more than there are, until somebody waits: so whoever makes it zero knows that there is somebody to tell.
+  std::atomic<int64_t> asynchronous_calls_{1};
+  Mutex mutex_;
+  CondVar changed_;
+  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  bool asynchronous_over_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace shmrpc::internal
+
+#endif  // SHMRPC_RUNTIME_SRC_SERVER_CALLS_H_

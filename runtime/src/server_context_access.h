@@ -1,0 +1,27 @@
+#ifndef SHMRPC_RUNTIME_SRC_SERVER_CONTEXT_ACCESS_H_
+#define SHMRPC_RUNTIME_SRC_SERVER_CONTEXT_ACCESS_H_
+
+#include <cstddef>
+
+#include "absl/types/optional.h"
+#include "shmrpc/server_context.h"
+
+namespace shmrpc {
+
+// What the code that runs calls does with their contexts.
+class ServerContextAccess {
+ public:
+  static internal::ServerCallControl* control(const ServerContext& context) { return context.control_; }
+
+  // How many pairs of the initial metadata have been sent, or nullopt.
+  static absl::optional<size_t> initial_metadata_sent(const ServerContext& context) {
+    return context.initial_metadata_sent_;
+  }
+  static void MarkInitialMetadataSent(ServerContext* context) {
+    context->initial_metadata_sent_ = context->initial_metadata_.size();
+  }
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_RUNTIME_SRC_SERVER_CONTEXT_ACCESS_H_

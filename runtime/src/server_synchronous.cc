@@ -1,0 +1,105 @@
+// Handlers that block the thread that brings the call.
+
+#include <cstddef>
+#include <utility>
+
+#include "absl/base/optimization.h"
+#include "google/protobuf/arena.h"
+#include "runtime/src/blocking_server_call.h"
+#include "runtime/src/server_context_access.h"
+#include "runtime/src/server_styles.h"
+
+namespace shmrpc {
+namespace internal {
+namespace {
+
+// The first block of a call's arena; on the handler's stack, so that small messages need no allocation.
+constexpr size_t kArenaBlockBytes = 4096;
+
+// Where the messages of a call live, until the reply has been sent.
+class StackArena {
+ public:
+  StackArena() : arena_(Options(block_)) {}
+  google::protobuf::MessageLite* New(const google::protobuf::MessageLite& (*prototype)()) {
+    return prototype().New(&arena_);
+  }
+
+ private:
+  static google::protobuf::ArenaOptions Options(char* block) {
+    google::protobuf::ArenaOptions options;
+    options.initial_block = block;
+    options.initial_block_size = kArenaBlockBytes;
+    return options;
+  }
+
+  alignas(std::max_align_t) char block_[kArenaBlockBytes];
+  google::protobuf::Arena arena_;
+};
+
+absl::Status Invoke(const RegisteredMethod& method, ServerContext* context,
+                    const google::protobuf::MessageLite* request, google::protobuf::MessageLite* reply,
+                    ServerStream* stream) {
+  return RunGuarded(method.method->path,
+                    [&] { return method.method->invoke(method.service, context, request, reply, stream); });
+}
+
+// The call that most calls are: its request is there, and it has no events.
+void RunUnary(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
+              const IncomingMessage& request_bytes) {
+  StackArena arena;
+  google::protobuf::MessageLite* const request = arena.New(method.method->request_prototype);
+  google::protobuf::MessageLite* const reply = arena.New(method.method->reply_prototype);
+  ServerContext context(call.get());
+  absl::Status status = ParseRequest(*method.method, request_bytes, request);
+  if (ABSL_PREDICT_TRUE(status.ok())) status = Invoke(method, &context, request, reply, nullptr);
+  ServerCallControl* const control = ServerContextAccess::control(context);
+  if (ABSL_PREDICT_FALSE(control != nullptr)) static_cast<BlockingServerCall*>(control)->End().IgnoreError();
+  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply);
+}
+
+void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
+                   const IncomingMessage* request_bytes) {
+  const MethodKind kind = method.method->kind;
+  StackArena arena;
+  google::protobuf::MessageLite* request = nullptr;
+  google::protobuf::MessageLite* reply = nullptr;
+  if (!ClientStreams(kind)) request = arena.New(method.method->request_prototype);
+  if (!ServerStreams(kind)) reply = arena.New(method.method->reply_prototype);
+  const IncomingMessage* const only_message = ClientStreams(kind) ? request_bytes : nullptr;
+  auto* const blocking = new BlockingServerCall(call.get(), calls, method.method, only_message);
+  ServerContext context(call.get(), blocking);
+  blocking->set_context(&context);
+  blocking->Start();
+
+  absl::Status status;
+  if (request != nullptr) {
+    status = request_bytes != nullptr ? ParseRequest(*method.method, *request_bytes, request)
+                                      : blocking->ReceiveOnlyRequest(request);
+  }
+  if (status.ok()) {
+    status = Invoke(method, &context, request, reply, kind == MethodKind::kUnary ? nullptr : blocking);
+  }
+  absl::Status failure = blocking->End();
+  if (!failure.ok()) status = std::move(failure);
+  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply);
+}
+
+}  // namespace
+
+void RunSynchronous(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
+                    const IncomingMessage* request) {
+  if (ABSL_PREDICT_TRUE(method.method->kind == MethodKind::kUnary && request != nullptr)) {
+    RunUnary(calls, method, std::move(call), *request);
+  } else {
+    RunWithEvents(calls, method, std::move(call), request);
+  }
+}
+
+}  // namespace internal
+
+void ServerContext::SetCancellationCallback(absl::AnyInvocable<void()> callback) {
+  if (control_ == nullptr) control_ = new internal::BlockingServerCall(call_);  // RunUnary ends it
+  control_->SetCancellationCallback(std::move(callback));
+}
+
+}  // namespace shmrpc
