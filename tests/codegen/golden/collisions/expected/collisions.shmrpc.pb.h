@@ -36,9 +36,10 @@ class Greeter final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -1014,9 +1015,10 @@ class Locals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -1731,9 +1733,10 @@ class StreamingLocals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2222,9 +2225,10 @@ class Stub_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2357,9 +2361,10 @@ class StubInterface_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2492,9 +2497,10 @@ class Service__ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2627,9 +2633,10 @@ class Service_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2762,9 +2769,10 @@ class CallbackService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2887,9 +2895,10 @@ class CoService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3012,9 +3021,10 @@ class Coroutines final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3137,9 +3147,10 @@ class kServiceName_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3272,9 +3283,10 @@ class Async final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3409,9 +3421,10 @@ class M_Inner_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3544,9 +3557,10 @@ class M_Color_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3679,9 +3693,10 @@ class M_Color_NONE_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3814,9 +3829,10 @@ class Mood_Name_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3949,9 +3965,10 @@ class std_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
+    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
+    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
+    // function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
