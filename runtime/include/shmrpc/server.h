@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "shmrpc/options.h"
 #include "shmrpc/service.h"
 #include "shmrpc/target.h"
@@ -16,7 +17,7 @@
 namespace shmrpc {
 
 // A running server. Thread-safe, but for destruction. Neither Shutdown nor the destructor may be called from a
-// handler of this server: they wait for handlers.
+// handler or a reaction of this server: they wait for those.
 class Server {
  public:
   // As Shutdown(InfinitePast()).
@@ -27,7 +28,8 @@ class Server {
   virtual const std::vector<Target>& addresses() const = 0;
 
   // Takes no further connections and calls, waits until the accepted calls have finished or `deadline` passed, cancels
-  // the rest and waits for their handlers to return. Calls that come too late get UNAVAILABLE. Idempotent.
+  // the rest and waits for their handlers: for synchronous ones and coroutines to return, for reactors' OnDone. Calls
+  // that come too late get UNAVAILABLE. Idempotent.
   virtual void Shutdown(absl::Time deadline) = 0;
 
   // Blocks until some thread has called Shutdown and it is complete.
@@ -55,9 +57,17 @@ class ServerBuilder final {
   // Threads that run handlers at most, shared out evenly among the addresses. They come and go as needed. Default 512.
   ServerBuilder& SetMaxThreads(int max_threads);
 
-  // The encoded size of a request, and of a reply, at most; larger ones make the call fail with RESOURCE_EXHAUSTED.
+  // The encoded size of one message of the client, and of one of the server, at most; larger ones make the call fail
+  // with RESOURCE_EXHAUSTED.
   ServerBuilder& SetMaxReceiveMessageBytes(size_t limit);
   ServerBuilder& SetMaxSendMessageBytes(size_t limit);
+
+  // Calls that the whole server runs at the same time at most, from the start of their handlers to their end. A call
+  // beyond it gets RESOURCE_EXHAUSTED before its handler runs; nothing queues. Default: no limit.
+  ServerBuilder& SetMaxConcurrentCalls(int limit);
+
+  // How much a stream's client may send ahead of its handler. For the limits see FlowControlOptions.
+  ServerBuilder& SetFlowControl(const FlowControlOptions& flow_control);
 
   ServerBuilder& SetWaitMode(WaitMode mode);
 
@@ -80,6 +90,7 @@ class ServerBuilder final {
   std::vector<Service*> services_;
   ListenOptions options_;
   size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
+  absl::optional<int> max_concurrent_calls_;
 };
 
 }  // namespace shmrpc

@@ -1,19 +1,42 @@
 #ifndef SHMRPC_SERVER_CONTEXT_H_
 #define SHMRPC_SERVER_CONTEXT_H_
 
+#include <cstddef>
+
+#include "absl/functional/any_invocable.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
 
-// What a handler knows of its call beside the request, and says beside the reply. Belongs to the call; valid until the
-// handler returns. Only the handler's thread may use it, but IsCancelled may be asked from any.
+class ServerUnaryReactor;
+
+namespace internal {
+
+// What a ServerContext asks of the code that runs its call.
+class ServerCallControl {
+ public:
+  virtual void SetCancellationCallback(absl::AnyInvocable<void()> callback) = 0;
+  virtual void ClearCancellationCallback() = 0;
+  virtual ServerUnaryReactor* DefaultReactor() = 0;
+
+ protected:
+  ~ServerCallControl() = default;
+};
+
+}  // namespace internal
+
+// What a handler knows of its call beside the messages, and says beside them. Belongs to the call; valid until the call
+// is done: until a synchronous handler or a coroutine returns, or a reactor's OnDone begins. Not synchronised, but
+// IsCancelled and the getters of what came from the client may be asked from any thread.
 class ServerContext final {
  public:
-  explicit ServerContext(ServerCall* call) : call_(call) {}
+  explicit ServerContext(ServerCall* call, internal::ServerCallControl* control = nullptr)
+      : call_(call), control_(control) {}
   ServerContext(const ServerContext&) = delete;
   ServerContext& operator=(const ServerContext&) = delete;
 
@@ -27,20 +50,49 @@ class ServerContext final {
   // for long asks now and then, and returns.
   bool IsCancelled() const { return call_->IsCancelled(); }
 
+  // Has `callback` called once IsCancelled would say true; at once, on this thread, if it does already. For handlers
+  // of every style; once per call, and from the thread or the reaction that the handler runs in.
+  //
+  // It is called at most once, otherwise on a thread of the library and never on one that this call's handler occupies.
+  // A synchronous handler runs meanwhile, so the two have to synchronise. In the other styles it counts as a reaction:
+  // it never runs at the same time as another reaction of this call, nor as a coroutine that was resumed by this call.
+  // It does not begin after the call is finished (a synchronous handler or the coroutine has returned, Finish was
+  // called), and what the library owns of the call outlives one that runs at that moment. The handler's local variables
+  // do not: a handler whose callback uses them calls ClearCancellationCallback before they go. The callback should be
+  // short and must not throw.
+  void SetCancellationCallback(absl::AnyInvocable<void()> callback);
+
+  // Afterwards the callback will not begin and, unless this is called from within it, is not running.
+  void ClearCancellationCallback() {
+    if (control_ != nullptr) control_->ClearCancellationCallback();
+  }
+
   const Metadata& client_metadata() const { return call_->metadata(); }
   const Peer& peer() const { return call_->peer(); }
 
-  // Sent with the reply. For the rules see Metadata; breaking one makes the call fail with INTERNAL.
+  // Sent with the first message, with SendInitialMetadata, or with the reply, whichever comes first; what is added
+  // afterwards, like whatever breaks a rule of Metadata, makes the call fail with INTERNAL.
   void AddInitialMetadata(absl::string_view key, absl::string_view value) { initial_metadata_.Add(key, value); }
+  // Sent with the status. For the rules see Metadata; breaking one makes the call fail with INTERNAL.
   void AddTrailingMetadata(absl::string_view key, absl::string_view value) { trailing_metadata_.Add(key, value); }
 
   const Metadata& initial_metadata() const { return initial_metadata_; }
   const Metadata& trailing_metadata() const { return trailing_metadata_; }
 
+  // For methods of callback services that need no reactor of their own: one whose Finish is all there is to do. Belongs
+  // to the call. Null for methods of other styles.
+  ServerUnaryReactor* DefaultReactor() { return control_ != nullptr ? control_->DefaultReactor() : nullptr; }
+
  private:
+  friend class ServerContextAccess;
+
   ServerCall* const call_;
+  // Null for a synchronous unary call until it asks for a cancellation callback: most need nothing but their reply.
+  internal::ServerCallControl* control_;
   Metadata initial_metadata_;
   Metadata trailing_metadata_;
+  // How many pairs of the initial metadata have been sent, once they have been.
+  absl::optional<size_t> initial_metadata_sent_;
 };
 
 }  // namespace shmrpc

@@ -242,12 +242,6 @@ class ServerCall {
   virtual void Abandon() = 0;
 };
 
-struct ServerCallDeleter;
-  virtual ~ServerCall() = default;
-  // The owner let go of an unfinished call.
-  virtual void Abandon() = 0;
-};
-
 struct ServerCallDeleter {
   void operator()(ServerCall* call) const { call->Abandon(); }
 };
