@@ -447,6 +447,25 @@ TEST(GeneratedMockTest, StreamingMethodsThatWait) {
   EXPECT_THAT(said, ElementsAre("question"));
 }
 
+TEST(GeneratedMockTest, UnaryMethodsForCoroutines) {
+  MockEchoStub mock;
+  EXPECT_CALL(mock.co(), Say(IsNull(), _))
+      .WillOnce([](shmrpc::ClientContext*, const Request& request) {
+        return shmrpc::CoUnaryCall<Reply>(MakeReply(request.text()));
+      })
+      .WillOnce([](shmrpc::ClientContext*, const Request&) {
+        return shmrpc::CoUnaryCall<Reply>(absl::UnavailableError("gone"));
+      });
+  const auto say = [](Echo::StubInterface* stub) -> shmrpc::Task<std::string> {
+    const Request request = MakeRequest("x");
+    const absl::StatusOr<Reply> first = co_await stub->co().Say(request);
+    const absl::StatusOr<Reply> second = co_await stub->co().Say(nullptr, request);
+    if (!first.ok()) co_return first.status().ToString();
+    co_return absl::StrCat(first->text(), ", ", second.status().ToString());
+  };
+  EXPECT_EQ(shmrpc::SyncWait(say(&mock)), "x, UNAVAILABLE: gone");
+}
+
 TEST(GeneratedMockTest, StreamingMethodsWithReactors) {
   MockEchoStub mock;
   Reader reader;
