@@ -36,10 +36,10 @@ class Greeter final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -684,8 +684,8 @@ class Greeter final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -1015,10 +1015,10 @@ class Locals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -1493,8 +1493,8 @@ class Locals final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -1733,10 +1733,10 @@ class StreamingLocals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2023,8 +2023,8 @@ class StreamingLocals final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2225,10 +2225,10 @@ class Stub_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2303,8 +2303,8 @@ class Stub_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2361,10 +2361,10 @@ class StubInterface_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2439,8 +2439,8 @@ class StubInterface_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2497,10 +2497,10 @@ class Service__ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2575,8 +2575,8 @@ class Service__ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2633,10 +2633,10 @@ class Service_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2711,8 +2711,8 @@ class Service_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2769,10 +2769,10 @@ class CallbackService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2838,8 +2838,8 @@ class CallbackService_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2895,10 +2895,10 @@ class CoService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2964,8 +2964,8 @@ class CoService_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3021,10 +3021,10 @@ class Coroutines final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3090,8 +3090,8 @@ class Coroutines final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3147,10 +3147,10 @@ class kServiceName_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3225,8 +3225,8 @@ class kServiceName_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3283,10 +3283,10 @@ class Async final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3361,8 +3361,8 @@ class Async final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3421,10 +3421,10 @@ class M_Inner_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3499,8 +3499,8 @@ class M_Inner_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3557,10 +3557,10 @@ class M_Color_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3635,8 +3635,8 @@ class M_Color_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3693,10 +3693,10 @@ class M_Color_NONE_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3771,8 +3771,8 @@ class M_Color_NONE_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3829,10 +3829,10 @@ class Mood_Name_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3907,8 +3907,8 @@ class Mood_Name_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3965,10 +3965,10 @@ class std_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see shmrpc::ClientReactor.
-    // `context` (may be null) and `reply` live until the end of the call, `request` until it has begun: until the
-    // function returns, or StartCall does.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -4043,8 +4043,8 @@ class std_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
