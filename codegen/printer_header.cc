@@ -20,9 +20,10 @@ void PrintOverride(const Function& function, const std::string& name, TextWriter
 
 void PrintAsyncInterface(const Service& service, TextWriter* writer) {
   writer->Print(R"(
-// Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-// function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-// call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+// Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+// streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+// shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+// begun: until the function returns, or StartCall does.
 class AsyncInterface {
  public:
   virtual ~AsyncInterface();
@@ -174,8 +175,8 @@ class $name$ : public ::shmrpc::Service {
 void PrintServiceBases(const Service& service, TextWriter* writer) {
   writer->Print(R"(
 
-// What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-// those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+// What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+// once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
 // functions that wait, and its thread is its own until it returns.
 )");
   PrintServiceBase(service, Form::kSync, "Service", writer);

@@ -68,7 +68,7 @@ void PrintService(const Service& service, TextWriter* writer) {
 )");
   }
   writer->Print(R"(
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class $mock$ : public $service$::StubInterface {
  public:
 )",

@@ -51,19 +51,24 @@ bool StartCoUnaryCall(const std::shared_ptr<Channel>& channel, const char* metho
 
 // What a unary method returns: the call begins when it is awaited, which is done once. The context (may be null)
 // outlives the call; the request lives until then, as a temporary in the co_await expression does.
+//
+// Movable until it is awaited.
 template <typename Reply>
 class [[nodiscard]] CoUnaryCall final {
  public:
   // `method` is "/package.Service/Method", static storage.
   CoUnaryCall(std::shared_ptr<Channel> channel, const char* method, ClientContext* context,
               const google::protobuf::MessageLite& request)
-      : channel_(std::move(channel)), method_(method), context_(context), request_(request) {}
-  CoUnaryCall(const CoUnaryCall&) = delete;
-  CoUnaryCall& operator=(const CoUnaryCall&) = delete;
+      : channel_(std::move(channel)), method_(method), context_(context), request_(&request) {}
+  // One that is over, for mocks.
+  explicit CoUnaryCall(absl::StatusOr<Reply> result) : status_(result.status()) {
+    if (result.ok()) reply_ = *std::move(result);
+  }
+  CoUnaryCall(CoUnaryCall&& other) = default;
 
-  bool await_ready() const noexcept { return false; }
+  bool await_ready() const noexcept { return request_ == nullptr; }
   bool await_suspend(std::coroutine_handle<> waiting) {
-    return internal::StartCoUnaryCall(channel_, method_, context_, request_, &reply_, &status_, waiting);
+    return internal::StartCoUnaryCall(channel_, method_, context_, *request_, &reply_, &status_, waiting);
   }
   absl::StatusOr<Reply> await_resume() {
     if (!status_.ok()) return std::move(status_);
@@ -71,10 +76,10 @@ class [[nodiscard]] CoUnaryCall final {
   }
 
  private:
-  const std::shared_ptr<Channel> channel_;
-  const char* const method_;
-  ClientContext* const context_;
-  const google::protobuf::MessageLite& request_;
+  std::shared_ptr<Channel> channel_;
+  const char* method_ = nullptr;
+  ClientContext* context_ = nullptr;
+  const google::protobuf::MessageLite* request_ = nullptr;  // null for one that is over
   Reply reply_;
   absl::Status status_;
 };

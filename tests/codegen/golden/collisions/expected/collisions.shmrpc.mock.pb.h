@@ -15,7 +15,7 @@ namespace collisions::absl::shmrpc::google {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockGreeterStub_ : public Greeter::StubInterface {
  public:
   class MockAsync : public Greeter::StubInterface::AsyncInterface {
@@ -335,7 +335,7 @@ class MockGreeterStub_ : public Greeter::StubInterface {
 // Stands in for Locals::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockLocalsStub : public Locals::StubInterface {
  public:
   class MockAsync : public Locals::StubInterface::AsyncInterface {
@@ -568,7 +568,7 @@ class MockLocalsStub : public Locals::StubInterface {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockStreamingLocalsStub : public StreamingLocals::StubInterface {
  public:
   class MockAsync : public StreamingLocals::StubInterface::AsyncInterface {
@@ -731,7 +731,7 @@ class MockStreamingLocalsStub : public StreamingLocals::StubInterface {
 // Stands in for Stub_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockStub_Stub : public Stub_::StubInterface {
  public:
   class MockAsync : public Stub_::StubInterface::AsyncInterface {
@@ -767,7 +767,7 @@ class MockStub_Stub : public Stub_::StubInterface {
 // Stands in for StubInterface_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockStubInterface_Stub : public StubInterface_::StubInterface {
  public:
   class MockAsync : public StubInterface_::StubInterface::AsyncInterface {
@@ -803,7 +803,7 @@ class MockStubInterface_Stub : public StubInterface_::StubInterface {
 // Stands in for Service__::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockService__Stub : public Service__::StubInterface {
  public:
   class MockAsync : public Service__::StubInterface::AsyncInterface {
@@ -839,7 +839,7 @@ class MockService__Stub : public Service__::StubInterface {
 // Stands in for Service_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockService_Stub : public Service_::StubInterface {
  public:
   class MockAsync : public Service_::StubInterface::AsyncInterface {
@@ -877,7 +877,7 @@ class MockService_Stub : public Service_::StubInterface {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockCallbackService_Stub : public CallbackService_::StubInterface {
  public:
   class MockAsync : public CallbackService_::StubInterface::AsyncInterface {
@@ -912,7 +912,7 @@ class MockCallbackService_Stub : public CallbackService_::StubInterface {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockCoService_Stub : public CoService_::StubInterface {
  public:
   class MockAsync : public CoService_::StubInterface::AsyncInterface {
@@ -947,7 +947,7 @@ class MockCoService_Stub : public CoService_::StubInterface {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockCoroutinesStub : public Coroutines::StubInterface {
  public:
   class MockAsync : public Coroutines::StubInterface::AsyncInterface {
@@ -980,7 +980,7 @@ class MockCoroutinesStub : public Coroutines::StubInterface {
 // Stands in for kServiceName_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockkServiceName_Stub : public kServiceName_::StubInterface {
  public:
   class MockAsync : public kServiceName_::StubInterface::AsyncInterface {
@@ -1016,7 +1016,7 @@ class MockkServiceName_Stub : public kServiceName_::StubInterface {
 // Stands in for Async::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockAsyncStub : public Async::StubInterface {
  public:
   class MockAsync : public Async::StubInterface::AsyncInterface {
@@ -1052,7 +1052,7 @@ class MockAsyncStub : public Async::StubInterface {
 // Stands in for M_Inner_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Inner_Stub : public M_Inner_::StubInterface {
  public:
   class MockAsync : public M_Inner_::StubInterface::AsyncInterface {
@@ -1088,7 +1088,7 @@ class MockM_Inner_Stub : public M_Inner_::StubInterface {
 // Stands in for M_Color_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Color_Stub : public M_Color_::StubInterface {
  public:
   class MockAsync : public M_Color_::StubInterface::AsyncInterface {
@@ -1124,7 +1124,7 @@ class MockM_Color_Stub : public M_Color_::StubInterface {
 // Stands in for M_Color_NONE_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Color_NONE_Stub : public M_Color_NONE_::StubInterface {
  public:
   class MockAsync : public M_Color_NONE_::StubInterface::AsyncInterface {
@@ -1160,7 +1160,7 @@ class MockM_Color_NONE_Stub : public M_Color_NONE_::StubInterface {
 // Stands in for Mood_Name_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockMood_Name_Stub : public Mood_Name_::StubInterface {
  public:
   class MockAsync : public Mood_Name_::StubInterface::AsyncInterface {
@@ -1196,7 +1196,7 @@ class MockMood_Name_Stub : public Mood_Name_::StubInterface {
 // Stands in for std_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockstd_Stub : public std_::StubInterface {
  public:
   class MockAsync : public std_::StubInterface::AsyncInterface {

@@ -36,9 +36,10 @@ class Greeter final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -683,8 +684,8 @@ class Greeter final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -1014,9 +1015,10 @@ class Locals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -1491,8 +1493,8 @@ class Locals final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -1731,9 +1733,10 @@ class StreamingLocals final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2020,8 +2023,8 @@ class StreamingLocals final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2222,9 +2225,10 @@ class Stub_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2299,8 +2303,8 @@ class Stub_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2357,9 +2361,10 @@ class StubInterface_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2434,8 +2439,8 @@ class StubInterface_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2492,9 +2497,10 @@ class Service__ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2569,8 +2575,8 @@ class Service__ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2627,9 +2633,10 @@ class Service_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2704,8 +2711,8 @@ class Service_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2762,9 +2769,10 @@ class CallbackService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2830,8 +2838,8 @@ class CallbackService_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -2887,9 +2895,10 @@ class CoService_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -2955,8 +2964,8 @@ class CoService_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3012,9 +3021,10 @@ class Coroutines final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3080,8 +3090,8 @@ class Coroutines final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3137,9 +3147,10 @@ class kServiceName_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3214,8 +3225,8 @@ class kServiceName_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3272,9 +3283,10 @@ class Async final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3349,8 +3361,8 @@ class Async final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3409,9 +3421,10 @@ class M_Inner_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3486,8 +3499,8 @@ class M_Inner_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3544,9 +3557,10 @@ class M_Color_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3621,8 +3635,8 @@ class M_Color_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3679,9 +3693,10 @@ class M_Color_NONE_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3756,8 +3771,8 @@ class M_Color_NONE_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3814,9 +3829,10 @@ class Mood_Name_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -3891,8 +3907,8 @@ class Mood_Name_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -3949,9 +3965,10 @@ class std_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -4026,8 +4043,8 @@ class std_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:

@@ -34,9 +34,10 @@ class Reader final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -111,8 +112,8 @@ class Reader final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -169,9 +170,10 @@ class Writer final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -273,8 +275,8 @@ class Writer final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:

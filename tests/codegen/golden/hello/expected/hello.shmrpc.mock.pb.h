@@ -11,7 +11,7 @@ namespace hello {
 // Stands in for Greeter::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockGreeterStub : public Greeter::StubInterface {
  public:
   class MockAsync : public Greeter::StubInterface::AsyncInterface {

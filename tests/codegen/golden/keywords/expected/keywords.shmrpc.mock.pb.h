@@ -15,7 +15,7 @@ namespace keywords {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockregister_Stub : public register_::StubInterface {
  public:
   class MockAsync : public register_::StubInterface::AsyncInterface {
@@ -176,7 +176,7 @@ class Mockregister_Stub : public register_::StubInterface {
 // Stands in for return__::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockreturn__Stub : public return__::StubInterface {
  public:
   class MockAsync : public return__::StubInterface::AsyncInterface {
@@ -211,7 +211,7 @@ class Mockreturn__Stub : public return__::StubInterface {
 // Stands in for return_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockreturn_Stub : public return_::StubInterface {
  public:
   class MockAsync : public return_::StubInterface::AsyncInterface {

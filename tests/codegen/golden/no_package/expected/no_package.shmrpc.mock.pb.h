@@ -9,7 +9,7 @@
 // Stands in for Echo::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockEchoStub : public Echo::StubInterface {
  public:
   class MockAsync : public Echo::StubInterface::AsyncInterface {
@@ -43,7 +43,7 @@ class MockEchoStub : public Echo::StubInterface {
 // Stands in for absl_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockabsl_Stub : public absl_::StubInterface {
  public:
   class MockAsync : public absl_::StubInterface::AsyncInterface {
@@ -77,7 +77,7 @@ class Mockabsl_Stub : public absl_::StubInterface {
 // Stands in for std_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockstd_Stub : public std_::StubInterface {
  public:
   class MockAsync : public std_::StubInterface::AsyncInterface {
@@ -111,7 +111,7 @@ class Mockstd_Stub : public std_::StubInterface {
 // Stands in for testing_::Stub in tests without a server.
 // One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mocktesting_Stub : public testing_::StubInterface {
  public:
   class MockAsync : public testing_::StubInterface::AsyncInterface {

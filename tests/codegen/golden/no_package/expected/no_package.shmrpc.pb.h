@@ -32,9 +32,10 @@ class Echo final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -100,8 +101,8 @@ class Echo final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -154,9 +155,10 @@ class absl_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -222,8 +224,8 @@ class absl_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -274,9 +276,10 @@ class std_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -342,8 +345,8 @@ class std_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -394,9 +397,10 @@ class testing_ final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -462,8 +466,8 @@ class testing_ final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:

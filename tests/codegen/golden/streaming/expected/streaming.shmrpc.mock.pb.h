@@ -15,7 +15,7 @@ namespace streaming {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockMixedStub : public Mixed::StubInterface {
  public:
   class MockAsync : public Mixed::StubInterface::AsyncInterface {
@@ -82,7 +82,7 @@ class MockMixedStub : public Mixed::StubInterface {
 //   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
 //     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
 //   });
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockOnlyStreamingStub : public OnlyStreaming::StubInterface {
  public:
   class MockAsync : public OnlyStreaming::StubInterface::AsyncInterface {
@@ -113,7 +113,7 @@ class MockOnlyStreamingStub : public OnlyStreaming::StubInterface {
 };
 
 // Stands in for Empty::Stub in tests without a server.
-// The forms that do not wait are expected of stub.async() and stub.co().
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockEmptyStub : public Empty::StubInterface {
  public:
   class MockAsync : public Empty::StubInterface::AsyncInterface {

@@ -36,9 +36,10 @@ class Mixed final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -162,8 +163,8 @@ class Mixed final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -256,9 +257,10 @@ class OnlyStreaming final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -324,8 +326,8 @@ class OnlyStreaming final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
@@ -378,9 +380,10 @@ class Empty final {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait. `context` (may be null) and `reply` live until the call's end, `request` until the
-    // function returns. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A streaming
-    // call's events are told to `reactor`, up to its OnDone; they begin with reactor->StartCall().
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
@@ -428,8 +431,8 @@ class Empty final {
     Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
