@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "runtime/src/callback_thread.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/client_asynchronous_stream.h"
 #include "runtime/src/client_call_access.h"
 #include "shmrpc/mutex.h"
@@ -111,7 +111,7 @@ class ReactorCall final : public AsynchronousStream {
         return;
       }
     }
-    CallbackThread::Get().Run([self = std::static_pointer_cast<ReactorCall>(shared_from_this())] { self->Tell(); });
+    CallbackThreads::Get().Run([self = std::static_pointer_cast<ReactorCall>(shared_from_this())] { self->Tell(); });
   }
 
   bool IsDone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) { return ended_ && !done_told_ && outstanding_ == 0; }

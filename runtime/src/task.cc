@@ -1,7 +1,7 @@
 #include "shmrpc/task.h"
 
 #include "absl/time/clock.h"
-#include "runtime/src/callback_thread.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/deadline_timer.h"
 
 namespace shmrpc {
@@ -28,7 +28,7 @@ void Spawn(Task<void> task) { RunDetached(std::move(task)); }
 
 void Sleep::await_suspend(std::coroutine_handle<> waiting) const {
   internal::DeadlineTimer::Get().Schedule(
-      absl::Now() + duration_, [waiting] { internal::CallbackThread::Get().Run([waiting] { waiting.resume(); }); });
+      absl::Now() + duration_, [waiting] { internal::CallbackThreads::Get().Run([waiting] { waiting.resume(); }); });
 }
 
 }  // namespace shmrpc
