@@ -57,10 +57,10 @@ bool StartCoUnaryCall(const std::shared_ptr<Channel>& channel, const char* metho
 
 // A streaming call whose operations coroutines await. Who starts one says where its result goes and who waits, before
 // it can be answered; who answers takes that away again.
-class CoroutineCall final : public AsynchronousStream {
+class ClientCoroutineCall final : public AsynchronousStream {
  public:
-  CoroutineCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
-                std::unique_ptr<google::protobuf::MessageLite> reply)
+  ClientCoroutineCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
+                      std::unique_ptr<google::protobuf::MessageLite> reply)
       : AsynchronousStream(std::move(channel), method, kind, context, reply.get()),
         client_streams_(ClientStreams(kind)),
         server_streams_(ServerStreams(kind)),
@@ -147,8 +147,8 @@ class CoroutineCall final : public AsynchronousStream {
 CoClientStream::CoClientStream(const std::shared_ptr<Channel>& channel, const char* method, MethodKind kind,
                                ClientContext* context, const google::protobuf::MessageLite* request,
                                std::unique_ptr<google::protobuf::MessageLite> reply)
-    : call_(std::make_shared<internal::CoroutineCall>(ChannelAccess::shared_impl(*channel), method, kind, context,
-                                                      std::move(reply))) {
+    : call_(std::make_shared<internal::ClientCoroutineCall>(ChannelAccess::shared_impl(*channel), method, kind, context,
+                                                            std::move(reply))) {
   call_->Begin(request);
 }
 

@@ -15,11 +15,11 @@ namespace internal {
 // `telling_` is that thread's right. Who finds it taken leaves the rest to its holder. An event's thread takes the
 // right and tells at once; a thread of the user, inside one of the Start functions, only takes it so that nobody tells
 // meanwhile, and passes it to the callback thread if there is something to tell.
-class ReactorCall final : public AsynchronousStream {
+class ClientReactorCall final : public AsynchronousStream {
  public:
-  ReactorCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
-              const google::protobuf::MessageLite* request, google::protobuf::MessageLite* reply,
-              ClientReactor* reactor)
+  ClientReactorCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
+                    const google::protobuf::MessageLite* request, google::protobuf::MessageLite* reply,
+                    ClientReactor* reactor)
       : AsynchronousStream(std::move(channel), method, kind, context, reply), request_(request), reactor_(reactor) {}
 
   // What the reactor asks for. It may be gone when one of these returns, so the caller holds a reference.
@@ -111,7 +111,8 @@ class ReactorCall final : public AsynchronousStream {
         return;
       }
     }
-    CallbackThreads::Get().Run([self = std::static_pointer_cast<ReactorCall>(shared_from_this())] { self->Tell(); });
+    CallbackThreads::Get().Run(
+        [self = std::static_pointer_cast<ClientReactorCall>(shared_from_this())] { self->Tell(); });
   }
 
   bool IsDone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) { return ended_ && !done_told_ && outstanding_ == 0; }
@@ -207,8 +208,8 @@ void ClientReactor::StartHalfClose() { std::shared_ptr(call_)->StartHalfClose();
 void PrepareClientReactor(const std::shared_ptr<Channel>& channel, const char* method, MethodKind kind,
                           ClientContext* context, const google::protobuf::MessageLite* request,
                           google::protobuf::MessageLite* reply, ClientReactor* reactor) {
-  reactor->call_ = std::make_shared<internal::ReactorCall>(ChannelAccess::shared_impl(*channel), method, kind, context,
-                                                           request, reply, reactor);
+  reactor->call_ = std::make_shared<internal::ClientReactorCall>(ChannelAccess::shared_impl(*channel), method, kind,
+                                                                 context, request, reply, reactor);
 }
 
 }  // namespace shmrpc

@@ -39,7 +39,7 @@ namespace shmrpc {
 
 namespace internal {
 
-class CoroutineCall;
+class ClientCoroutineCall;
 
 // Starts a unary call for an awaiting coroutine. False: the call is over. True: `waiting` is resumed when it is, later
 // or already; `*status` is set before, and lives until then.
@@ -106,7 +106,7 @@ class CoClientStream final {
  private:
   void Cancel();
 
-  std::shared_ptr<internal::CoroutineCall> call_;
+  std::shared_ptr<internal::ClientCoroutineCall> call_;
 };
 
 // What Read returns; to be awaited once, at once.

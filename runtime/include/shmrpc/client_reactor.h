@@ -50,7 +50,7 @@
 namespace shmrpc {
 
 namespace internal {
-class ReactorCall;
+class ClientReactorCall;
 }  // namespace internal
 
 // What the three kinds of reactor have in common. Users derive from those below.
@@ -80,7 +80,7 @@ class ClientReactor {
   void StartHalfClose();
 
  private:
-  friend class internal::ReactorCall;
+  friend class internal::ClientReactorCall;
   friend void PrepareClientReactor(const std::shared_ptr<Channel>&, const char*, MethodKind, ClientContext*,
                                    const google::protobuf::MessageLite*, google::protobuf::MessageLite*,
                                    ClientReactor*);
@@ -90,7 +90,7 @@ class ClientReactor {
   virtual void OnWriteDone(bool ok) {}
   virtual void OnWritesDoneDone(bool ok) {}
 
-  std::shared_ptr<internal::ReactorCall> call_;
+  std::shared_ptr<internal::ClientReactorCall> call_;
 };
 
 // Binds `reactor` to a call of `method` ("/package.Service/Method", static storage), which is not unary; its StartCall
