@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "runtime/src/deadline_timer.h"
 #include "runtime/src/fork.h"
 #include "runtime/src/thread.h"
 
@@ -23,24 +24,49 @@ CallbackThreads& CallbackThreads::Get() { return process_threads.Get(); }
 void CallbackThreads::Run(absl::AnyInvocable<void()> callback) {
   {
     MutexLock lock(&mutex_);
-    if (idle_ > callbacks_.size() || threads_ == kMaxThreads) {
-      callbacks_.push_back(std::move(callback));
-      added_.Signal();
-      return;
+    callbacks_.push_back(std::move(callback));
+    if (threads_ > 0) {
+      if (idle_ > 0) added_.Signal();
+      return ScheduleCheck();
     }
     ++threads_;
-    callbacks_.push_back(std::move(callback));
   }
-  absl::StatusOr<std::thread> thread = StartThread("shmrpc-reaction", [this] { Serve(); });
+  StartThread();
+}
+
+// Counted in threads_ already. Without a thread to be had, and with no other, callbacks run here.
+void CallbackThreads::StartThread() {
+  absl::StatusOr<std::thread> thread = internal::StartThread("shmrpc-callback", [this] { Serve(); });
   if (thread.ok()) return thread->detach();
+  absl::AnyInvocable<void()> callback;
   {
     MutexLock lock(&mutex_);
     --threads_;
-    if (threads_ > 0 || callbacks_.empty()) return;  // another thread will come to it, or has
+    if (threads_ > 0 || callbacks_.empty()) return;
     callback = std::move(callbacks_.front());
     callbacks_.pop_front();
   }
   callback();
+}
+
+void CallbackThreads::ScheduleCheck() {
+  if (check_scheduled_ || threads_ == kMaxThreads) return;
+  check_scheduled_ = true;
+  taken_before_check_ = taken_;
+  DeadlineTimer::Get().Schedule(absl::Now() + kPatience, [this] { CheckProgress(); });
+}
+
+void CallbackThreads::CheckProgress() {
+  {
+    MutexLock lock(&mutex_);
+    check_scheduled_ = false;
+    if (callbacks_.empty()) return;
+    const bool stuck = taken_ == taken_before_check_ && idle_ == 0;
+    ScheduleCheck();
+    if (!stuck || threads_ == kMaxThreads) return;
+    ++threads_;
+  }
+  StartThread();
 }
 
 void CallbackThreads::Serve() {
@@ -54,6 +80,7 @@ void CallbackThreads::Serve() {
     if (callbacks_.empty()) break;
     absl::AnyInvocable<void()> callback = std::move(callbacks_.front());
     callbacks_.pop_front();
+    ++taken_;
     mutex_.Unlock();
     callback();
     callback = nullptr;

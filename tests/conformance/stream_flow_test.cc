@@ -150,7 +150,8 @@ TEST_P(ConformanceStreamTest, FlowManyStalledStreamsLeaveRoomForOneMore) {
   uint64_t received = 0;
   while (reader->Read(&item)) ASSERT_EQ(item.number(), received++);
   EXPECT_EQ(received, request.count());
-  EXPECT_TRUE(reader->Finish().ok());
+  const absl::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status;
   for (ClientContext& each : contexts) each.TryCancel();
   for (auto& each : stalled) EXPECT_EQ(each->Finish().code(), absl::StatusCode::kCancelled);
   EXPECT_TRUE(counters_->ended.WaitFor(kStalled + 1));

@@ -41,6 +41,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
       // This thread may be the only one that knows of its request, while the server is busy with somebody else's.
       for (int i = 0; i < kPeerBehindLooks && link_->PeerBehind(); ++i) internal::SpinPause();
       if (link_->PeerBehind()) sender_.PrepareToSleep(/*wants_room=*/false);
+      Poller::TaskBlocks();
       Waiter waiter;
       waiter.call = call;
       MutexLock lock(&waiters_mutex_);
@@ -116,6 +117,7 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
     sleeper_ = event;
   }
   waiter_count_.fetch_add(1, std::memory_order_seq_cst);
+  Poller::TaskBlocks();
   if (!done()) {  // once more, now that whoever ends the call knows of this thread
     pollfd fds[2] = {};
     fds[0].fd = link_->fd();

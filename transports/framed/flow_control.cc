@@ -26,16 +26,12 @@ absl::Status SendAccount::OnCredit(Call* call, const Credit& credit) {
 }
 
 absl::Status ReceiveAccount::OnReceived(Call* call, uint64_t cost) {
-  const bool in_call = call->unreturned < granted_.stream_bytes;
-  const bool in_connection =
-      unreturned_ < granted_.connection_bytes || call->unreturned <= granted_.stream_bytes / 4;
-  if (!in_call || !in_connection) {
+  if (call->unreturned >= granted_.stream_bytes) {
     return absl::InternalError(absl::StrCat("the peer broke the protocol: it sent a message without credit, with ",
-                                            call->unreturned, " bytes under way for the call and ", unreturned_,
-                                            " for the connection"));
+                                            call->unreturned, " bytes under way for the call, which may have ",
+                                            granted_.stream_bytes));
   }
   call->unreturned += cost;
-  unreturned_ += cost;
   return absl::OkStatus();
 }
 
@@ -43,8 +39,7 @@ Credit ReceiveAccount::OnRead(Call* call, uint64_t cost) {
   Credit credit;
   read_ += cost;
   if (read_ >= granted_.connection_bytes / 8) {
-    credit.connection_bytes = static_cast<uint32_t>(read_);
-    unreturned_ -= std::exchange(read_, 0);
+    credit.connection_bytes = static_cast<uint32_t>(std::exchange(read_, 0));
   }
   if (call != nullptr) {
     call->read += cost;

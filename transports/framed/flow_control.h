@@ -13,8 +13,12 @@
 //
 // The message itself may go beyond either window: so any message fits, and one that has begun never waits for credit,
 // which would hold up the messages of other calls behind it. The quarter is what makes calls independent of each other:
-// however many streams nobody reads, another stream goes on. The receiver checks both rules; as it knows of what has
-// been given to the application earlier than the sender, a sender that keeps the rules never seems to break them.
+// however many streams nobody reads, another stream goes on.
+//
+// The receiver checks the first rule; as it knows of what has been given to the application earlier than the sender, a
+// sender that keeps the rule never seems to break it. Not so the second: messages that several threads send may reach
+// the link in another order than the one in which they were counted, and each may go beyond the window. What a hostile
+// sender can make the receiver keep is therefore bounded by its calls: a window and a message for each.
 //
 // Credit is returned in lumps of an eighth of the window or more: less than the quarter, so that a call whose messages
 // were all read always has something left by rule 2.
@@ -86,7 +90,6 @@ class ReceiveAccount {
 
  private:
   const FlowControlOptions granted_;
-  uint64_t unreturned_ = 0;
   uint64_t read_ = 0;
 };
 

@@ -25,7 +25,7 @@ struct Chunk {
 // Two roles use a link at the same time, each held by one thread at a time (the session's locks see to that):
 //   the sender    calls Reserve, Commit, Flush, SendBufferFull, AskForRoom, RingIfPeerBehind;
 //   the receiver  calls Receive, HasFrame, PrepareToPark, Unpark, DrainWakeups, end_status.
-// fd, name, HasRoom, PeerBehind, CheapToPoll and Shutdown may be called by any thread.
+// fd, name, HasRoom, PeerBehind, HungUp, CheapToPoll and Shutdown may be called by any thread.
 //
 // Glossary. To park: to stop looking at the link and sleep on fd(). Doorbell: what wakes a parked peer.
 class Link {
@@ -102,6 +102,9 @@ class Link {
 
   // For poll and epoll. Readable means a doorbell, bytes or a hang-up. Owned by the link.
   virtual int fd() const = 0;
+
+  // Whether DrainWakeups has noticed that the peer is gone. A stream socket need not know: it has room then.
+  virtual bool HungUp() const { return false; }
 
   // Whether looking again at once may be cheaper than sleeping (a ring: a load; a socket: a system call).
   virtual bool CheapToPoll() const = 0;

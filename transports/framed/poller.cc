@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,7 +11,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "runtime/src/spin_pause.h"
+#include "runtime/src/thread.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -20,13 +21,13 @@ namespace {
 
 constexpr int kThreadsKept = 2;
 constexpr int kIdleThreadMilliseconds = 10'000;
-constexpr std::chrono::nanoseconds kWatchPeriod = std::chrono::milliseconds(1);
+constexpr absl::Duration kGuardianPeriod = absl::Milliseconds(1);
 
 absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed")); }
 
 }  // namespace
 
-// What a thread leaves unattended while it runs a task.
+// A thread, and what it leaves unattended while it runs a task.
 struct Poller::Slot {
   explicit Slot(Poller* its_poller) : poller(its_poller) {}
 
@@ -35,21 +36,22 @@ struct Poller::Slot {
 
   bool leaving = false;  // the thread has found itself superfluous
 
-  // Odd while a watched task runs. Written by the slot's thread only.
+  // Odd while a task runs. Both written by the slot's thread only.
   std::atomic<uint64_t> tasks{0};
+  std::atomic<bool> unattended{false};  // during this task, `current` is
   Mutex mutex;
   // Where the task came from; kept until the thread has nothing to do, so that the next task costs no reference
   // counting. Written by the slot's thread, which needs the mutex for that only.
   std::shared_ptr<Pollable> current ABSL_GUARDED_BY(mutex);
-  uint64_t seen ABSL_GUARDED_BY(mutex) = 0;   // `tasks` when the watch last looked
+  uint64_t seen ABSL_GUARDED_BY(mutex) = 0;   // `tasks` when the guardian last looked
   uint64_t taken ABSL_GUARDED_BY(mutex) = 0;  // the task that was last taken over from
 
   // For the slot's own thread.
-  void BeginWatch() { tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
-  void EndWatch() {
-    const uint64_t task = tasks.load(std::memory_order_relaxed);
-    if (task % 2 == 1) tasks.store(task + 1, std::memory_order_release);
+  void BeginTask(bool leaves_current_unattended) {
+    unattended.store(leaves_current_unattended, std::memory_order_relaxed);
+    tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   }
+  void EndTask() { tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
   void SetCurrent(const std::shared_ptr<Pollable>& pollable) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (current == pollable) return;
     std::shared_ptr<Pollable> previous = pollable;  // destroyed without the lock
@@ -74,14 +76,13 @@ absl::Status Poller::Init() {
   if (!epoll_.valid()) return SystemError("epoll_create1");
   kick_event_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!kick_event_.valid()) return SystemError("eventfd");
-  watch_timer_.Reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-  if (!watch_timer_.valid()) return SystemError("timerfd_create");
-  for (int fd : {kick_event_.get(), watch_timer_.get()}) {
-    epoll_event event = {};
-    event.events = EPOLLIN | EPOLLET;
-    event.data.fd = fd;
-    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return SystemError("epoll_ctl");
-  }
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.fd = kick_event_.get();
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, kick_event_.get(), &event) != 0) return SystemError("epoll_ctl");
+  absl::StatusOr<std::thread> guardian = internal::StartThread(name_, [this] { GuardianMain(); });
+  if (!guardian.ok()) return guardian.status();
+  guardian_ = *std::move(guardian);
   for (int i = 0; i < kThreadsKept; ++i) MaybeSpawnThread();
   return absl::OkStatus();
 }
@@ -107,6 +108,11 @@ void Poller::Stop() {
   }
   for (std::thread& thread : threads) thread.join();
   for (std::thread& thread : finished) thread.join();
+  {
+    MutexLock lock(&guardian_mutex_);
+    guardian_wanted_.Signal();
+  }
+  if (guardian_.joinable()) guardian_.join();
   // Nobody scans any more. What is forgotten is destroyed without locks.
   std::vector<std::shared_ptr<Pollable>> hot = std::move(hot_), new_hot, kicked;
   absl::flat_hash_map<int, std::shared_ptr<Pollable>> pollables;
@@ -237,10 +243,6 @@ bool Poller::WaitForEvents(Slot* slot) {
     uint64_t ignored;
     (void)!read(kick_event_.get(), &ignored, sizeof ignored);
     TakeKicks(slot);
-  } else if (event.data.fd == watch_timer_.get()) {
-    uint64_t ignored;
-    (void)!read(watch_timer_.get(), &ignored, sizeof ignored);
-    TakeOverWhatIsLeft(slot);
   } else {
     std::shared_ptr<Pollable> pollable;
     {
@@ -275,42 +277,55 @@ void Poller::TakeKicks(Slot* slot) {
   }
 }
 
-// The watch's timer has fired.
-void Poller::TakeOverWhatIsLeft(Slot* slot) {
-  watch_set_.store(false, std::memory_order_seq_cst);
-  std::vector<std::shared_ptr<Pollable>> left;
-  bool watch_on = false;
-  {
-    MutexLock lock(&threads_mutex_);
-    for (Slot* other : slots_) {
-      MutexLock slot_lock(&other->mutex);
-      const uint64_t task = other->tasks.load(std::memory_order_acquire);
-      if (task % 2 == 0 || task == other->taken) continue;
-      if (task == other->seen) {
-        other->taken = task;
-        left.push_back(other->current);
-      } else {
-        other->seen = task;
-        watch_on = true;
-      }
-    }
-  }
-  if (watch_on) SetWatch();
-  if (left.empty()) return;
-  has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
-  // All but one are passed on: one that takes long must not hold up the others.
-  while (left.size() > 1) {
-    Kick(std::move(left.back()));
-    left.pop_back();
-  }
-  Attend(left.front(), slot);
+void Poller::CallGuardian() {
+  if (guardian_called_.load(std::memory_order_relaxed)) return;
+  MutexLock lock(&guardian_mutex_);
+  guardian_called_.store(true, std::memory_order_seq_cst);
+  guardian_wanted_.Signal();
 }
 
-void Poller::SetWatch() {
-  if (watch_set_.exchange(true, std::memory_order_seq_cst)) return;
-  itimerspec when = {};
-  when.it_value.tv_nsec = kWatchPeriod.count();
-  timerfd_settime(watch_timer_.get(), 0, &when, nullptr);
+void Poller::GuardianMain() {
+  bool look_again = false;
+  while (!stopping_) {
+    {
+      MutexLock lock(&guardian_mutex_);
+      while (!stopping_ && !look_again && !guardian_called_) guardian_wanted_.Wait(&guardian_mutex_);
+      const absl::Time end = absl::Now() + kGuardianPeriod;
+      while (!stopping_ && !guardian_wanted_.WaitWithDeadline(&guardian_mutex_, end)) {
+      }
+    }
+    guardian_called_.store(false, std::memory_order_seq_cst);
+    look_again = LookAfterTasks();
+  }
+}
+
+bool Poller::LookAfterTasks() {
+  std::vector<std::shared_ptr<Pollable>> left;
+  int stuck = 0;
+  bool look_again = false;
+  {
+    MutexLock lock(&threads_mutex_);
+    for (Slot* slot : slots_) {
+      MutexLock slot_lock(&slot->mutex);
+      const uint64_t task = slot->tasks.load(std::memory_order_acquire);
+      if (task % 2 == 0 || task == slot->taken) continue;
+      if (task != slot->seen) {
+        slot->seen = task;
+        look_again = true;
+        continue;
+      }
+      slot->taken = task;
+      ++stuck;
+      if (slot->unattended.load(std::memory_order_relaxed)) left.push_back(slot->current);
+    }
+  }
+  if (stuck == 0) return look_again;
+  if (waiting_.load(std::memory_order_relaxed) == 0) {
+    for (int i = 0; i < 1 + stuck / 8; ++i) MaybeSpawnThread();
+  }
+  if (!left.empty()) has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
+  for (std::shared_ptr<Pollable>& pollable : left) Kick(std::move(pollable));
+  return look_again;
 }
 
 void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
@@ -336,45 +351,40 @@ void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   }
 }
 
-void Poller::RunTask(Task* task, bool watched, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
-  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
-  if (watched) {
-    if (pollable != nullptr) slot->SetCurrent(pollable);
-    slot->BeginWatch();
-    if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
-  }
+void Poller::RunTask(Task* task, bool unattended, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
+  if (unattended && pollable != nullptr) slot->SetCurrent(pollable);
+  slot->BeginTask(unattended);
+  if (unattended || waiting_.load(std::memory_order_relaxed) == 0) CallGuardian();
   task->Run();
-  slot->EndWatch();
+  slot->EndTask();
 }
 
 bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
   Slot* const slot = Slot::of_this_thread;
   if (slot == nullptr || slot->poller != this) return false;
-  slot->EndWatch();
+  slot->EndTask();
   slot->SetCurrent(pollable);
-  slot->BeginWatch();
-  if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
+  slot->BeginTask(/*leaves_current_unattended=*/true);
+  CallGuardian();
   return true;
 }
 
 void Poller::TaskBlocks() {
   Slot* const slot = Slot::of_this_thread;
-  if (slot != nullptr) slot->poller->HandOver(slot);
+  if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot);
 }
 
 void Poller::HandOver(Slot* slot) {
-  const uint64_t task = slot->tasks.load(std::memory_order_relaxed);
-  if (task % 2 == 0) return;
+  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
   std::shared_ptr<Pollable> left;
   {
     MutexLock lock(&slot->mutex);
-    if (slot->taken != task) left = slot->current;
+    const uint64_t task = slot->tasks.load(std::memory_order_relaxed);
+    if (slot->taken != task && slot->unattended.load(std::memory_order_relaxed)) left = slot->current;
     slot->taken = task;
   }
-  slot->EndWatch();
   if (left == nullptr) return;
   has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
-  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
   Kick(std::move(left));
 }
 
@@ -415,7 +425,7 @@ void Poller::Scan(Slot* slot) {
       if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
         slot->SetCurrent(hot_[i]);  // before it is somebody else's
         (void)scan_right_.Release();
-        RunTask(task, /*watched=*/true, nullptr, slot);
+        RunTask(task, /*unattended=*/true, nullptr, slot);
         if (!scan_right_.TryAcquire()) {
           elsewhere = true;
           break;

@@ -71,7 +71,7 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
   };
 
   // Does what there is to do without blocking, until there is a task or nothing. `scanning`: the poller goes round the
-  // hot set, and its watch looks after what comes during a long task; otherwise that is to be reported by epoll.
+  // hot set, and its guardian looks after what comes during a long task; otherwise that is to be reported by epoll.
   virtual Outcome Poll(bool scanning, Task** task) = 0;
 
   // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
@@ -86,12 +86,13 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // becomes the scanner, and a task that takes long holds up nobody. No thread is woken for that on the fast path: it is
 // a sleeping client, or the watch (below), that notices input nobody looks at.
 //
-// The watch: a thread that runs a task while input may come that nobody is told of (it was scanning, or there was more
-// already) says so in its slot and sets a timer, at most once per millisecond. When the timer has fired twice during
-// one task, the thread that it wakes takes over.
+// The guardian: a thread of its own that looks at the others about every millisecond while one of them runs a task that
+// may leave something unattended: input that nobody is told of (the thread was scanning, or there was more already), or
+// the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
+// over what is unattended, and there is one more thread if none is free. So threads become many only when tasks take
+// long, not when there are many of them, and the fast path costs no wake-up. It sleeps when nothing is left unattended.
 //
-// There is always a thread in epoll_wait, as far as max_threads allows: one that is about to run a task starts a new
-// thread if it was the last. Threads beyond the second end when they had nothing to do for ten seconds.
+// Threads beyond the second end when they had nothing to do for ten seconds.
 //
 // Thread-safe.
 class Poller {
@@ -118,7 +119,7 @@ class Poller {
   void Kick(std::shared_ptr<Pollable> pollable);
 
   // For the thread that runs a task of this poller and has looked at `pollable` meanwhile: what comes for it during the
-  // rest of the task is noticed by the watch. False: the calling thread runs no task of this poller.
+  // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
   // For a task that is about to block: other threads take over at once what its thread has left unattended. Does
@@ -137,21 +138,22 @@ class Poller {
   void ThreadMain();
   bool WaitForEvents(Slot* slot);
   void TakeKicks(Slot* slot);
-  void TakeOverWhatIsLeft(Slot* slot);
+  void GuardianMain();
+  // True when it has to look again.
+  bool LookAfterTasks();
   void Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot);
-  void RunTask(Task* task, bool watched, const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void RunTask(Task* task, bool unattended, const std::shared_ptr<Pollable>& pollable, Slot* slot);
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
-  void SetWatch();
+  void CallGuardian();
   void HandOver(Slot* slot);
 
   const char* const name_;
   const int max_threads_;
   UniqueFd epoll_;
   UniqueFd kick_event_;   // eventfd: kicked_ is not empty, or stopping_
-  UniqueFd watch_timer_;  // timerfd
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> watch_set_{false};
+  std::atomic<bool> guardian_called_{false};
   std::atomic<int> waiting_{0};  // threads in epoll_wait
 
   Mutex mutex_;
@@ -170,6 +172,10 @@ class Poller {
   std::vector<Slot*> slots_ ABSL_GUARDED_BY(threads_mutex_);
   int thread_count_ ABSL_GUARDED_BY(threads_mutex_) = 0;
   int leaving_ ABSL_GUARDED_BY(threads_mutex_) = 0;  // of them
+
+  std::thread guardian_;
+  Mutex guardian_mutex_;
+  CondVar guardian_wanted_;  // guardian_called_ or stopping_ was set, which is done with guardian_mutex_
 };
 
 }  // namespace shmrpc::framed

@@ -98,8 +98,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
   if (!right_.TryAcquire()) return Outcome::kElsewhere;
   BeginReceiving();
   for (;;) {
-    // With replies that the client does not take, take no more requests from it.
-    if (sender_.HasLeftover() && !link_->HasRoom()) {
+    if (HoldsBack()) {
       const bool marked = right_.Release();
       return marked ? Outcome::kSpin : Outcome::kEmpty;
     }
@@ -147,7 +146,7 @@ bool ServerSession::Park() {
   if (!right_.TryAcquire()) return true;  // whoever has the right parks
   ReportInput(true);                      // and at once, if there is input already
   // With a reply waiting for room, only room or a hang-up is of interest, and both wake us without being asked again.
-  const bool parked = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
+  const bool parked = HoldsBack() || link_->PrepareToPark();
   const bool marked = right_.Release();
   return parked && !marked;
 }

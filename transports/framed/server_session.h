@@ -86,6 +86,8 @@ class ServerSession final : public Session {
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
+  // With replies that the client does not take, take no more requests from it; unless it is gone.
+  bool HoldsBack() const { return sender_.HasLeftover() && !link_->HasRoom() && !link_->HungUp(); }
 
   // What the calls ask for; see ServerCall.
   void StartEvents(FramedServerCall* call, ServerCallEvents* events);

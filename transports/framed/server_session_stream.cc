@@ -109,7 +109,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
   BeginReceiving();
   bool ended = false;
   for (unsigned looks = 1; !done(); ++looks) {
-    if (sender_.HasLeftover() && !link_->HasRoom()) break;
+    if (HoldsBack()) break;
     ChunkPtr chunk = ChunkPool::TakeForThread();
     const Link::ReceiveResult result = link_->Receive(chunk.get());
     if (result == Link::ReceiveResult::kFrame) {
@@ -138,7 +138,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
   if (!in_care && done()) in_care = poller_->WatchDuringTask(shared_from_this());
   if (!in_care) {
     ReportInput(true);
-    in_care = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
+    in_care = HoldsBack() || link_->PrepareToPark();
   }
   const bool marked = right_.Release();
   if (marked || !in_care) poller_->Kick(shared_from_this());

@@ -47,6 +47,7 @@ class ShmLink final : public framed::Link {
 
   bool PeerBehind() const override { return producer_.PeerBehind(); }
   int fd() const override { return socket_.get(); }
+  bool HungUp() const override { return hung_up_.load(std::memory_order_relaxed); }
   bool CheapToPoll() const override { return true; }
   void Shutdown() override;
 
@@ -62,7 +63,7 @@ class ShmLink final : public framed::Link {
   RingConsumer consumer_;
   uint64_t rung_at_ = 0;                  // the sender's: what had been produced when the doorbell was last rung
   std::atomic<bool> send_broken_{false};  // producer_.broken() is final
-  bool hung_up_ = false;                  // the receiver's: the socket is at its end
+  std::atomic<bool> hung_up_{false};      // the socket is at its end; written by the receiver
   absl::Status end_status_;
 };
 
