@@ -88,6 +88,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   void SendHeaders(Metadata headers) {
     {
       MutexLock lock(&mutex_);
+      headers_sent_ = true;
       AddEvent([this, headers] { events_->OnHeaders(headers); });
     }
     Poll();
@@ -95,6 +96,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   void SendBytes(std::string bytes) {
     {
       MutexLock lock(&mutex_);
+      if (!std::exchange(headers_sent_, true)) AddEvent([this] { events_->OnHeaders({}); });
       if (!end_.has_value()) messages_.push_back(std::move(bytes));
       Advance();
     }
@@ -313,6 +315,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   bool send_blocked_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);
 
+  bool headers_sent_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<std::string> messages_ ABSL_GUARDED_BY(mutex_);  // for the client
   bool asked_ ABSL_GUARDED_BY(mutex_) = false;
   bool drops_ ABSL_GUARDED_BY(mutex_) = false;
