@@ -46,7 +46,7 @@ class Reactor final : public ClientBidiReactor<StringValue, StringValue> {
     EXPECT_FALSE(running_.exchange(true)) << "callbacks run concurrently";
     running_ = false;
     const std::function<void()> then = on_done;
-    outcome.Set(status);
+    outcome.Set(testing::DeepCopy(status));
     if (then != nullptr) then();
   }
 
@@ -222,21 +222,21 @@ TEST_F(ClientReactorTest, ACallThatCannotBeStartedAnswersLater) {
   context_.set_deadline(absl::UnixEpoch());
   Mutex mutex;
   Reactor reactor;
-  bool done = false;
+  Event done;
   reactor.on_done = [&] {
-    MutexLock lock(&mutex);
-    done = true;
+    { MutexLock lock(&mutex); }
+    done.Set();
   };
   {
     MutexLock lock(&mutex);
     Prepare(&reactor, &context_);
     reactor.StartRead(&reactor.in);
     reactor.StartCall();
-    EXPECT_FALSE(done);
+    EXPECT_FALSE(done.IsSet());
   }
   EXPECT_EQ(reactor.outcome.Wait().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(reactor.notes(), ElementsAre("headers false", "read false"));
-  MutexLock lock(&mutex);
+  EXPECT_TRUE(done.Wait());
 }
 
 TEST_F(ClientReactorTest, AnOperationThatIsCompleteAtOnceAnswersLater) {
