@@ -421,6 +421,37 @@ TEST_F(ClientReactorTest, MessagesFlowBothWays) {
   EXPECT_EQ(read, kMessages);
 }
 
+TEST_F(ClientReactorTest, RoomOrTheEndMayComeBeforeTheSenderKnowsThatItHasToWait) {
+  server_.set_window(1);
+  for (const bool end : {false, true}) {
+    server_.set_on_wait([end](FakeCall& call) {
+      if (end) {
+        call.Finish(absl::AbortedError("enough"));
+      } else {
+        EXPECT_TRUE(call.Take().has_value());
+      }
+      call.WaitForDelivery();
+    });
+    Reactor reactor;
+    Prepare(&reactor, nullptr);
+    reactor.AddHold();
+    reactor.StartCall();
+    reactor.StartWrite(&reactor.out);
+    reactor.WaitForNotes(1);
+    reactor.StartWrite(&reactor.out);
+    reactor.WaitForNotes(end ? 3 : 2);
+    reactor.RemoveHold();
+    if (end) {
+      EXPECT_EQ(reactor.outcome.Wait(), absl::AbortedError("enough"));
+      EXPECT_THAT(reactor.notes(), ElementsAre("write", "headers false", "write false"));
+    } else {
+      EXPECT_THAT(reactor.notes(), ElementsAre("write", "write"));
+      server_.NextCall()->Finish(absl::OkStatus());
+      EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
+    }
+  }
+}
+
 TEST_F(ClientReactorTest, CancelDeadlineStatusAndOperationsRace) {
   server_.set_window(1);
   for (int round = 0; round < 500; ++round) {

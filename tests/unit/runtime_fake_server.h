@@ -70,7 +70,10 @@ inline absl::Status DeepCopy(const absl::Status& status) { return absl::Status(s
 // One call, from both sides. Events are delivered by the poller, but OnStatus inside Cancel if nobody is delivering.
 class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall> {
  public:
-  FakeCall(FakePoller* poller, const CallSpec& spec, size_t window, CallEvents* events)
+  // Runs in Send when it is about to return kWait, so that a test can put something between the two.
+  using OnWait = std::function<void(FakeCall&)>;
+
+  FakeCall(FakePoller* poller, const CallSpec& spec, size_t window, OnWait on_wait, CallEvents* events)
       : method(spec.method),
         deadline(spec.deadline),
         metadata(spec.metadata != nullptr ? *spec.metadata : Metadata()),
@@ -78,6 +81,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
         server_streams(spec.server_streams),
         poller_(poller),
         window_(window),
+        on_wait_(std::move(on_wait)),
         events_(events) {}
 
   const std::string method;
@@ -137,6 +141,11 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     Poll();
     return text;
   }
+  // Waits until all events so far have been delivered.
+  void WaitForDelivery() {
+    MutexLock lock(&mutex_);
+    while (!pending_.empty() || delivering_) changed_.Wait(&mutex_);
+  }
   bool half_closed() const {
     MutexLock lock(&mutex_);
     return half_closed_;
@@ -161,6 +170,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     EXPECT_FALSE(in_send_.exchange(true)) << "two threads send";
     const SendResult result = TrySend(message, last);
     in_send_ = false;
+    if (result == SendResult::kWait && on_wait_ != nullptr) on_wait_(*this);
     return result;
   }
   void HalfClose() override {
@@ -291,11 +301,9 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
       std::function<void()> event;
       {
         MutexLock lock(&mutex_);
+        if (pending_.empty()) delivering_ = false;
         changed_.SignalAll();
-        if (pending_.empty()) {
-          delivering_ = false;
-          return;
-        }
+        if (pending_.empty()) return;
         event = std::move(pending_.front());
         pending_.pop_front();
       }
@@ -305,6 +313,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
 
   FakePoller* const poller_;
   const size_t window_;  // of messages that the server has not taken
+  const OnWait on_wait_;
   CallEvents* const events_;
   std::atomic<bool> in_send_{false};
 
@@ -346,6 +355,7 @@ class FakeServer final {
   void set_refuses(bool refuses) { refuses_ = refuses; }
   // How many messages each new call may send before the server takes one.
   void set_window(size_t window) { window_ = window; }
+  void set_on_wait(FakeCall::OnWait on_wait) { on_wait_ = std::move(on_wait); }
   // Called with each new call, in StartCall. Before the first one.
   void set_on_call(std::function<void(const std::shared_ptr<FakeCall>&)> on_call) { on_call_ = std::move(on_call); }
 
@@ -375,7 +385,8 @@ class FakeServer final {
     }
 
     void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** result) override {
-      const auto call = std::make_shared<FakeCall>(&server_->poller_, spec, server_->window_, events);
+      const auto call =
+          std::make_shared<FakeCall>(&server_->poller_, spec, server_->window_, server_->on_wait_, events);
       *result = call.get();
       call->Begin(request);
       {
@@ -423,6 +434,7 @@ class FakeServer final {
 
   std::atomic<bool> refuses_{false};
   std::atomic<size_t> window_{size_t{1} << 20};
+  FakeCall::OnWait on_wait_;
   std::function<void(const std::shared_ptr<FakeCall>&)> on_call_;
   Mutex mutex_;
   CondVar arrived_;
