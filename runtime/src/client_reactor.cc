@@ -12,9 +12,10 @@ namespace shmrpc {
 namespace internal {
 
 // The call of a reactor. It collects what the reactor has to be told, and sees to it that one thread at a time tells:
-// `telling_` is that thread's right. Who finds it taken leaves the rest to its holder. An event's thread takes the
-// right and tells at once; a thread of the user, inside one of the Start functions, only takes it so that nobody tells
-// meanwhile, and passes it to the callback thread if there is something to tell.
+// `telling_` is that thread's right, and while it is taken its holder is left whatever comes. An event's thread takes
+// the right and tells at once. A thread of the user inside one of the Start functions must not, though events may come
+// on it too: while there is one (`starting_`) nobody takes the right, and the last of them to leave passes it to the
+// callback thread if there is something to tell.
 class ClientReactorCall final : public AsynchronousStream {
  public:
   ClientReactorCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
@@ -24,32 +25,32 @@ class ClientReactorCall final : public AsynchronousStream {
 
   // What the reactor asks for. It may be gone when one of these returns, so the caller holds a reference.
   void StartCall() {
-    const bool may_tell = BeginStarting(/*outstanding=*/0);
+    BeginStarting(/*outstanding=*/0);
     Begin(request_);
-    EndStarting(may_tell);
+    EndStarting();
   }
   void StartRead(google::protobuf::MessageLite* message) {
-    const bool may_tell = BeginStarting(1);
+    BeginStarting(1);
     Answer(Told::kRead, Read(message));
-    EndStarting(may_tell);
+    EndStarting();
   }
   void StartWrite(const google::protobuf::MessageLite& message, bool last) {
-    const bool may_tell = BeginStarting(1);
+    BeginStarting(1);
     Answer(Told::kWrite, Write(message, last));
-    EndStarting(may_tell);
+    EndStarting();
   }
   void StartHalfClose() {
-    const bool may_tell = BeginStarting(1);
+    BeginStarting(1);
     Answer(Told::kHalfClose, HalfClose());
-    EndStarting(may_tell);
+    EndStarting();
   }
   void AddHolds(int holds) {
     MutexLock lock(&told_mutex_);
     outstanding_ += holds;
   }
   void RemoveHold() {
-    const bool may_tell = BeginStarting(-1);
-    EndStarting(may_tell);
+    BeginStarting(-1);
+    EndStarting();
   }
 
  private:
@@ -74,7 +75,11 @@ class ClientReactorCall final : public AsynchronousStream {
     Tell();
   }
 
-  bool TakeRight() ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) { return !std::exchange(telling_, true); }
+  bool TakeRight() ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) {
+    if (telling_ || starting_ > 0) return false;
+    telling_ = true;
+    return true;
+  }
 
   void Set(Told what, bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) {
     results_[static_cast<int>(what)] = ok ? Result::kTrue : Result::kFalse;
@@ -90,10 +95,10 @@ class ClientReactorCall final : public AsynchronousStream {
     Tell();
   }
 
-  bool BeginStarting(int outstanding) {
+  void BeginStarting(int outstanding) {
     MutexLock lock(&told_mutex_);
     outstanding_ += outstanding;
-    return TakeRight();
+    ++starting_;
   }
 
   void Answer(Told what, Outcome outcome) {
@@ -102,14 +107,11 @@ class ClientReactorCall final : public AsynchronousStream {
     Set(what, outcome == Outcome::kDone);
   }
 
-  void EndStarting(bool may_tell) {
-    if (!may_tell) return;
+  void EndStarting() {
     {
       MutexLock lock(&told_mutex_);
-      if (!SomethingToTell()) {
-        telling_ = false;
-        return;
-      }
+      --starting_;
+      if (!SomethingToTell() || !TakeRight()) return;
     }
     CallbackThreads::Get().Run(
         [self = std::static_pointer_cast<ClientReactorCall>(shared_from_this())] { self->Tell(); });
@@ -180,6 +182,7 @@ class ClientReactorCall final : public AsynchronousStream {
 
   Mutex told_mutex_;
   bool telling_ ABSL_GUARDED_BY(told_mutex_) = false;
+  int starting_ ABSL_GUARDED_BY(told_mutex_) = 0;  // threads in Start functions, those in callbacks too
   Result results_[kTold] ABSL_GUARDED_BY(told_mutex_) = {};
   bool initial_metadata_told_ ABSL_GUARDED_BY(told_mutex_) = false;
   int outstanding_ ABSL_GUARDED_BY(told_mutex_) = 0;  // operations and holds

@@ -188,6 +188,23 @@ TEST_F(ClientStreamTest, WriteWaitsForTheReceiver) {
   EXPECT_EQ(stream.Finish(), absl::OkStatus());
 }
 
+TEST_F(ClientStreamTest, RoomOrTheEndMayComeBeforeWriteKnowsThatItHasToWait) {
+  server_.set_window(1);
+  for (const bool end : {false, true}) {
+    server_.set_on_wait([end](FakeCall& call) {
+      if (end) {
+        call.Finish(absl::AbortedError("enough"));
+      } else {
+        EXPECT_TRUE(call.Take().has_value());
+      }
+      call.WaitForDelivery();
+    });
+    auto stream = StartReaderWriter(nullptr);
+    EXPECT_TRUE(stream.Write(Text("a")));
+    EXPECT_EQ(stream.Write(Text("b")), !end);
+  }
+}
+
 TEST_F(ClientStreamTest, WriteFailsWhenTheServerHasEndedTheCall) {
   server_.set_window(1);
   auto writer = StartWriter(nullptr);

@@ -64,10 +64,16 @@ class FakePoller final {
   std::thread thread_;
 };
 
+// A copy that shares nothing: ThreadSanitizer does not see into Abseil, how copies count their references.
+inline absl::Status DeepCopy(const absl::Status& status) { return absl::Status(status.code(), status.message()); }
+
 // One call, from both sides. Events are delivered by the poller, but OnStatus inside Cancel if nobody is delivering.
 class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall> {
  public:
-  FakeCall(FakePoller* poller, const CallSpec& spec, size_t window, CallEvents* events)
+  // Runs in Send when it is about to return kWait, so that a test can put something between the two.
+  using OnWait = std::function<void(FakeCall&)>;
+
+  FakeCall(FakePoller* poller, const CallSpec& spec, size_t window, OnWait on_wait, CallEvents* events)
       : method(spec.method),
         deadline(spec.deadline),
         metadata(spec.metadata != nullptr ? *spec.metadata : Metadata()),
@@ -75,6 +81,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
         server_streams(spec.server_streams),
         poller_(poller),
         window_(window),
+        on_wait_(std::move(on_wait)),
         events_(events) {}
 
   const std::string method;
@@ -88,6 +95,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   void SendHeaders(Metadata headers) {
     {
       MutexLock lock(&mutex_);
+      headers_sent_ = true;
       AddEvent([this, headers] { events_->OnHeaders(headers); });
     }
     Poll();
@@ -95,6 +103,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   void SendBytes(std::string bytes) {
     {
       MutexLock lock(&mutex_);
+      if (!std::exchange(headers_sent_, true)) AddEvent([this] { events_->OnHeaders({}); });
       if (!end_.has_value()) messages_.push_back(std::move(bytes));
       Advance();
     }
@@ -110,7 +119,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     {
       MutexLock lock(&mutex_);
       if (end_.has_value()) return;
-      end_ = std::move(status);
+      end_ = DeepCopy(status);
       trailing_metadata_ = std::move(trailing_metadata);
       Advance();
     }
@@ -132,6 +141,11 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     Poll();
     return text;
   }
+  // Waits until all events so far have been delivered.
+  void WaitForDelivery() {
+    MutexLock lock(&mutex_);
+    while (!pending_.empty() || delivering_) changed_.Wait(&mutex_);
+  }
   bool half_closed() const {
     MutexLock lock(&mutex_);
     return half_closed_;
@@ -148,7 +162,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   absl::Status WaitForCancel() {
     MutexLock lock(&mutex_);
     while (!cancelled_.has_value()) changed_.Wait(&mutex_);
-    return *cancelled_;
+    return DeepCopy(*cancelled_);
   }
 
   // Call
@@ -156,6 +170,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     EXPECT_FALSE(in_send_.exchange(true)) << "two threads send";
     const SendResult result = TrySend(message, last);
     in_send_ = false;
+    if (result == SendResult::kWait && on_wait_ != nullptr) on_wait_(*this);
     return result;
   }
   void HalfClose() override {
@@ -191,7 +206,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     {
       MutexLock lock(&mutex_);
       if (ended_) return;
-      cancelled_ = status;
+      cancelled_ = DeepCopy(status);
       end_ = std::move(status);
       trailing_metadata_.clear();
       pending_.clear();
@@ -264,7 +279,9 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
       messages_.pop_front();
     }
     if (!end_.has_value() || (!drops_ && !messages_.empty())) return;
-    AddEvent([this, status = *end_, metadata = trailing_metadata_] { events_->OnStatus(status, metadata); });
+    AddEvent([this, status = DeepCopy(*end_), metadata = trailing_metadata_]() mutable {
+      events_->OnStatus(std::move(status), std::move(metadata));
+    });
     ended_ = true;
     asked_ = false;
     changed_.SignalAll();
@@ -284,11 +301,9 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
       std::function<void()> event;
       {
         MutexLock lock(&mutex_);
+        if (pending_.empty()) delivering_ = false;
         changed_.SignalAll();
-        if (pending_.empty()) {
-          delivering_ = false;
-          return;
-        }
+        if (pending_.empty()) return;
         event = std::move(pending_.front());
         pending_.pop_front();
       }
@@ -298,6 +313,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
 
   FakePoller* const poller_;
   const size_t window_;  // of messages that the server has not taken
+  const OnWait on_wait_;
   CallEvents* const events_;
   std::atomic<bool> in_send_{false};
 
@@ -313,6 +329,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   bool send_blocked_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);
 
+  bool headers_sent_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<std::string> messages_ ABSL_GUARDED_BY(mutex_);  // for the client
   bool asked_ ABSL_GUARDED_BY(mutex_) = false;
   bool drops_ ABSL_GUARDED_BY(mutex_) = false;
@@ -338,6 +355,7 @@ class FakeServer final {
   void set_refuses(bool refuses) { refuses_ = refuses; }
   // How many messages each new call may send before the server takes one.
   void set_window(size_t window) { window_ = window; }
+  void set_on_wait(FakeCall::OnWait on_wait) { on_wait_ = std::move(on_wait); }
   // Called with each new call, in StartCall. Before the first one.
   void set_on_call(std::function<void(const std::shared_ptr<FakeCall>&)> on_call) { on_call_ = std::move(on_call); }
 
@@ -367,7 +385,8 @@ class FakeServer final {
     }
 
     void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** result) override {
-      const auto call = std::make_shared<FakeCall>(&server_->poller_, spec, server_->window_, events);
+      const auto call =
+          std::make_shared<FakeCall>(&server_->poller_, spec, server_->window_, server_->on_wait_, events);
       *result = call.get();
       call->Begin(request);
       {
@@ -415,6 +434,7 @@ class FakeServer final {
 
   std::atomic<bool> refuses_{false};
   std::atomic<size_t> window_{size_t{1} << 20};
+  FakeCall::OnWait on_wait_;
   std::function<void(const std::shared_ptr<FakeCall>&)> on_call_;
   Mutex mutex_;
   CondVar arrived_;

@@ -41,11 +41,15 @@ uint8_t* Sender::Reserve(size_t size, absl::Time deadline, bool* waited) {
 uint8_t* Sender::ReserveSpilled(size_t size) {
   reserved_spilled_ = true;
   spilled_.emplace_back(size, '\0');
+  spilled_bytes_.fetch_add(size, std::memory_order_relaxed);
   return reinterpret_cast<uint8_t*>(spilled_.back().data());
 }
 
 void Sender::ForgetReservation() {
-  if (reserved_spilled_) spilled_.pop_back();
+  if (reserved_spilled_) {
+    spilled_bytes_.fetch_sub(spilled_.back().size(), std::memory_order_relaxed);
+    spilled_.pop_back();
+  }
   reserved_spilled_ = false;
 }
 
@@ -54,6 +58,7 @@ void Sender::Commit(size_t size) {
     link_->Commit(size);
     return;
   }
+  spilled_bytes_.fetch_sub(spilled_.back().size() - size, std::memory_order_relaxed);
   spilled_.back().resize(size);
   reserved_spilled_ = false;
   UpdateLeftover();
@@ -68,6 +73,7 @@ bool Sender::FlushSpilled() {
       // All but the length word, which is the link's: a ring's consumer takes the frame as soon as it sees that word.
       std::memcpy(place + sizeof(uint32_t), frame.data() + sizeof(uint32_t), frame.size() - sizeof(uint32_t));
       link_->Commit(frame.size());
+      spilled_bytes_.fetch_sub(frame.size(), std::memory_order_relaxed);
       spilled_.pop_front();
     }
     FlushLink(/*always_ring=*/true);
@@ -108,6 +114,7 @@ void Sender::Close() {
   MutexLock lock(&mutex_);
   closed_ = true;
   spilled_.clear();
+  spilled_bytes_.store(0, std::memory_order_relaxed);
   has_leftover_.store(false, std::memory_order_relaxed);
   pieces_done_.SignalAll();
 }

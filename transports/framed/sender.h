@@ -76,6 +76,9 @@ class Sender {
   // Whether there is something left for Continue. Cheap; a hint.
   bool HasLeftover() const { return has_leftover_.load(std::memory_order_relaxed); }
 
+  // How much waits in private memory. A hint.
+  size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
+
   // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -106,6 +109,7 @@ class Sender {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
   std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
+  std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
   std::atomic<bool> has_leftover_{false};                    // spilled_ is not empty, or the kernel left bytes
 };
 

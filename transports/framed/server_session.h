@@ -36,6 +36,7 @@ class ServerSession final : public Session {
     CallHandler* handler = nullptr;  // outlives the session
     size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
     SessionOptions session;
+    size_t max_spilled_bytes = size_t{16} << 20;  // of replies for which there was no room; then no more is received
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
@@ -86,8 +87,11 @@ class ServerSession final : public Session {
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
-  // With replies that the client does not take, take no more requests from it; unless it is gone.
-  bool HoldsBack() const { return sender_.HasLeftover() && !link_->HasRoom() && !link_->HungUp(); }
+  // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
+  // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
+  bool HoldsBack() const {
+    return sender_.SpilledBytes() > options_.max_spilled_bytes && !link_->HasRoom() && !link_->HungUp();
+  }
 
   // What the calls ask for; see ServerCall.
   void StartEvents(FramedServerCall* call, ServerCallEvents* events);
