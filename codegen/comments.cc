@@ -14,9 +14,8 @@ std::vector<std::string> CommentLines(absl::string_view comment) {
     line = absl::StripTrailingAsciiWhitespace(line);
     for (absl::string_view part : absl::StrSplit(line, absl::ByAnyChar("\r\f\v"))) {
       part = absl::StripTrailingAsciiWhitespace(part);
-      std::string text(part);
       // A comment /* like this */ has no space after what begins its lines.
-      if (!text.empty() && text.front() != ' ') text.insert(0, " ");
+      std::string text = absl::StrCat(part.empty() || part.front() == ' ' ? "" : " ", part);
       if (absl::EndsWith(text, "\\")) absl::StrAppend(&text, " //");
       lines.push_back(std::move(text));
     }

@@ -85,6 +85,13 @@ std::vector<std::string> CommentOf(const ServiceOrMethod& descriptor) {
   return CommentLines(location.leading_comments);
 }
 
+MethodKind KindOf(const MethodDescriptor& descriptor) {
+  if (descriptor.client_streaming()) {
+    return descriptor.server_streaming() ? MethodKind::kBidiStreaming : MethodKind::kClientStreaming;
+  }
+  return descriptor.server_streaming() ? MethodKind::kServerStreaming : MethodKind::kUnary;
+}
+
 Method BuildMethod(const MethodDescriptor& descriptor, const std::string& name) {
   Method method;
   method.proto_name = descriptor.name();
@@ -93,7 +100,7 @@ Method BuildMethod(const MethodDescriptor& descriptor, const std::string& name) 
   method.request_type = QualifiedMessageName(*descriptor.input_type());
   method.reply_type = QualifiedMessageName(*descriptor.output_type());
   method.comment = CommentOf(descriptor);
-  method.is_unary = !descriptor.client_streaming() && !descriptor.server_streaming();
+  method.kind = KindOf(descriptor);
   return method;
 }
 

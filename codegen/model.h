@@ -13,6 +13,8 @@ class FileDescriptor;
 
 namespace shmrpc::codegen {
 
+enum class MethodKind { kUnary, kServerStreaming, kClientStreaming, kBidiStreaming };
+
 struct Method {
   std::string proto_name;            // "SayHello", as the .proto has it
   std::string name;                  // the C++ name; differs when proto_name is a keyword or taken
@@ -20,7 +22,10 @@ struct Method {
   std::string request_type;          // "::hello::HelloRequest"
   std::string reply_type;            // "::hello::HelloReply"
   std::vector<std::string> comment;  // the lines that precede the method in the .proto, without "//"
-  bool is_unary = true;
+  MethodKind kind = MethodKind::kUnary;
+
+  bool client_streams() const { return kind == MethodKind::kClientStreaming || kind == MethodKind::kBidiStreaming; }
+  bool server_streams() const { return kind == MethodKind::kServerStreaming || kind == MethodKind::kBidiStreaming; }
 };
 
 struct Service {
@@ -28,7 +33,7 @@ struct Service {
   std::string name;                  // the C++ class
   std::string mock_name;             // the C++ class of the mock
   std::vector<std::string> comment;  // as in Method
-  std::vector<Method> methods;       // in the order of the .proto, streaming ones included
+  std::vector<Method> methods;       // in the order of the .proto
 };
 
 struct File {

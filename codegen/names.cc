@@ -43,15 +43,15 @@ std::vector<std::string> EscapeNames(const std::vector<std::string>& names,
 }
 
 absl::flat_hash_set<std::string> MembersOfServiceClass() {
-  return {"Service", "Stub", "StubInterface", "kServiceName"};
+  return {"CallbackService", "CoService", "Service", "Stub", "StubInterface", "kServiceName"};
 }
 
 absl::flat_hash_set<std::string> NamesInsideService() {
-  return {// Of StubInterface, Stub and the mock. "Coroutines" and "co" are kept for calls that coroutines await.
-          "Async", "AsyncInterface", "Coroutines", "MockAsync", "Stub", "StubInterface", "async", "async_", "channel_",
-          "co",
-          // Of Service.
-          "Service", "ShmrpcMethods", "ShmrpcServiceName"};
+  return {// Of StubInterface, Stub and the mock.
+          "Async", "AsyncInterface", "Coroutines", "CoroutinesInterface", "MockAsync", "MockCoroutines", "Stub",
+          "StubInterface", "async", "async_", "channel_", "co", "co_",
+          // Of Service, CallbackService and CoService.
+          "CallbackService", "CoService", "Service", "ShmrpcMethods", "ShmrpcServiceName"};
 }
 
 absl::flat_hash_set<std::string> TopLevelNamespaces() { return {"absl", "google", "shmrpc", "std", "testing"}; }

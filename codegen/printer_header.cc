@@ -1,6 +1,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "codegen/functions.h"
 #include "codegen/names.h"
 #include "codegen/printers.h"
 #include "codegen/text_writer.h"
@@ -8,27 +8,54 @@
 namespace shmrpc::codegen {
 namespace {
 
-TextWriter::Variables MethodVariables(const Method& method) {
-  return {{"method", method.name}, {"request", method.request_type}, {"reply", method.reply_type}};
+// "virtual result name(parameters)tail;".
+void PrintVirtual(const Function& function, const std::string& name, absl::string_view tail, TextWriter* writer) {
+  writer->PrintFunction(absl::StrCat("virtual ", function.result), name, Named(function.parameters),
+                        absl::StrCat(tail, ";"));
+}
+
+void PrintOverride(const Function& function, const std::string& name, TextWriter* writer) {
+  writer->PrintFunction(function.result, name, Named(function.parameters), " override;");
 }
 
 void PrintAsyncInterface(const Service& service, TextWriter* writer) {
   writer->Print(R"(
-// Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-// (may be null) and `reply` live until then, `request` until the call returns.
+// Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+// streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+// shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+// begun: until the function returns, or StartCall does.
 class AsyncInterface {
  public:
   virtual ~AsyncInterface();
 )");
   writer->Indent();
   for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
-    writer->Print(R"(
+    writer->Print("\n\n");
+    PrintVirtual(StubFunction(Form::kCallback, method), method.name, " = 0", writer);
+  }
+  writer->Outdent();
+  writer->Print("};");
+}
 
-virtual void $method$(::shmrpc::ClientContext* context, const $request$* request,
-    $reply$* reply, ::shmrpc::StatusCallback done) = 0;
-)",
-                  MethodVariables(method));
+void PrintCoroutinesInterface(const Service& service, TextWriter* writer) {
+  writer->Print(R"(
+
+// Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+// returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+// which it is passed, which must be the one that awaits a unary call.
+class CoroutinesInterface {
+ public:
+  virtual ~CoroutinesInterface();
+)");
+  writer->Indent();
+  for (const Method& method : service.methods) {
+    const Function function = StubFunction(Form::kCoroutine, method);
+    writer->Print("\n\n");
+    PrintVirtual(function, method.name, " = 0", writer);
+    if (method.kind == MethodKind::kUnary) {
+      writer->PrintFunction(function.result, method.name, {absl::StrCat("const ", method.request_type, "& request")},
+                            ";");
+    }
   }
   writer->Outdent();
   writer->Print("};");
@@ -37,9 +64,10 @@ virtual void $method$(::shmrpc::ClientContext* context, const $request$* request
 void PrintStubInterface(const Service& service, TextWriter* writer) {
   writer->Print(R"(
 
-// What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-// only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-// wait. Thread-safe.
+// What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+// differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+// wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+// `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
 class StubInterface {
  public:
   virtual ~StubInterface();
@@ -47,22 +75,49 @@ class StubInterface {
 )");
   writer->Indent();
   PrintAsyncInterface(service, writer);
+  PrintCoroutinesInterface(service, writer);
   for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
     writer->Print("\n\n");
     writer->PrintComment(method.comment);
-    writer->Print(R"(
-virtual ::absl::Status $method$(::shmrpc::ClientContext* context, const $request$& request,
-    $reply$* reply) = 0;
-::absl::StatusOr<$reply$> $method$(const $request$& request);
-::absl::StatusOr<$reply$> $method$(::shmrpc::ClientContext* context,
-    const $request$& request);
-)",
-                  MethodVariables(method));
+    PrintVirtual(StubFunction(Form::kSync, method), method.name, " = 0", writer);
+    if (method.kind != MethodKind::kUnary) continue;
+    const std::string result = absl::StrCat("::absl::StatusOr<", method.reply_type, ">");
+    const std::string request = absl::StrCat("const ", method.request_type, "& request");
+    writer->PrintFunction(result, method.name, {request}, ";");
+    writer->PrintFunction(result, method.name, {"::shmrpc::ClientContext* context", request}, ";");
   }
-  writer->Print("\n\nvirtual AsyncInterface& async() = 0;");
+  writer->Print(R"(
+
+virtual AsyncInterface& async() = 0;
+virtual CoroutinesInterface& co() = 0;
+)");
   writer->Outdent();
   writer->Print("};");
+}
+
+// One of the classes inside Stub.
+void PrintStubPart(const Service& service, Form form, const std::string& name, TextWriter* writer) {
+  writer->Print(R"(
+
+class $name$ final : public $name$Interface {
+ public:
+  explicit $name$(::std::shared_ptr<::shmrpc::Channel> channel);
+)",
+                {{"name", name}});
+  writer->Indent();
+  for (const Method& method : service.methods) {
+    if (form == Form::kCoroutine && method.kind == MethodKind::kUnary) {
+      writer->Print("using $name$Interface::$method$;", {{"name", name}, {"method", method.name}});
+    }
+    PrintOverride(StubFunction(form, method), method.name, writer);
+  }
+  writer->Outdent();
+  writer->Print(R"(
+
+ private:
+  ::std::shared_ptr<::shmrpc::Channel> channel_;
+};
+)");
 }
 
 void PrintStub(const Service& service, TextWriter* writer) {
@@ -72,68 +127,42 @@ void PrintStub(const Service& service, TextWriter* writer) {
 class Stub final : public StubInterface {
  public:
   explicit Stub(::std::shared_ptr<::shmrpc::Channel> channel);
-
-  class Async final : public AsyncInterface {
-   public:
-    explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
 )");
   writer->Indent();
-  writer->Indent();
+  PrintStubPart(service, Form::kCallback, "Async", writer);
+  PrintStubPart(service, Form::kCoroutine, "Coroutines", writer);
+  if (!service.methods.empty()) writer->Print("\n\n");
   for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
-    writer->Print(R"(
-void $method$(::shmrpc::ClientContext* context, const $request$* request,
-    $reply$* reply, ::shmrpc::StatusCallback done) override;
-)",
-                  MethodVariables(method));
-  }
-  writer->Outdent();
-  writer->Print(R"(
-
- private:
-  ::std::shared_ptr<::shmrpc::Channel> channel_;
-};
-
-)");
-  for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
-    writer->Print(R"(
-using StubInterface::$method$;
-::absl::Status $method$(::shmrpc::ClientContext* context, const $request$& request,
-    $reply$* reply) override;
-)",
-                  MethodVariables(method));
+    if (method.kind == MethodKind::kUnary) {
+      writer->Print("using StubInterface::$method$;", {{"method", method.name}});
+    }
+    PrintOverride(StubFunction(Form::kSync, method), method.name, writer);
   }
   writer->Outdent();
   writer->Print(R"(
 
   Async& async() override;
+  Coroutines& co() override;
 
  private:
   ::std::shared_ptr<::shmrpc::Channel> channel_;
   Async async_;
+  Coroutines co_;
 };
 )");
 }
 
-void PrintServiceBase(const Service& service, TextWriter* writer) {
+void PrintServiceBase(const Service& service, Form form, const std::string& name, TextWriter* writer) {
   writer->Print(R"(
-
-// What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-// those that are not overridden return UNIMPLEMENTED.
-class Service : public ::shmrpc::Service {
+class $name$ : public ::shmrpc::Service {
  public:
-)");
+)",
+                {{"name", name}});
   writer->Indent();
   for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
     writer->PrintComment(method.comment);
-    writer->Print(R"(
-virtual ::absl::Status $method$(::shmrpc::ServerContext* context, const $request$* request,
-    $reply$* reply);
-
-)",
-                  MethodVariables(method));
+    PrintVirtual(HandlerFunction(form, method), method.name, "", writer);
+    writer->Print("\n\n");
   }
   writer->Print(R"(
 ::absl::string_view ShmrpcServiceName() const final;
@@ -143,32 +172,52 @@ virtual ::absl::Status $method$(::shmrpc::ServerContext* context, const $request
   writer->Print("};");
 }
 
+void PrintServiceBases(const Service& service, TextWriter* writer) {
+  writer->Print(R"(
+
+// What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+// once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+// functions that wait, and its thread is its own until it returns.
+)");
+  PrintServiceBase(service, Form::kSync, "Service", writer);
+  writer->Print(R"(
+
+// The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+// functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+// reactor's OnDone.
+)");
+  PrintServiceBase(service, Form::kCallback, "CallbackService", writer);
+  writer->Print(R"(
+
+// The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+)");
+  PrintServiceBase(service, Form::kCoroutine, "CoService", writer);
+}
+
 void PrintService(const Service& service, TextWriter* writer) {
   writer->Print("\n\n");
-  writer->PrintComment(service.comment);
+  if (!service.comment.empty()) {
+    writer->PrintComment(service.comment);
+    writer->Print("//");
+  }
   writer->Print(R"(
+// $full_name$, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class $service$ final {
  public:
-)",
-                {{"service", service.name}});
-  std::vector<std::string> streaming;
-  for (const Method& method : service.methods) {
-    if (!method.is_unary) streaming.push_back(method.proto_name);
-  }
-  writer->Indent();
-  if (!streaming.empty()) {
-    writer->Print("// This version of the generator leaves streaming methods out: $methods$.",
-                  {{"methods", absl::StrJoin(streaming, ", ")}});
-  }
-  writer->Print(R"(
-$service$() = delete;
+  $service$() = delete;
 
-static constexpr char kServiceName[] = "$full_name$";
+  static constexpr char kServiceName[] = "$full_name$";
 )",
                 {{"service", service.name}, {"full_name", service.full_name}});
+  writer->Indent();
   PrintStubInterface(service, writer);
   PrintStub(service, writer);
-  PrintServiceBase(service, writer);
+  PrintServiceBases(service, writer);
   writer->Outdent();
   writer->Print("};");
 }

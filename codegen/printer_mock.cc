@@ -1,4 +1,7 @@
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "codegen/functions.h"
 #include "codegen/names.h"
 #include "codegen/printers.h"
 #include "codegen/text_writer.h"
@@ -6,50 +9,88 @@
 namespace shmrpc::codegen {
 namespace {
 
+// A type as an argument of a macro, which takes a comma for the end of it.
+std::string MacroArgument(const std::string& type) {
+  return absl::StrContains(type, ',') ? absl::StrCat("(", type, ")") : type;
+}
+
+void PrintMockMethod(Form form, const Method& method, TextWriter* writer) {
+  const Function function = StubFunction(form, method);
+  std::vector<std::string> parameters;
+  for (const Parameter& parameter : function.parameters) {
+    // A type in parentheses cannot have a name after it.
+    const bool has_comma = absl::StrContains(parameter.type, ',');
+    parameters.push_back(has_comma ? MacroArgument(parameter.type) : absl::StrCat(parameter.type, " ", parameter.name));
+  }
+  writer->Print("MOCK_METHOD($result$, $method$,",
+                {{"result", MacroArgument(function.result)}, {"method", method.name}});
+  writer->PrintAlignedList("            (", parameters, "),");
+  writer->Print("            (override));");
+}
+
+void PrintMockPart(const Service& service, Form form, const std::string& name, TextWriter* writer) {
+  const std::string base = absl::StrCat(service.name, "::StubInterface::", name, "Interface");
+  writer->Print(R"(
+class Mock$name$ : public $base$ {
+ public:
+)",
+                {{"name", name}, {"base", base}});
+  writer->Indent();
+  for (const Method& method : service.methods) {
+    if (form == Form::kCoroutine && method.kind == MethodKind::kUnary) {
+      writer->Print("using $base$::$method$;", {{"base", base}, {"method", method.name}});
+    }
+    PrintMockMethod(form, method, writer);
+  }
+  writer->Outdent();
+  writer->Print("};\n\n");
+}
+
 void PrintService(const Service& service, TextWriter* writer) {
   writer->Print(R"(
 
-// A $service$::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for $service$::Stub in tests without a server.
+)",
+                {{"service", service.name}});
+  const auto is_unary = [](const Method& method) { return method.kind == MethodKind::kUnary; };
+  if (absl::c_any_of(service.methods, is_unary)) {
+    writer->Print(R"(
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
-class $mock$ : public $service$::StubInterface {
- public:
-  class MockAsync : public $service$::StubInterface::AsyncInterface {
-   public:
-)",
-                {{"service", service.name}, {"mock", service.mock_name}});
-  for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
-    writer->Print(R"(
-    MOCK_METHOD(void, $method$,
-                (::shmrpc::ClientContext* context, const $request$* request,
-                 $reply$* reply, ::shmrpc::StatusCallback done),
-                (override));
-)",
-                  {{"method", method.name}, {"request", method.request_type}, {"reply", method.reply_type}});
+)");
   }
-  writer->Print("  };\n\n");
-  for (const Method& method : service.methods) {
-    if (!method.is_unary) continue;
+  if (!absl::c_all_of(service.methods, is_unary)) {
     writer->Print(R"(
-  using $service$::StubInterface::$method$;
-  MOCK_METHOD(::absl::Status, $method$,
-              (::shmrpc::ClientContext* context, const $request$& request,
-               $reply$* reply),
-              (override));
-)",
-                  {{"service", service.name},
-                   {"method", method.name},
-                   {"request", method.request_type},
-                   {"reply", method.reply_type}});
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+)");
   }
   writer->Print(R"(
-
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
+class $mock$ : public $service$::StubInterface {
+ public:
+)",
+                {{"service", service.name}, {"mock", service.mock_name}});
+  writer->Indent();
+  PrintMockPart(service, Form::kCallback, "Async", writer);
+  PrintMockPart(service, Form::kCoroutine, "Coroutines", writer);
+  for (const Method& method : service.methods) {
+    if (method.kind == MethodKind::kUnary) {
+      writer->Print("using $service$::StubInterface::$method$;", {{"service", service.name}, {"method", method.name}});
+    }
+    PrintMockMethod(Form::kSync, method, writer);
+  }
+  writer->Outdent();
+  if (!service.methods.empty()) writer->Print("\n\n");
+  writer->Print(R"(
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 )");
 }

@@ -4,3 +4,13 @@
 // next one that ends, so at exit one may have ended unjoined. Tests that count threads look for leaks themselves.
 extern "C" const char* __tsan_default_options();
 extern "C" const char* __tsan_default_options() { return "report_thread_leaks=0"; }
+
+// Debian's Abseil is not built with ThreadSanitizer, which therefore does not see the locks and atomics in it, but does
+// see the memory functions and allocations behind them: the bookkeeping of Mutex's deadlock detection, the reference
+// counts of Status, and the pool of random numbers behind BitGen.
+extern "C" const char* __tsan_default_suppressions();
+extern "C" const char* __tsan_default_suppressions() {
+  return "called_from_lib:libabsl_graphcycles_internal.so\n"
+         "called_from_lib:libabsl_status.so\n"
+         "called_from_lib:libabsl_random_internal_pool_urbg.so\n";
+}

@@ -1,10 +1,17 @@
 #include "shmrpc/client_context.h"
 
 #include "runtime/src/client_call_access.h"
+#include "shmrpc/server_context.h"
 
 namespace shmrpc {
 
 absl::Status internal::CancelledByCaller() { return absl::CancelledError("the caller cancelled the call"); }
+
+std::unique_ptr<ClientContext> ClientContext::FromServerContext(const ServerContext& server_context) {
+  auto context = std::make_unique<ClientContext>();
+  context->set_deadline(server_context.deadline());
+  return context;
+}
 
 const Peer& ClientContext::peer() const {
   static const Peer* const nobody = new Peer;

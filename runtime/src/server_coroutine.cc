@@ -14,9 +14,9 @@ namespace shmrpc::internal {
 namespace {
 
 // A call, its coroutine, and the coroutine's stream. The coroutine is resumed in reactions.
-class CoroutineCall final : public ServerAsynchronousCall, public CoServerStream {
+class ServerCoroutineCall final : public ServerAsynchronousCall, public CoServerStream {
  public:
-  CoroutineCall(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call)
+  ServerCoroutineCall(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call)
       : ServerAsynchronousCall(calls, method, std::move(call)) {}
 
   // CoServerStream
@@ -74,7 +74,7 @@ class CoroutineCall final : public ServerAsynchronousCall, public CoServerStream
 
 void RunCoroutine(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
                   const IncomingMessage* request) {
-  (new CoroutineCall(calls, method, std::move(call)))->Begin(request);
+  (new ServerCoroutineCall(calls, method, std::move(call)))->Begin(request);
 }
 
 }  // namespace shmrpc::internal

@@ -12,9 +12,9 @@ namespace shmrpc {
 namespace internal {
 
 // A call and its reactor: passes operations one way and reactions the other.
-class ReactorCall final : public ServerAsynchronousCall {
+class ServerReactorCall final : public ServerAsynchronousCall {
  public:
-  ReactorCall(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call)
+  ServerReactorCall(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call)
       : ServerAsynchronousCall(calls, method, std::move(call)) {}
 
   ServerUnaryReactor* DefaultReactor() override { return &default_reactor_; }
@@ -51,12 +51,12 @@ class ReactorCall final : public ServerAsynchronousCall {
 
 void RunReactor(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
                 const IncomingMessage* request) {
-  (new ReactorCall(calls, method, std::move(call)))->Begin(request);
+  (new ServerReactorCall(calls, method, std::move(call)))->Begin(request);
 }
 
 }  // namespace internal
 
-void ServerReactor::Bind(internal::ReactorCall* call) {
+void ServerReactor::Bind(internal::ServerReactorCall* call) {
   Backlog backlog;
   {
     MutexLock lock(&mutex_);
@@ -70,8 +70,8 @@ void ServerReactor::Bind(internal::ReactorCall* call) {
   if (backlog.finish) call->Finish(std::move(backlog.status), backlog.last_message);
 }
 
-internal::ReactorCall* ServerReactor::CallOr(absl::FunctionRef<void(Backlog*)> remember) {
-  internal::ReactorCall* call = call_.load(std::memory_order_acquire);
+internal::ServerReactorCall* ServerReactor::CallOr(absl::FunctionRef<void(Backlog*)> remember) {
+  internal::ServerReactorCall* call = call_.load(std::memory_order_acquire);
   if (call != nullptr) return call;
   MutexLock lock(&mutex_);
   call = call_.load(std::memory_order_relaxed);
@@ -80,24 +80,24 @@ internal::ReactorCall* ServerReactor::CallOr(absl::FunctionRef<void(Backlog*)> r
 }
 
 void ServerReactor::StartSendInitialMetadata() {
-  internal::ReactorCall* const call = CallOr([](Backlog* backlog) { backlog->send_initial_metadata = true; });
+  internal::ServerReactorCall* const call = CallOr([](Backlog* backlog) { backlog->send_initial_metadata = true; });
   if (call != nullptr) call->SendInitialMetadata();
 }
 
 void ServerReactor::StartReadMessage(google::protobuf::MessageLite* message) {
-  internal::ReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->read = message; });
+  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->read = message; });
   if (call != nullptr) call->Read(message);
 }
 
 void ServerReactor::StartWriteMessage(const google::protobuf::MessageLite* message) {
-  internal::ReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->write = message; });
+  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->write = message; });
   if (call != nullptr) call->Write(message);
 }
 
 void ServerReactor::Finish(absl::Status status) { StartWriteMessageAndFinish(nullptr, std::move(status)); }
 
 void ServerReactor::StartWriteMessageAndFinish(const google::protobuf::MessageLite* message, absl::Status status) {
-  internal::ReactorCall* const call = CallOr([&](Backlog* backlog) {
+  internal::ServerReactorCall* const call = CallOr([&](Backlog* backlog) {
     if (backlog->finish) return;
     backlog->finish = true;
     backlog->last_message = message;

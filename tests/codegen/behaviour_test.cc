@@ -1,7 +1,9 @@
-// What generated code does: the table of methods, the defaults, the stub against a server, the mock without one.
+// What generated code does for unary methods: the table of methods, the defaults, the stub against a server, the mock
+// without one.
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,51 +14,27 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "shmrpc/shmrpc.h"
+#include "tests/codegen/echo_services.h"
 
 namespace behaviour {
 namespace {
 
 using ::testing::_;
 using ::testing::DoAll;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsNull;
 using ::testing::Return;
 using ::testing::SetArgPointee;
 
-class EchoImpl final : public Echo::Service {
- public:
-  absl::Status Say(shmrpc::ServerContext* context, const Request* request, Reply* reply) override {
-    if (request->text().empty()) return absl::InvalidArgumentError("nothing to say");
-    reply->set_text(absl::StrCat("say ", request->text()));
-    return absl::OkStatus();
-  }
-
-  absl::Status class_(shmrpc::ServerContext* context, const Request* request, Reply* reply) override {
-    reply->set_text(absl::StrCat("class ", request->text()));
-    return absl::OkStatus();
-  }
-};
-
-Request MakeRequest(const std::string& text) {
-  Request request;
-  request.set_text(text);
-  return request;
-}
-
-Reply MakeReply(const std::string& text) {
-  Reply reply;
-  reply.set_text(text);
-  return reply;
-}
-
 TEST(GeneratedServiceTest, NamesAndPathsAreThoseOfTheProto) {
-  EchoImpl echo;
+  SyncEcho echo;
   EXPECT_EQ(std::string(Echo::kServiceName), "behaviour.Echo");
   EXPECT_EQ(echo.ShmrpcServiceName(), "behaviour.Echo");
-  ASSERT_EQ(echo.ShmrpcMethods().size(), 3u);
-  EXPECT_EQ(std::string(echo.ShmrpcMethods()[0].path), "/behaviour.Echo/Say");
-  EXPECT_EQ(std::string(echo.ShmrpcMethods()[1].path), "/behaviour.Echo/class");
-  EXPECT_EQ(std::string(echo.ShmrpcMethods()[2].path), "/behaviour.Echo/Forgotten");
+  std::vector<std::string> paths;
+  for (const shmrpc::ServiceMethod& method : echo.ShmrpcMethods()) paths.push_back(method.path);
+  EXPECT_THAT(paths, ElementsAre("/behaviour.Echo/Say", "/behaviour.Echo/class", "/behaviour.Echo/Spell",
+                                 "/behaviour.Echo/Join", "/behaviour.Echo/Talk", "/behaviour.Echo/Forgotten"));
 
   register_::Service escaped;
   EXPECT_EQ(escaped.ShmrpcServiceName(), "behaviour.register");
@@ -64,26 +42,26 @@ TEST(GeneratedServiceTest, NamesAndPathsAreThoseOfTheProto) {
   EXPECT_EQ(std::string(escaped.ShmrpcMethods()[0].path), "/behaviour.register/Say");
 }
 
-TEST(GeneratedServiceTest, ServiceWithoutUnaryMethodsHasNone) {
-  OnlyStreaming::Service service;
-  EXPECT_EQ(service.ShmrpcServiceName(), "behaviour.OnlyStreaming");
+TEST(GeneratedServiceTest, ServiceWithoutMethods) {
+  Empty::Service service;
+  EXPECT_EQ(service.ShmrpcServiceName(), "behaviour.Empty");
   EXPECT_TRUE(service.ShmrpcMethods().empty());
 }
 
 TEST(GeneratedServiceTest, TableInvokesTheOverride) {
-  EchoImpl echo;
+  SyncEcho echo;
   const Request request = MakeRequest("x");
   for (const auto& [index, expected] : {std::pair(0, "say x"), std::pair(1, "class x")}) {
     const shmrpc::ServiceMethod& method = echo.ShmrpcMethods()[index];
     EXPECT_EQ(&method.request_prototype(), &Request::default_instance());
     const std::unique_ptr<google::protobuf::MessageLite> reply(method.reply_prototype().New());
-    ASSERT_TRUE(method.invoke(&echo, nullptr, request, reply.get()).ok());
+    ASSERT_TRUE(method.invoke(&echo, nullptr, &request, reply.get(), nullptr).ok());
     EXPECT_EQ(static_cast<const Reply&>(*reply).text(), expected);
   }
 }
 
 TEST(GeneratedServiceTest, DefaultIsUnimplementedAndNamesTheMethod) {
-  EchoImpl echo;
+  SyncEcho echo;
   Request request;
   Reply reply;
   const absl::Status status = echo.Forgotten(nullptr, &request, &reply);
@@ -91,7 +69,7 @@ TEST(GeneratedServiceTest, DefaultIsUnimplementedAndNamesTheMethod) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("/behaviour.Echo/Forgotten"));
 }
 
-class GeneratedStubTest : public ::testing::Test {
+class GeneratedUnaryStubTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const std::string address =
@@ -103,12 +81,12 @@ class GeneratedStubTest : public ::testing::Test {
     stub_ = std::make_unique<Echo::Stub>(shmrpc::Channel::Create(address));
   }
 
-  EchoImpl echo_;
+  SyncEcho echo_;
   std::unique_ptr<shmrpc::Server> server_;
   std::unique_ptr<Echo::Stub> stub_;
 };
 
-TEST_F(GeneratedStubTest, AllFormsReachTheServer) {
+TEST_F(GeneratedUnaryStubTest, AllFormsReachTheServer) {
   const absl::StatusOr<Reply> as_function = stub_->Say(MakeRequest("1"));
   ASSERT_TRUE(as_function.ok()) << as_function.status();
   EXPECT_EQ(as_function->text(), "say 1");
@@ -136,7 +114,7 @@ TEST_F(GeneratedStubTest, AllFormsReachTheServer) {
   EXPECT_EQ(reply.text(), "say 4");
 }
 
-TEST_F(GeneratedStubTest, ErrorsComeBackFromAllForms) {
+TEST_F(GeneratedUnaryStubTest, ErrorsComeBackFromAllForms) {
   EXPECT_EQ(stub_->Say(Request()).status(), absl::InvalidArgumentError("nothing to say"));
   shmrpc::ClientContext context;
   Reply reply;
@@ -144,7 +122,7 @@ TEST_F(GeneratedStubTest, ErrorsComeBackFromAllForms) {
   EXPECT_EQ(stub_->Forgotten(Request()).status().code(), absl::StatusCode::kUnimplemented);
 }
 
-TEST_F(GeneratedStubTest, CopiesShareTheChannel) {
+TEST_F(GeneratedUnaryStubTest, CopiesShareTheChannel) {
   Echo::Stub copy = *stub_;
   stub_.reset();
   const absl::StatusOr<Reply> reply = copy.Say(MakeRequest("copy"));

@@ -2,7 +2,7 @@
 
 #include <sys/resource.h>
 
-#include "fixture.h"
+#include "stream_fixture.h"
 #include "gtest/gtest.h"
 
 namespace shmrpc::conformance {
@@ -11,6 +11,7 @@ namespace {
 std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Transport, ConformanceTest, testing::ValuesIn(TransportCases()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Transport, ConformanceStreamTest, testing::ValuesIn(TransportCases()), CaseName);
 INSTANTIATE_TEST_SUITE_P(Transport, ConformanceProcessTest, testing::ValuesIn(TransportCasesAcrossProcesses()),
                          CaseName);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ConformanceProcessTest);

@@ -18,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "child_process.h"
 #include "gtest/gtest.h"
+#include "shmrpc/mutex.h"
 #include "transport_case.h"
 
 namespace shmrpc::conformance {
@@ -80,7 +81,8 @@ TEST(IdleTest, ServersAndClientsWithNothingToDoUseNoCpu) {
   absl::SleepFor(ObservationTime());
   for (Pair& pair : pairs) {
     // One tick may come from work of before that was still to be accounted for.
-    EXPECT_LE(pair.Ticks() - pair.ticks_before, 1) << "over " << pair.name;
+    // ThreadSanitizer has a thread of its own in each process, which is not idle.
+    EXPECT_LE(pair.Ticks() - pair.ticks_before, SHMRPC_TSAN ? 20 : 1) << "over " << pair.name;
   }
 
   for (Pair& pair : pairs) {

@@ -1,7 +1,7 @@
 #ifndef SHMRPC_TESTS_UNIT_RUNTIME_TEST_SERVICE_H_
 #define SHMRPC_TESTS_UNIT_RUNTIME_TEST_SERVICE_H_
 
-// What the tests of the call core share: a service without generated code, and a way to wait for another thread.
+// What the tests of the call core share: a service without generated code.
 
 #include <functional>
 #include <memory>
@@ -18,74 +18,12 @@
 #include "shmrpc/server.h"
 #include "shmrpc/service.h"
 #include "shmrpc/stub.h"
+#include "tests/unit/runtime_sync.h"
 #include "transports/inproc/inproc_transport.h"
 
 namespace shmrpc::testing {
 
 using google::protobuf::StringValue;
-
-// Long enough that only a hang reaches it.
-inline constexpr absl::Duration kHang = absl::Seconds(60);
-
-// Set once by one thread, waited for by others. (absl::Notification is invisible to ThreadSanitizer.)
-class Event {
- public:
-  void Set() {
-    MutexLock lock(&mutex_);
-    set_ = true;
-    changed_.SignalAll();
-  }
-  bool IsSet() {
-    MutexLock lock(&mutex_);
-    return set_;
-  }
-  // False when that took implausibly long.
-  bool Wait() {
-    const absl::Time deadline = absl::Now() + kHang;
-    MutexLock lock(&mutex_);
-    while (!set_) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline)) return set_;
-    }
-    return true;
-  }
-
- private:
-  Mutex mutex_;
-  CondVar changed_;
-  bool set_ = false;
-};
-
-// The status of an asynchronous call, and how often it came.
-class Outcome {
- public:
-  StatusCallback Callback() {
-    return [this](absl::Status status) { Set(std::move(status)); };
-  }
-  void Set(absl::Status status) {
-    {
-      MutexLock lock(&mutex_);
-      ++count_;
-      status_ = std::move(status);
-    }
-    set_.Set();
-  }
-  absl::Status Wait() {
-    if (!set_.Wait()) return absl::UnknownError("the callback was never called");
-    MutexLock lock(&mutex_);
-    return status_;
-  }
-  bool IsSet() { return set_.IsSet(); }
-  int count() {
-    MutexLock lock(&mutex_);
-    return count_;
-  }
-
- private:
-  Event set_;
-  Mutex mutex_;
-  int count_ = 0;
-  absl::Status status_;
-};
 
 // "test.Echo": both methods run the same function.
 class TestService : public Service {

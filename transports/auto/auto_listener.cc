@@ -51,10 +51,8 @@ absl::Status AutoListener::Init(const Target& target) {
         absl::StrCat("transport tcp was asked for, but ", target.ToString(), " is a Unix socket"));
   }
   instance_id_ = RandomBytes(kTokenBytes);
-  absl::StatusOr<std::unique_ptr<framed::Poller>> poller =
-      framed::Poller::Create("shmrpc-server", options_.max_threads);
-  if (!poller.ok()) return poller.status();
-  poller_ = *std::move(poller);
+  absl::Status threads = sessions_.Init();
+  if (!threads.ok()) return threads;
   // The rendezvous comes first, so that the first client over TCP can be told of it.
   if (tcp && OffersShm(Door::kRendezvous)) {
     Target rendezvous;
@@ -76,9 +74,9 @@ absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bou
   if (!socket.ok()) return socket.status();
   *bound = socket->bound();
   auto acceptor =
-      std::make_shared<Acceptor>(*std::move(socket), poller_.get(),
+      std::make_shared<Acceptor>(*std::move(socket), sessions_.poller(),
                                  [this, door](framed::UniqueFd accepted) { Accepted(std::move(accepted), door); });
-  absl::Status status = poller_->Add(acceptor, EPOLLIN);
+  absl::Status status = sessions_.poller()->Add(acceptor, EPOLLIN);
   if (!status.ok()) return status;
   MutexLock lock(&mutex_);
   acceptors_.push_back(std::move(acceptor));
@@ -114,7 +112,7 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
   auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door);
   {
     MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) return;
+    if (shutting_down_) return;
     handshakes_.emplace(handshake.get(), handshake);
   }
   if (!handshake->Start().ok()) HandshakeOver(handshake.get());
@@ -129,81 +127,26 @@ void AutoListener::HandshakeOver(ServerHandshake* handshake) {
   handshakes_.erase(found);
 }
 
-void AutoListener::StartSession(std::unique_ptr<framed::Link> link, bool may_spin, Peer peer) {
-  framed::ServerSession::Options options;
-  options.handler = handler_;
-  options.max_receive_message_bytes = options_.max_receive_message_bytes;
-  options.peer = std::move(peer);
-  options.on_over = [this](framed::ServerSession* session) { SessionOver(session); };
-  options.on_drained = [this] {
-    MutexLock lock(&mutex_);
-    changed_.SignalAll();
-  };
-  auto session = std::make_shared<framed::ServerSession>(
-      std::move(link), poller_.get(), framed::SpinPolicy(options_.wait_mode, may_spin), std::move(options));
-  {
-    MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) return;  // the client sees the connection close
-    sessions_.emplace(session.get(), session);
-  }
-  if (!session->Start().ok()) session->Close();
-}
-
-void AutoListener::SessionOver(framed::ServerSession* session) {
-  std::shared_ptr<framed::ServerSession> over;  // destroyed without the lock
-  MutexLock lock(&mutex_);
-  auto found = sessions_.find(session);
-  if (found == sessions_.end()) return;
-  over = std::move(found->second);
-  sessions_.erase(found);
-  changed_.SignalAll();
-}
-
 void AutoListener::Shutdown(absl::Time deadline) {
   std::vector<std::shared_ptr<Acceptor>> acceptors;
   std::vector<std::shared_ptr<ServerHandshake>> handshakes;
-  std::vector<std::shared_ptr<framed::ServerSession>> sessions;
   {
     MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) {
-      while (phase_ != Phase::kDown) changed_.Wait(&mutex_);
-      return;
-    }
-    phase_ = Phase::kShuttingDown;
+    shutting_down_ = true;
     acceptors.swap(acceptors_);
     for (auto& [key, handshake] : handshakes_) handshakes.push_back(handshake);
-    for (auto& [key, session] : sessions_) sessions.push_back(session);
   }
-  if (poller_ != nullptr) {  // null when Init failed early
-    for (auto& acceptor : acceptors) {
-      acceptor->Stop();
-      poller_->Remove(acceptor.get());
-    }
-    acceptors.clear();
-    for (auto& handshake : handshakes) handshake->Abort();
-    handshakes.clear();
-    for (auto& session : sessions) session->BeginDrain();
-    {
-      MutexLock lock(&mutex_);
-      const auto drained = [&] {
-        return std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) {
-          return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
-        });
-      };
-      // A reply that waits for room in the ring leaves without telling: hence the short steps.
-      while (!drained() && absl::Now() < deadline) {
-        changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + absl::Milliseconds(10)));
-      }
-    }
-    for (auto& session : sessions) session->Close();
-    sessions.clear();
-    poller_->Stop();
+  for (auto& acceptor : acceptors) {
+    acceptor->Stop();
+    sessions_.poller()->Remove(acceptor.get());
   }
+  acceptors.clear();
+  for (auto& handshake : handshakes) handshake->Abort();
+  handshakes.clear();
+  sessions_.Shutdown(deadline);
+  absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> left;  // destroyed without the lock
   MutexLock lock(&mutex_);
-  handshakes_.clear();
-  sessions_.clear();
-  phase_ = Phase::kDown;
-  changed_.SignalAll();
+  left.swap(handshakes_);
 }
 
 }  // namespace shmrpc::autoselect

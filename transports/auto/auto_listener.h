@@ -13,7 +13,7 @@
 #include "shmrpc/transport.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/framed/poller.h"
-#include "transports/framed/server_session.h"
+#include "transports/framed/server_sessions.h"
 #include "transports/tcp/listening_socket.h"
 
 namespace shmrpc::autoselect {
@@ -43,7 +43,7 @@ class AutoListener final : public Listener {
   friend class Acceptor;
   friend class ServerHandshake;
 
-  AutoListener(const ListenOptions& options, CallHandler* handler) : options_(options), handler_(handler) {}
+  AutoListener(const ListenOptions& options, CallHandler* handler) : options_(options), sessions_(options, handler) {}
   absl::Status Init(const Target& target);
   absl::Status OpenDoor(const Target& target, Door door, Target* bound);
   bool OffersShm(Door door) const;
@@ -54,22 +54,17 @@ class AutoListener final : public Listener {
 
   void Accepted(framed::UniqueFd socket, Door door);
   void HandshakeOver(ServerHandshake* handshake);
-  void StartSession(std::unique_ptr<framed::Link> link, bool may_spin, Peer peer);
-  void SessionOver(framed::ServerSession* session);
 
   const ListenOptions options_;
-  CallHandler* const handler_;
   Target address_;
   std::string rendezvous_name_;  // of the abstract socket; empty: there is none
   std::string instance_id_;
-  std::unique_ptr<framed::Poller> poller_;  // null until Init has made it, stopped once shut down
+  framed::ServerSessions sessions_;
 
   Mutex mutex_;
-  CondVar changed_;  // a session has drained or ended, or the shutdown is complete
-  enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
+  bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Acceptor>> acceptors_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> handshakes_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<framed::ServerSession*, std::shared_ptr<framed::ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<std::string> tokens_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::pair<absl::Time, std::string>> token_ages_ ABSL_GUARDED_BY(mutex_);  // oldest first
 };

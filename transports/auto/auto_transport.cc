@@ -9,7 +9,7 @@
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/hello.h"
-#include "transports/framed/client_session.h"
+#include "transports/framed/framed_connection.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
@@ -21,38 +21,6 @@ namespace shmrpc::autoselect {
 namespace {
 
 using framed::UniqueFd;
-
-// The threads that look after this process's client connections: asynchronous calls, and hang-ups while nobody waits.
-// Made with the first connection and never destroyed; asleep when there is nothing to do.
-absl::StatusOr<framed::Poller*> ClientPoller() {
-  constexpr int kMaxThreads = 64;  // more than two only while callbacks block
-  static absl::StatusOr<framed::Poller*>* const poller = [] {
-    auto created = framed::Poller::Create("shmrpc-client", kMaxThreads);
-    return created.ok() ? new absl::StatusOr<framed::Poller*>(created->release())
-                        : new absl::StatusOr<framed::Poller*>(created.status());
-  }();
-  return *poller;
-}
-
-class FramedConnection final : public Connection {
- public:
-  FramedConnection(std::shared_ptr<framed::ClientSession> session, TransportChoice choice, Peer peer)
-      : session_(std::move(session)), choice_(std::move(choice)), peer_(std::move(peer)) {}
-  ~FramedConnection() override { session_->Close(); }
-
-  void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call) override {
-    session_->StartCall(spec, request, events, call);
-  }
-  const TransportChoice& choice() const override { return choice_; }
-  const Peer& peer() const override { return peer_; }
-  bool IsOver() override { return session_->IsOver(); }
-  absl::Status reason_over() const override { return session_->reason_over(); }
-
- private:
-  const std::shared_ptr<framed::ClientSession> session_;
-  const TransportChoice choice_;
-  const Peer peer_;
-};
 
 // One attempt to connect.
 class Connector {
@@ -82,6 +50,7 @@ class Connector {
   const Target& target_;
   const ConnectOptions& options_;
   std::string server_cpus_;
+  FlowControlOptions granted_by_server_;
   std::unique_ptr<framed::Link> link_;
   TransportChoice choice_;
   Peer peer_;
@@ -92,6 +61,7 @@ wire::ClientHello Connector::MakeHello() const {
   hello.set_version(kProtocolVersion);
   hello.set_boot_id(BootId().value_or(""));
   hello.set_cpus(framed::AllowedCpus());
+  SetWindow(options_.flow_control, hello.mutable_window());
   return hello;
 }
 
@@ -107,6 +77,11 @@ absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int
                                                " of the protocol, this client version ", kProtocolVersion));
   }
   server_cpus_ = answer->cpus();
+  const absl::StatusOr<FlowControlOptions> window = GetWindow(answer->window());
+  if (!window.ok()) {
+    return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", window.status().message()));
+  }
+  granted_by_server_ = *window;
   return absl::OkStatus();
 }
 
@@ -276,15 +251,17 @@ absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
         absl::StrCat("transport unix was asked for, but ", target_.ToString(),
                      " is not a Unix socket: use unix:path or unix-abstract:name, or transport tcp"));
   }
-  absl::StatusOr<framed::Poller*> poller = ClientPoller();
-  if (!poller.ok()) return poller.status();
   absl::Status status = unix_socket ? ConnectUnix() : ConnectTcp();
   if (!status.ok()) return status;
-  const framed::SpinPolicy spin_policy(options_.wait_mode, framed::CanRunTogether(framed::AllowedCpus(), server_cpus_));
-  auto session = std::make_shared<framed::ClientSession>(std::move(link_), *poller, spin_policy);
-  status = session->Start();
-  if (!status.ok()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", status.message()));
-  return std::make_unique<FramedConnection>(std::move(session), std::move(choice_), std::move(peer_));
+  const framed::SessionOptions session_options{
+      .spin_policy =
+          framed::SpinPolicy(options_.wait_mode, framed::CanRunTogether(framed::AllowedCpus(), server_cpus_)),
+      .granted_by_peer = granted_by_server_,
+      .granted_to_peer = options_.flow_control};
+  absl::StatusOr<std::unique_ptr<Connection>> connection =
+      framed::MakeConnection(std::move(link_), session_options, std::move(choice_), std::move(peer_));
+  if (connection.ok()) return connection;
+  return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", connection.status().message()));
 }
 
 }  // namespace

@@ -50,6 +50,25 @@ absl::Status ForeignAnswer(absl::string_view received) {
 
 }  // namespace
 
+void SetWindow(const FlowControlOptions& options, wire::Window* window) {
+  window->set_call_bytes(options.stream_bytes);
+  window->set_connection_bytes(options.connection_bytes);
+}
+
+absl::StatusOr<FlowControlOptions> GetWindow(const wire::Window& window) {
+  if (window.call_bytes() < FlowControlOptions::kMinStreamBytes || window.connection_bytes() < window.call_bytes() ||
+      window.connection_bytes() > FlowControlOptions::kMaxBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the hello grants windows of ", window.call_bytes(), " and ", window.connection_bytes(),
+        " bytes; the first has to be at least ", FlowControlOptions::kMinStreamBytes, ", the second as large and at most ",
+        FlowControlOptions::kMaxBytes));
+  }
+  FlowControlOptions options;
+  options.stream_bytes = window.call_bytes();
+  options.connection_bytes = window.connection_bytes();
+  return options;
+}
+
 std::string EncodeHello(const google::protobuf::MessageLite& hello) {
   const uint32_t length = static_cast<uint32_t>(hello.ByteSizeLong());
   std::string bytes(kHelloMagic.data(), kHelloMagic.size());

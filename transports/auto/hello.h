@@ -14,6 +14,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
+#include "shmrpc/transport.h"
+#include "shmrpc/wire.pb.h"
 #include "transports/framed/unique_fd.h"
 
 namespace shmrpc::autoselect {
@@ -54,6 +56,10 @@ class HelloReader {
 absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
                             int interrupt_fd, google::protobuf::MessageLite* answer,
                             std::vector<framed::UniqueFd>* fds);
+
+// The windows for the messages of streams that a hello grants. INVALID_ARGUMENT when they are out of bounds.
+void SetWindow(const FlowControlOptions& options, wire::Window* window);
+absl::StatusOr<FlowControlOptions> GetWindow(const wire::Window& window);
 
 // What identifies this host and this process's view of it. An error (which begins with what failed) when the kernel
 // does not tell, for instance because no descriptor is left; that is not remembered.

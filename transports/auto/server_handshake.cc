@@ -51,8 +51,8 @@ absl::Status ServerHandshake::Start() {
                                                          }
                                                        });
   }
-  absl::Status status = listener_->poller_->Add(shared_from_this(), EPOLLIN);
-  if (status.ok()) listener_->poller_->Kick(shared_from_this());
+  absl::Status status = listener_->sessions_.poller()->Add(shared_from_this(), EPOLLIN);
+  if (status.ok()) listener_->sessions_.poller()->Kick(shared_from_this());
   return status;
 }
 
@@ -109,6 +109,13 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   answer.set_instance_id(listener_->instance_id_);
   answer.set_network_namespace(NetworkNamespace());
   const bool may_spin = framed::CanRunTogether(answer.cpus(), client.cpus());
+  SetWindow(listener_->options_.flow_control, answer.mutable_window());
+  const absl::StatusOr<FlowControlOptions> window = GetWindow(client.window());
+  if (!window.ok()) {
+    answer.set_refused(std::string(window.status().message()));
+    Send(answer, -1);
+    return;
+  }
   if (client.version() != kProtocolVersion) {
     answer.set_refused(absl::StrCat("the server speaks version ", kProtocolVersion, " of the protocol, the client ",
                                     client.version()));
@@ -132,7 +139,7 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
     std::unique_ptr<framed::Link> link = AcceptShm(client, &answer);
     if (link != nullptr) {
       peer_.transport = "shm";
-      listener_->StartSession(std::move(link), may_spin, std::move(peer_));
+      listener_->sessions_.Add(std::move(link), may_spin, *window, std::move(peer_));
       return;
     }
     if (door_ == Door::kRendezvous) {
@@ -146,10 +153,10 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
     MutexLock lock(&mutex_);
     socket = std::move(socket_);
   }
-  listener_->poller_->Remove(this);
+  listener_->sessions_.poller()->Remove(this);
   const char* const name = door_ == Door::kTcp ? "tcp" : "unix";
-  listener_->StartSession(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), may_spin,
-                          std::move(peer_));
+  listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), may_spin,
+                           *window, std::move(peer_));
 }
 
 // Takes the client's segment, answers with the server's. Null: no shared memory, `answer` says why, nothing was sent.
@@ -187,7 +194,7 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
     MutexLock lock(&mutex_);
     socket = std::move(socket_);
   }
-  listener_->poller_->Remove(this);
+  listener_->sessions_.poller()->Remove(this);
   return std::make_unique<shm::ShmLink>(std::move(socket), *std::move(own), *std::move(peer));
 }
 
@@ -209,7 +216,7 @@ void ServerHandshake::Finish() {
     socket = std::move(socket_);
   }
   internal::DeadlineTimer::Get().Cancel(timeout);
-  if (socket.valid()) listener_->poller_->Remove(this);
+  if (socket.valid()) listener_->sessions_.poller()->Remove(this);
   listener_->HandshakeOver(this);
 }
 

@@ -15,8 +15,10 @@ constexpr uint64_t kSlotMask = (uint64_t{1} << kSlotBits) - 1;
 
 }  // namespace
 
-ClientSession::ClientSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy)
-    : Session(std::move(link), poller, spin_policy, /*may_spill=*/false, /*events=*/0) {}
+ClientSession::ClientSession(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options)
+    : Session(std::move(link), poller, options, /*may_spill=*/false, /*events=*/0),
+      send_account_(options.granted_by_peer),
+      receive_account_(options.granted_to_peer) {}
 
 ClientSession::~ClientSession() {
   for (ClientCall* call : unused_calls_) delete call;
@@ -99,12 +101,14 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time 
   }
 }
 
-void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** out) {
+void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** out) {
   const bool runs_user_code = events->RunsUserCode();
   // The callback may destroy the connection before this function is done with the session.
   const std::shared_ptr<Pollable> alive = runs_user_code ? shared_from_this() : nullptr;
   FrameHeader header;
   header.type = FrameType::kRequest;
+  if (spec.client_streams) header.flags |= kFlagOpen;
+  if (request == nullptr) header.flags |= kFlagNoMessage;
   static thread_local std::string control;
   EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
   ClientCall* call = nullptr;
@@ -123,6 +127,11 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
     call->events = events;
     call->runs_user_code = runs_user_code;
     call->max_receive_message_bytes = spec.max_receive_message_bytes;
+    if (spec.client_streams || spec.server_streams) {
+      call->stream = std::make_unique<ClientCall::Stream>();
+      call->stream->one_by_one = spec.server_streams;
+      call->deadline = spec.deadline;
+    }
     if (refused.ok()) {
       id = AddCall(call);
       if (id == 0) {
@@ -148,15 +157,12 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage& reque
     status = AnnounceMethod(spec.method, spec.deadline, &header.code);
     // Not sent whole: the deadline has passed or the link is over, and then the call is ended by whoever noticed.
     if (status.ok()) {
-      sender_.SendLocked(header, control, &request, spec.deadline, [this, id] { return !IsActive(id); });
+      sender_.SendLocked(header, control, request, spec.deadline, [this, id] { return !IsActive(id); });
     }
   }
   if (!status.ok() && !HasPassed(spec.deadline)) {
     ClientCall* const taken = TakeCall(id);
-    if (taken != nullptr) {
-      taken->end.status = std::move(status);
-      taken->DeliverEnd();
-    }
+    if (taken != nullptr) EndHere(taken, std::move(status));
     return;
   }
   if (runs_user_code && !poller_present_.exchange(true, std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
@@ -176,7 +182,27 @@ void ClientCall::DeliverEnd() {
 
 void ClientCall::Run() {
   const std::shared_ptr<ClientSession> alive = session;
-  DeliverEnd();
+  if (!alive->BeginQueued(this)) return DeliverEnd();
+  alive->RunEvents(this);
+}
+
+// Ends a call that TakeCall has returned, for a reason on this side: at once, with what has not been read dropped.
+void ClientSession::EndHere(ClientCall* call, absl::Status status) {
+  WakeUp wake_up = WakeUp::kNothing;
+  bool streams;
+  {
+    MutexLock lock(&calls_mutex_);
+    call->end.status = std::move(status);
+    streams = call->stream != nullptr;
+    if (streams) {
+      call->stream->ended = true;
+      call->stream->dropping = true;
+      wake_up = MarkDue(call);
+    }
+  }
+  if (streams) return Wake(call, wake_up);
+  call->DeliverEnd();
+  NotifyWaiter(call);
 }
 
 void ClientSession::Release(ClientCall* call) {
@@ -190,6 +216,8 @@ void ClientSession::Release(ClientCall* call) {
   call->has_message = false;
   call->pieces.clear();
   call->chunks.clear();
+  call->stream = nullptr;
+  call->deadline = absl::InfiniteFuture();
   MutexLock lock(&calls_mutex_);
   unused_calls_.push_back(call);
 }
@@ -197,19 +225,32 @@ void ClientSession::Release(ClientCall* call) {
 void ClientSession::Cancel(ClientCall* call, absl::Status status) {
   const std::shared_ptr<Pollable> alive = shared_from_this();
   ClientCall* const taken = TakeCall(call->id);
-  if (taken == nullptr) return;  // over, or its end is being told
+  if (taken == nullptr) return DropMessages(call);  // over, or its end waits behind messages that are not wanted now
+  SendReset(taken->id, status);
+  EndHere(taken, std::move(status));
+}
+
+// As Cancel, for a reason that the receiver has found.
+void ClientSession::CancelAndReset(uint64_t id, absl::Status status) {
+  ClientCall* const taken = TakeCall(id);
+  if (taken == nullptr) return;
+  SendReset(id, status);
+  taken->end.status = std::move(status);
+  ChunkPtr none;
+  EndCall(taken, none);
+}
+
+void ClientSession::SendReset(uint64_t id, const absl::Status& status) {
   FrameHeader header;
   header.type = FrameType::kReset;
-  header.call_id = taken->id;
+  header.call_id = id;
   header.code = static_cast<uint16_t>(status.raw_code());
   sender_.SendControl(header);
-  taken->end.status = std::move(status);
-  taken->DeliverEnd();
-  NotifyWaiter(taken);
 }
 
 // The end of a call has arrived; call->pieces may point into `chunk`. Caller holds right_.
 void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
+  if (call->stream != nullptr) return EndStream(call, chunk);
   if (!call->runs_user_code) {
     call->DeliverEnd();
     NotifyWaiter(call);
@@ -239,10 +280,14 @@ void ClientSession::Fail(const absl::Status& status) {
   link_->Shutdown();
   for (ClientCall* call : calls) {
     if (TakeCall(call->id) != call) continue;
-    call->end.status = status;
     call->pieces.clear();
     call->has_message = false;
     call->has_headers = false;
+    if (call->stream != nullptr) {
+      EndHere(call, status);
+      continue;
+    }
+    call->end.status = status;
     ChunkPtr none;
     EndCall(call, none);
   }
@@ -286,9 +331,16 @@ absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
       return HandleResponse(header, chunk);
     case FrameType::kFragment:
       return HandleFragment(header, chunk);
+    case FrameType::kHeaders:
+      return HandleHeaders(header, *chunk);
+    case FrameType::kMessage:
+      return HandleMessage(header, chunk);
+    case FrameType::kCredit:
+      return HandleCredit(header, *chunk);
     case FrameType::kReset: {
       if (!assembly_.active() || assembly_.call_id() != header.call_id) return absl::OkStatus();
       assembly_.End();
+      ReturnUnread(std::exchange(assembling_cost_, 0));
       ClientCall* const call = TakeCall(header.call_id);
       if (call == nullptr) return absl::OkStatus();
       call->has_message = false;
@@ -362,6 +414,12 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
                                     assembly_.Describe()));
     case Assembly::Progress::kComplete:
       break;
+  }
+  if (assembling_cost_ != 0) {
+    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
+    assembly_.End();
+    DeliverMessage(header.call_id, std::move(message));
+    return absl::OkStatus();
   }
   ClientCall* const call = TakeCall(header.call_id);
   if (call != nullptr) {

@@ -25,17 +25,20 @@ class ClientCall;
 // another waiting thread. Calls that nobody waits for (RunsUserCode) are looked after by the poller's thread, which is
 // woken when the last waiting thread leaves; it also is who runs user code, never a thread that waits for another call.
 //
+// Streams. What comes for a call that streams is put into its CallStream and delivered by RunEvents, on the thread that
+// finds it due or, for calls that run user code, on the poller's.
+//
 // Locks: the sender's mutex, then calls_mutex_; waiters_mutex_ is taken with neither. right_ may be held when either is
 // taken. User code runs with nothing held.
 class ClientSession final : public Session {
  public:
   // `poller` outlives the session. Start() before anything else.
-  ClientSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy);
+  ClientSession(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options);
   ~ClientSession() override;
 
   absl::Status Start() { return poller_->Add(shared_from_this(), 0); }
 
-  void StartCall(const CallSpec& spec, const OutgoingMessage& request, CallEvents* events, Call** call);
+  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call);
 
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
   absl::Status reason_over() const;
@@ -56,6 +59,9 @@ class ClientSession final : public Session {
     bool elected = false;  // it is its turn to receive
   };
 
+  SendResult Send(ClientCall* call, const OutgoingMessage* message, bool last);
+  void Receive(ClientCall* call);
+  void DropMessages(ClientCall* call);
   void Cancel(ClientCall* call, absl::Status status);
   bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
   void Release(ClientCall* call);
@@ -64,6 +70,20 @@ class ClientSession final : public Session {
   ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   bool IsActive(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+
+  // Events of calls that stream. The first two say what is to be done about an event that has become due, once the
+  // lock is released: Wake does it.
+  enum class WakeUp { kNothing, kRun, kKick };
+  WakeUp MarkDue(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void Wake(ClientCall* call, WakeUp wake_up) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // With `busy` set by the caller.
+  void RunEvents(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // A call from the list of those that the poller has something to tell of. False: it does not stream.
+  bool BeginQueued(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void CancelAndReset(uint64_t id, absl::Status status);
+  void SendReset(uint64_t id, const absl::Status& status);
+  void EndHere(ClientCall* call, absl::Status status) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   absl::Status AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
 
@@ -78,6 +98,11 @@ class ClientSession final : public Session {
   absl::Status HandleFrame(ChunkPtr& chunk);
   absl::Status HandleResponse(const FrameHeader& header, ChunkPtr& chunk);
   absl::Status HandleFragment(const FrameHeader& header, ChunkPtr& chunk);
+  absl::Status HandleHeaders(const FrameHeader& header, const Chunk& chunk);
+  absl::Status HandleMessage(const FrameHeader& header, ChunkPtr& chunk);
+  absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
+  void DeliverMessage(uint64_t call_id, ReceivedMessage message);
+  void ReturnUnread(uint64_t cost);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void Fail(const absl::Status& status);
   void NotifyWaiter(const ClientCall* call);
@@ -101,7 +126,10 @@ class ClientSession final : public Session {
   std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
-  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // their ends are to be told by the poller
+  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);  // the poller has something to tell of them
+  SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
+  ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
+  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
 
   absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
@@ -118,13 +146,17 @@ class ClientSession final : public Session {
 // One outstanding call; its memory is reused. Everything but the calls through Call's interface belongs to the session.
 class ClientCall final : public Call, public Task {
  public:
+  SendResult Send(const OutgoingMessage& message, bool last) override { return session->Send(this, &message, last); }
+  void HalfClose() override { (void)session->Send(this, nullptr, /*last=*/true); }
+  void Receive() override { session->Receive(this); }
+  void DropMessages() override { session->DropMessages(this); }
   void Cancel(absl::Status status) override { session->Cancel(this, std::move(status)); }
   bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) override {
     return session->WaitUntil(this, done, deadline);
   }
   void Release() override { session->Release(this); }
 
-  // Tells the end, on the poller's thread.
+  // Tells what there is to tell, on the poller's thread.
   void Run() override;
 
   std::shared_ptr<ClientSession> session;  // while in use
@@ -132,6 +164,21 @@ class ClientCall final : public Call, public Task {
   uint64_t id = 0;
   bool runs_user_code = false;
   size_t max_receive_message_bytes = 0;
+  absl::Time deadline = absl::InfiniteFuture();
+
+  // For calls that stream, or whose server does; null for others. Guarded by the session's calls_mutex_.
+  struct Stream : CallStream {
+    bool one_by_one = false;  // messages are delivered when asked for
+    bool headers_due = false;
+    bool headers_told = false;
+    Metadata headers;
+    bool ended = false;  // `end` holds the call's end
+    bool IsDue() const {
+      return headers_due || sendable_due || (dropping && !inbox.empty()) ||
+             (!inbox.empty() && (wanted || !one_by_one)) || (ended && inbox.empty());
+    }
+  };
+  std::unique_ptr<Stream> stream;
 
   // The end, once it has come. `chunks` own what `pieces` point to, unless that is the receiving thread's chunk.
   ResponseControl end;

@@ -95,7 +95,9 @@ void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t
 
 absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out) {
   absl::string_view rest = frame.substr(kFrameHeaderBytes);
-  if (header.flags & ~(kFlagMore | kFlagDeadline | kFlagMetadata)) return Malformed("a request with unknown flags");
+  if (header.flags & ~(kFlagMore | kFlagDeadline | kFlagMetadata | kFlagNoMessage | kFlagOpen)) {
+    return Malformed("a request with unknown flags");
+  }
   if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a request too short for its size");
   if (header.flags & kFlagDeadline) {
     uint64_t left;
@@ -114,7 +116,57 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
   }
   out->message_offset = frame.size() - rest.size();
   absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  if (sizes.ok() && (header.flags & kFlagNoMessage) != 0 && out->message_bytes != 0) {
+    return Malformed("a request that both has and has no message");
+  }
   return sizes.ok() ? rules : sizes;
+}
+
+void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out) {
+  out->clear();
+  if (metadata.empty()) return;
+  *flags |= kFlagMetadata;
+  wire::MetadataBlock block;
+  ToWire(metadata, &block);
+  AppendBlock(block, out);
+}
+
+absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out) {
+  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+  if ((header.flags & ~kFlagMetadata) != 0) return Malformed("headers with unknown flags");
+  wire::MetadataBlock block;
+  if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &block)) {
+    return Malformed("headers whose metadata cannot be read");
+  }
+  if (!rest.empty()) return Malformed("headers with something behind them");
+  return FromWire(block, out);
+}
+
+absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
+                                  MessageControl* out) {
+  const uint8_t known = kFlagMore | (from_client ? kFlagOpen | kFlagNoMessage : 0);
+  if ((header.flags & ~known) != 0) return Malformed("a message with unknown flags");
+  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+  if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a message too short for its size");
+  out->message_offset = frame.size() - rest.size();
+  absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  if (sizes.ok() && (header.flags & kFlagNoMessage) != 0 &&
+      (out->message_bytes != 0 || (header.flags & kFlagOpen) != 0)) {
+    return Malformed("a message frame without message that does not half-close");
+  }
+  return sizes;
+}
+
+void EncodeCredit(const Credit& credit, char* out) {
+  std::memcpy(out, &credit.call_bytes, 4);
+  std::memcpy(out + 4, &credit.connection_bytes, 4);
+}
+
+absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Credit* out) {
+  if (header.flags != 0 || frame.size() != kFrameHeaderBytes + kCreditBytes) return Malformed("a credit of wrong form");
+  std::memcpy(&out->call_bytes, frame.data() + kFrameHeaderBytes, 4);
+  std::memcpy(&out->connection_bytes, frame.data() + kFrameHeaderBytes + 4, 4);
+  return absl::OkStatus();
 }
 
 void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status& status,

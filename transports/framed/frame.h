@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "shmrpc/metadata.h"
+#include "transports/framed/flow_control.h"
 #include "transports/framed/link.h"
 
 namespace shmrpc::framed {
@@ -28,15 +29,20 @@ enum class FrameType : uint8_t {
   kFragment = 4,  // both: the next piece of the message that was begun
   kReset = 5,     // client: the call is cancelled. Both: the message that was begun for this call will not be finished
   kGoAway = 6,    // server: begin no more calls on this connection
+  kHeaders = 7,   // server: the call's initial metadata, ahead of the response
+  kMessage = 8,   // both: one more message of the call, or the beginning of it
+  kCredit = 9,    // both: so much of the peer's messages has been read; see flow_control.h
 };
 
 // Flags of a frame. Those that a type does not use are zero.
-inline constexpr uint8_t kFlagMore = 1;        // request, response, fragment: the message goes on in a fragment. A
-                                               // request or response then begins with its message's size, 4 bytes
+inline constexpr uint8_t kFlagMore = 1;        // request, response, message, fragment: goes on in a fragment. All but
+                                               // a fragment then begin with the message's size, 4 bytes
 inline constexpr uint8_t kFlagDeadline = 2;    // request: time left, 8 bytes, nanoseconds
-inline constexpr uint8_t kFlagMetadata = 4;    // request, response: a MetadataBlock
+inline constexpr uint8_t kFlagMetadata = 4;    // request, response, headers: a MetadataBlock
 inline constexpr uint8_t kFlagStatus = 8;      // response: a StatusBlock
-inline constexpr uint8_t kFlagNoMessage = 16;  // response: there is no message, as opposed to one of 0 bytes
+inline constexpr uint8_t kFlagNoMessage = 16;  // request, response, message: there is none, as opposed to 0 bytes
+inline constexpr uint8_t kFlagOpen = 32;       // request: more messages follow. message, from a client: the same.
+                                               // Without it the client has half-closed
 
 struct FrameHeader {
   uint32_t length = 0;  // of the whole frame
@@ -89,6 +95,22 @@ struct RequestControl {
 // INTERNAL when `frame` is not one that the protocol allows, which ends the connection; INVALID_ARGUMENT when only the
 // metadata in it breaks the rules, which ends the call; everything else is then there.
 absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out);
+
+// The body of a headers frame; sets the flags.
+void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out);
+absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out);
+
+// Where the message of a message frame begins, and how long it is over all fragments. `from_client`: the flags differ.
+struct MessageControl {
+  size_t message_offset = 0;
+  size_t message_bytes = 0;
+};
+absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
+                                  MessageControl* out);
+
+inline constexpr size_t kCreditBytes = 8;
+void EncodeCredit(const Credit& credit, char* out);
+absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Credit* out);
 
 struct ResponseControl {
   Metadata initial_metadata;

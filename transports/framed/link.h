@@ -32,7 +32,7 @@ class Link {
  public:
   virtual ~Link() = default;
 
-  // "shm", "tcp", "unix".
+  // "shm", "tcp", "unix", "inproc".
   virtual const std::string& name() const = 0;
 
   // ---- The sender.

@@ -28,6 +28,11 @@ absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(er
 
 // What a thread leaves unattended while it runs a task.
 struct Poller::Slot {
+  explicit Slot(Poller* its_poller) : poller(its_poller) {}
+
+  Poller* const poller;
+  static thread_local Slot* of_this_thread;
+
   bool leaving = false;  // the thread has found itself superfluous
 
   // Odd while a watched task runs. Written by the slot's thread only.
@@ -40,6 +45,11 @@ struct Poller::Slot {
   uint64_t taken ABSL_GUARDED_BY(mutex) = 0;  // the task that was last taken over from
 
   // For the slot's own thread.
+  void BeginWatch() { tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+  void EndWatch() {
+    const uint64_t task = tasks.load(std::memory_order_relaxed);
+    if (task % 2 == 1) tasks.store(task + 1, std::memory_order_release);
+  }
   void SetCurrent(const std::shared_ptr<Pollable>& pollable) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (current == pollable) return;
     std::shared_ptr<Pollable> previous = pollable;  // destroyed without the lock
@@ -47,6 +57,8 @@ struct Poller::Slot {
     current.swap(previous);
   }
 };
+
+thread_local Poller::Slot* Poller::Slot::of_this_thread = nullptr;
 
 absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(const char* name, int max_threads) {
   std::unique_ptr<Poller> poller(new Poller(name, max_threads));
@@ -174,7 +186,8 @@ void Poller::MaybeSpawnThread() {
 
 void Poller::ThreadMain() {
   pthread_setname_np(pthread_self(), name_);
-  Slot slot;
+  Slot slot(this);
+  Slot::of_this_thread = &slot;
   {
     MutexLock lock(&threads_mutex_);
     slots_.push_back(&slot);
@@ -325,16 +338,44 @@ void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
 
 void Poller::RunTask(Task* task, bool watched, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
-  if (!watched) {
-    task->Run();
-    return;
+  if (watched) {
+    if (pollable != nullptr) slot->SetCurrent(pollable);
+    slot->BeginWatch();
+    if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
   }
-  if (pollable != nullptr) slot->SetCurrent(pollable);
-  const uint64_t tasks = slot->tasks.load(std::memory_order_relaxed);
-  slot->tasks.store(tasks + 1, std::memory_order_release);
-  if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
   task->Run();
-  slot->tasks.store(tasks + 2, std::memory_order_release);
+  slot->EndWatch();
+}
+
+bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
+  Slot* const slot = Slot::of_this_thread;
+  if (slot == nullptr || slot->poller != this) return false;
+  slot->EndWatch();
+  slot->SetCurrent(pollable);
+  slot->BeginWatch();
+  if (!watch_set_.load(std::memory_order_relaxed)) SetWatch();
+  return true;
+}
+
+void Poller::TaskBlocks() {
+  Slot* const slot = Slot::of_this_thread;
+  if (slot != nullptr) slot->poller->HandOver(slot);
+}
+
+void Poller::HandOver(Slot* slot) {
+  const uint64_t task = slot->tasks.load(std::memory_order_relaxed);
+  if (task % 2 == 0) return;
+  std::shared_ptr<Pollable> left;
+  {
+    MutexLock lock(&slot->mutex);
+    if (slot->taken != task) left = slot->current;
+    slot->taken = task;
+  }
+  slot->EndWatch();
+  if (left == nullptr) return;
+  has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
+  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
+  Kick(std::move(left));
 }
 
 void Poller::AddHot(const std::shared_ptr<Pollable>& pollable) {

@@ -117,6 +117,14 @@ class Poller {
   // Makes some thread poll it soon.
   void Kick(std::shared_ptr<Pollable> pollable);
 
+  // For the thread that runs a task of this poller and has looked at `pollable` meanwhile: what comes for it during the
+  // rest of the task is noticed by the watch. False: the calling thread runs no task of this poller.
+  bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
+
+  // For a task that is about to block: other threads take over at once what its thread has left unattended. Does
+  // nothing on a thread that runs no poller's task.
+  static void TaskBlocks();
+
   // Forgets it. It may still be polled once by a thread that is about to.
   void Remove(Pollable* pollable);
 
@@ -135,6 +143,7 @@ class Poller {
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
   void SetWatch();
+  void HandOver(Slot* slot);
 
   const char* const name_;
   const int max_threads_;

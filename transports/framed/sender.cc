@@ -112,18 +112,20 @@ void Sender::Close() {
   pieces_done_.SignalAll();
 }
 
-void Sender::SendControl(const FrameHeader& header) {
+void Sender::SendControl(const FrameHeader& header, absl::string_view body, bool always_ring) {
   MutexLock lock(&mutex_);
-  if (!closed_) SendControlLocked(header);
+  if (!closed_) SendControlLocked(header, body, always_ring);
 }
 
-void Sender::SendControlLocked(const FrameHeader& header) {
-  uint8_t* frame = FlushSpilled() ? link_->Reserve(kFrameHeaderBytes) : nullptr;
+void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring) {
+  const size_t size = kFrameHeaderBytes + body.size();
+  uint8_t* frame = FlushSpilled() ? link_->Reserve(size) : nullptr;
   reserved_spilled_ = false;
-  if (frame == nullptr) frame = ReserveSpilled(kFrameHeaderBytes);
+  if (frame == nullptr) frame = ReserveSpilled(size);
   StoreFrameHeader(frame, header);
-  Commit(kFrameHeaderBytes);
-  Flush(/*always_ring=*/true);
+  if (!body.empty()) std::memcpy(frame + kFrameHeaderBytes, body.data(), body.size());
+  Commit(size);
+  Flush(always_ring);
 }
 
 bool Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
@@ -248,7 +250,7 @@ bool Sender::SendPieces(FrameHeader header, absl::string_view control, const Out
     reset.type = FrameType::kReset;
     reset.call_id = header.call_id;
     reset.code = static_cast<uint16_t>(absl::StatusCode::kCancelled);
-    SendControlLocked(reset);
+    SendControlLocked(reset, absl::string_view(), /*always_ring=*/true);
   }
   pieces_done_.Signal();
   return sent;

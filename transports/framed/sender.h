@@ -60,8 +60,10 @@ class Sender {
     return SendLocked(header, control, message, deadline, stop);
   }
 
-  // Sends a frame without a message now, or before anything else is sent; never blocks. The peer is woken in any case.
-  void SendControl(const FrameHeader& header) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sends a frame without a message, which never blocks: when there is no room it goes before anything that is sent
+  // later. With `always_ring` the peer is woken in any case.
+  void SendControl(const FrameHeader& header, absl::string_view body = {}, bool always_ring = true)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
   // `*waited` is set when the lock was released meanwhile.
@@ -86,7 +88,7 @@ class Sender {
 
   bool SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
                   absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendControlLocked(const FrameHeader& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

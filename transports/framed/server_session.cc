@@ -23,8 +23,11 @@ constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
 
-ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, Options options)
-    : Session(std::move(link), poller, spin_policy, /*may_spill=*/true, EPOLLIN), options_(std::move(options)) {}
+ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options)
+    : Session(std::move(link), poller, options.session, /*may_spill=*/true, EPOLLIN),
+      options_(std::move(options)),
+      send_account_(options_.session.granted_by_peer),
+      receive_account_(options_.session.granted_to_peer) {}
 
 ServerSession::~ServerSession() = default;
 
@@ -50,6 +53,11 @@ bool ServerSession::IsDrained() const {
   return calls_.empty() && !sender_.HasLeftover();
 }
 
+bool ServerSession::IsIdle() const {
+  MutexLock lock(&calls_mutex_);
+  return calls_.empty();
+}
+
 void ServerSession::Close() { Fail(absl::UnavailableError("the server is shutting down")); }
 
 void ServerSession::Fail(const absl::Status& status) {
@@ -61,16 +69,31 @@ void ServerSession::Fail(const absl::Status& status) {
   }
   sender_.Close();
   link_->Shutdown();
+  std::vector<FramedServerCall*> to_run;
   {
     MutexLock lock(&calls_mutex_);
-    for (auto& [id, call] : calls_) call->cancelled.store(true, std::memory_order_release);
+    for (auto& [id, call] : calls_) {
+      Cancelled(call);
+      if (MarkDue(call) == WakeUp::kRun) to_run.push_back(call);
+    }
   }
+  for (FramedServerCall* call : to_run) RunEvents(call);
+  if (has_tasks_.load(std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
   options_.on_over(this);
 }
 
 // ---- Requests. The caller holds right_.
 
 Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
+  if (has_tasks_.load(std::memory_order_seq_cst)) {
+    MutexLock lock(&calls_mutex_);
+    if (!tasks_.empty()) {
+      *task = tasks_.front();
+      tasks_.pop_front();
+      has_tasks_.store(!tasks_.empty(), std::memory_order_seq_cst);
+      return Outcome::kTaskMore;  // the link has not been looked at
+    }
+  }
   if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
   if (!right_.TryAcquire()) return Outcome::kElsewhere;
   BeginReceiving();
@@ -91,7 +114,12 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
           (void)right_.Release();
           return Outcome::kOver;
         }
-        if (call == nullptr) continue;
+        if (call == nullptr) {
+          if (!has_tasks_.load(std::memory_order_relaxed)) continue;
+          // An event for the application goes before what else there may be.
+          if (right_.Release()) poller_->Kick(shared_from_this());
+          return Poll(scanning, task);
+        }
         *task = call;
         // Unless the watch looks after it, have what comes during the task reported.
         if (!scanning) ReportInput(true);
@@ -134,25 +162,38 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
     case FrameType::kReset:
       return HandleReset(header);
     case FrameType::kFragment:
-      switch (assembly_.Add(header, chunk)) {
-        case Assembly::Progress::kMore:
-          return absl::OkStatus();
-        case Assembly::Progress::kMalformed:
-          return Malformed("a fragment that does not continue the message that was begun");
-        case Assembly::Progress::kComplete: {
-          std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
-          if (begun != nullptr) {
-            begun->pieces = assembly_.TakePieces();
-            begun->chunks = assembly_.TakeChunks();
-          }
-          assembly_.End();
-          return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
-        }
-      }
-      [[fallthrough]];
+      return HandleFragment(header, chunk, call);
+    case FrameType::kMessage:
+      return HandleMessage(header, chunk);
+    case FrameType::kCredit:
+      return HandleCredit(header, *chunk);
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
   }
+}
+
+absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
+  switch (assembly_.Add(header, chunk)) {
+    case Assembly::Progress::kMore:
+      return absl::OkStatus();
+    case Assembly::Progress::kMalformed:
+      return Malformed("a fragment that does not continue the message that was begun");
+    case Assembly::Progress::kComplete:
+      break;
+  }
+  if (assembling_cost_ != 0) {
+    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
+    assembly_.End();
+    DeliverMessage(header.call_id, &message, assembling_open_);
+    return absl::OkStatus();
+  }
+  std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
+  if (begun != nullptr) {
+    begun->pieces = assembly_.TakePieces();
+    begun->chunks = assembly_.TakeChunks();
+  }
+  assembly_.End();
+  return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
 }
 
 absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk& chunk) {
@@ -203,6 +244,8 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   begun->method_path = methods_[header.code]->path;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
+  begun->open = (header.flags & kFlagOpen) != 0;
+  begun->has_request = (header.flags & kFlagNoMessage) == 0;
   if (more) {
     assembling_ = std::move(begun);
     return absl::OkStatus();
@@ -218,6 +261,15 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
   const uint64_t id = begun->id;
   begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
   begun->cancelled.store(false, std::memory_order_relaxed);
+  if (begun->open || !begun->has_request) {
+    begun->stream = std::make_unique<FramedServerCall::Stream>();
+    begun->stream->half_closed = !begun->open;
+    if (begun->has_request) {
+      begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      begun->pieces.clear();
+      begun->chunks.clear();
+    }
+  }
   {
     // With the lock either the call is seen by whoever waits for the last one, or the call sees the draining.
     MutexLock lock(&calls_mutex_);
@@ -238,13 +290,20 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
 absl::Status ServerSession::HandleReset(const FrameHeader& header) {
   if (assembly_.active() && assembly_.call_id() == header.call_id) {
     assembly_.End();
-    assembling_.reset();
-    return absl::OkStatus();
+    ReturnUnread(std::exchange(assembling_cost_, 0));
+    if (std::exchange(assembling_, nullptr) != nullptr) return absl::OkStatus();  // the call had not begun
   }
-  MutexLock lock(&calls_mutex_);
-  auto found = calls_.find(header.call_id);
-  // Not found: the reply and the reset have crossed.
-  if (found != calls_.end()) found->second->cancelled.store(true, std::memory_order_release);
+  FramedServerCall* call = nullptr;
+  WakeUp wake_up = WakeUp::kNothing;
+  {
+    MutexLock lock(&calls_mutex_);
+    auto found = calls_.find(header.call_id);
+    if (found == calls_.end()) return absl::OkStatus();  // the reply and the reset have crossed
+    call = found->second;
+    Cancelled(call);
+    wake_up = MarkDue(call);
+  }
+  Wake(call, wake_up);
   return absl::OkStatus();
 }
 
@@ -287,6 +346,17 @@ void ServerSession::EndCall(FramedServerCall* call) {
   const std::shared_ptr<ServerSession> alive = std::move(ended->session);
   ended->session.reset();
   ended->client_metadata.clear();
+  uint64_t unread = 0;
+  if (ended->stream != nullptr) {
+    // Out of the table first: then no more comes.
+    {
+      MutexLock lock(&calls_mutex_);
+      calls_.erase(ended->id);
+    }
+    for (const ReceivedMessage& message : ended->stream->inbox) unread += message.cost();
+    ended->stream = nullptr;
+  }
+  ReturnUnread(unread);
   bool drained;
   {
     MutexLock lock(&calls_mutex_);
@@ -310,14 +380,16 @@ void FramedServerCall::Run() {
   chunks.clear();
   pieces.clear();
   CallHandler* const handler = session->options_.handler;
-  handler->OnCall(ServerCallPtr(this), IncomingMessage(request_pieces));
+  if (stream != nullptr) return handler->OnCall(ServerCallPtr(this), nullptr);
+  const IncomingMessage request(request_pieces);
+  handler->OnCall(ServerCallPtr(this), &request);
 }
 
 void FramedServerCall::Finish(const Reply& reply) {
   if (!cancelled.load(std::memory_order_acquire)) {
     session->SendReply(id, reply, [this] { return cancelled.load(std::memory_order_acquire); });
   }
-  session->EndCall(this);
+  session->Finished(this);
 }
 
 void FramedServerCall::Abandon() {

@@ -2,6 +2,7 @@
 #define SHMRPC_TRANSPORTS_FRAMED_SERVER_SESSION_H_
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,7 +21,11 @@ class FramedServerCall;
 // The server's end of a framed connection: takes requests off the link and sends replies.
 //
 // A thread of the poller that finds a request copies it out, gives right_ back, and runs the handler right there; other
-// threads can take the next request meanwhile. Replies are sent by the handler's thread.
+// threads can take the next request meanwhile. Replies are sent by the handler's thread. A handler that waits in
+// WaitUntil looks at the link itself for a while.
+//
+// Streams. What comes for a call that has events is put into its CallStream and delivered by RunEvents, on the thread
+// that finds it due or, for events that run user code, on the poller's.
 //
 // Locks: calls_mutex_ is taken with neither the sender's mutex nor right_ wanted afterwards. Handlers run with nothing
 // held.
@@ -30,6 +35,7 @@ class ServerSession final : public Session {
   struct Options {
     CallHandler* handler = nullptr;  // outlives the session
     size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+    SessionOptions session;
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
@@ -37,7 +43,7 @@ class ServerSession final : public Session {
     std::function<void()> on_drained;
   };
 
-  ServerSession(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, Options options);
+  ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options);
   ~ServerSession() override;
 
   absl::Status Start();
@@ -46,6 +52,8 @@ class ServerSession final : public Session {
   void BeginDrain();
   // No call is in progress and no reply is waiting to be sent.
   bool IsDrained() const;
+  // No call is in progress: nothing will call the handler's or an application's code any more.
+  bool IsIdle() const;
 
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
@@ -64,6 +72,13 @@ class ServerSession final : public Session {
   absl::Status HandleMethod(const FrameHeader& header, const Chunk& chunk);
   absl::Status HandleRequest(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call);
   absl::Status HandleReset(const FrameHeader& header);
+  absl::Status HandleMessage(const FrameHeader& header, ChunkPtr& chunk);
+  absl::Status HandleFragment(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call);
+  absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
+  // `open`: more messages follow.
+  void DeliverMessage(uint64_t call_id, ReceivedMessage* message, bool open);
+  void ReturnUnread(uint64_t cost);
+  void EndTooLarge(uint64_t call_id, size_t message_bytes);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
   void Refuse(uint64_t call_id, const absl::Status& status);
@@ -71,6 +86,25 @@ class ServerSession final : public Session {
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
+
+  // What the calls ask for; see ServerCall.
+  void StartEvents(FramedServerCall* call, ServerCallEvents* events);
+  void Receive(FramedServerCall* call);
+  void SendHeaders(FramedServerCall* call, const Metadata& metadata);
+  SendResult Send(FramedServerCall* call, const OutgoingMessage& message);
+  bool WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
+  void PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
+  void Finished(FramedServerCall* call);
+
+  // As in ClientSession.
+  enum class WakeUp { kNothing, kRun, kKick };
+  void Cancelled(FramedServerCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  WakeUp MarkDue(FramedServerCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void Wake(FramedServerCall* call, WakeUp wake_up) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void RunEvents(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void RunQueued(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void NotifyWaiters() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
+  void QueueTask(Task* task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   const Options options_;
   std::atomic<bool> draining_{false};  // set with calls_mutex_
@@ -80,10 +114,20 @@ class ServerSession final : public Session {
   std::vector<std::unique_ptr<const Method>> methods_;
   size_t method_bytes_ = 0;
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
+  bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
   mutable Mutex calls_mutex_;
   absl::flat_hash_map<uint64_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
+  std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
+  std::atomic<bool> has_tasks_{false};
+  SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
+  ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
+  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
+
+  Mutex waiters_mutex_;
+  CondVar call_changed_;          // something was delivered to a call that somebody waits for
+  std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
 };
 
 // One call in progress; its memory is reused.
@@ -96,6 +140,13 @@ class FramedServerCall final : public ServerCall, public Task {
   const Metadata& metadata() const override { return client_metadata; }
   const Peer& peer() const override;
   bool IsCancelled() const override;
+  void Start(ServerCallEvents* to) override { session->StartEvents(this, to); }
+  void Receive() override { session->Receive(this); }
+  void SendHeaders(const Metadata& headers) override { session->SendHeaders(this, headers); }
+  SendResult Send(const OutgoingMessage& message) override { return session->Send(this, message); }
+  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time until) override {
+    return session->WaitUntil(this, done, until);
+  }
   void Finish(const Reply& reply) override;
 
   // Hands the call to the handler.
@@ -107,8 +158,33 @@ class FramedServerCall final : public ServerCall, public Task {
   absl::Time deadline_ = absl::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
-  Pieces pieces;  // of the request
-  Chunks chunks;  // own what pieces point to
+  bool open = false;         // the request comes in messages of its own, or not at all
+  bool has_request = false;  // in `pieces`
+  Pieces pieces;             // of the request
+  Chunks chunks;             // own what pieces point to
+
+  // For calls that stream or have events; null for others. Guarded by the session's calls_mutex_.
+  struct Stream : CallStream {
+    ServerCallEvents* events = nullptr;
+    bool half_closed = false;
+    bool half_close_told = false;
+    bool cancelled_due = false;
+    bool finished = false;
+    bool IsDue() const {
+      if (events == nullptr) return false;
+      return cancelled_due || sendable_due || (wanted && (!inbox.empty() || (half_closed && !half_close_told))) ||
+             finished;
+    }
+  };
+  std::unique_ptr<Stream> stream;
+
+  // Delivers events on a thread of the poller.
+  struct EventTask final : Task {
+    explicit EventTask(FramedServerCall* its_call) : call(its_call) {}
+    void Run() override;
+    FramedServerCall* const call;
+  };
+  EventTask event_task{this};
 
  private:
   void Abandon() override;

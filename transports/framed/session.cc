@@ -43,11 +43,12 @@ void Assembly::End() {
   pieces_.clear();
 }
 
-Session::Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill, uint32_t events)
+Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options, bool may_spill,
+                 uint32_t events)
     : link_(std::move(link)),
       poller_(poller),
       sender_(this, link_.get(), may_spill),
-      spin_policy_(spin_policy),
+      spin_policy_(options.spin_policy),
       events_(events) {}
 
 void Session::OnEvents(uint32_t events) {
@@ -93,6 +94,16 @@ void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
   if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
+}
+
+void Session::SendCredit(uint64_t call_id, const Credit& credit) {
+  if (credit.empty()) return;
+  FrameHeader header;
+  header.type = FrameType::kCredit;
+  header.call_id = call_id;
+  char body[kCreditBytes];
+  EncodeCredit(credit, body);
+  sender_.SendControl(header, absl::string_view(body, sizeof body), /*always_ring=*/false);
 }
 
 absl::Status Session::Malformed(absl::string_view what) const {

@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "transports/framed/call_stream.h"
 #include "transports/framed/chunk_pool.h"
+#include "transports/framed/flow_control.h"
 #include "transports/framed/frame.h"
 #include "transports/framed/link.h"
 #include "transports/framed/poller.h"
@@ -23,10 +24,6 @@ namespace shmrpc::framed {
 
 // Whether `deadline` has come; asks the clock only if there is one.
 inline bool HasPassed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
-
-// What a received message is made of: the pieces' bytes, and the chunks that own them. Most messages are one piece.
-using Pieces = absl::InlinedVector<absl::string_view, 1>;
-using Chunks = absl::InlinedVector<ChunkPtr, 1>;
 
 // A message that arrives in pieces. A link carries one such message at a time, see Sender.
 //
@@ -65,6 +62,13 @@ class Assembly {
   Pieces pieces_;
 };
 
+// What the two ends have agreed on, and how to wait.
+struct SessionOptions {
+  SpinPolicy spin_policy;
+  FlowControlOptions granted_by_peer;  // of what this side sends
+  FlowControlOptions granted_to_peer;  // of what this side receives
+};
+
 // What both ends of a framed connection have in common: a link, its two halves, and the way a poller looks after it.
 class Session : public Pollable, private Sender::Host {
  public:
@@ -73,7 +77,7 @@ class Session : public Pollable, private Sender::Host {
 
  protected:
   // `events`: what the session is added to the poller with.
-  Session(std::unique_ptr<Link> link, Poller* poller, SpinPolicy spin_policy, bool may_spill, uint32_t events);
+  Session(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options, bool may_spill, uint32_t events);
 
   // The receiver's chores before it looks for frames: takes back the parking announcement, takes doorbells, continues
   // sending. Caller holds right_.
@@ -92,6 +96,9 @@ class Session : public Pollable, private Sender::Host {
 
   absl::Status Malformed(absl::string_view what) const;
 
+  // Returns credit to the peer. Without locks.
+  void SendCredit(uint64_t call_id, const Credit& credit);
+
   const std::unique_ptr<Link> link_;
   Poller* const poller_;
   Sender sender_;
@@ -100,6 +107,7 @@ class Session : public Pollable, private Sender::Host {
   PollRight right_;
   SpinPolicy spin_policy_;
   Assembly assembly_;
+  uint64_t assembling_cost_ = 0;           // of the message in assembly_; 0 when it is a request's or response's
   int empty_polls_ = 0;                    // in a row
   SteadyClock::time_point waiting_since_;  // set once empty_polls_ has grown a little
 

@@ -3,23 +3,25 @@
 
 #include <memory>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
 
-// The transport of "inproc:name": client and server in one process. Messages are serialised and parsed as on every
-// other way, so that nothing is shared between the two sides. Meant for tests and for programs that put a service
-// beside its client for now; also the reference for what a transport has to do, with nothing in it about bytes on
-// wires.
+// The transport of "inproc:name": client and server in one process. A connection is a pair of rings, as between two
+// processes, so that everything is as it is there, but for the hellos: messages are serialised and parsed, nothing is
+// shared between the two sides, and what is under way is limited in the same way. Meant for tests and for programs that
+// put a service beside its client for now.
 //
 // Names belong to the process: all objects of this class see the same. A name is free again once its listener begins
-// to shut down. Calls waiting for a handler's thread are not limited, because each is somebody's call in this process.
+// to shut down.
 class InprocTransport final : public Transport {
  public:
   absl::string_view name() const override { return "inproc"; }
   bool Handles(const Target& target) const override { return target.kind == Target::Kind::kInproc; }
 
-  // Never blocks. UNAVAILABLE when nobody listens under that name.
+  // Never blocks. UNAVAILABLE when nobody listens under that name, or the system has no memory or descriptors left.
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) override;
 
   // ALREADY_EXISTS when the name is taken.

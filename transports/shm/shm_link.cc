@@ -19,8 +19,9 @@ const ControlBlock* Control(const PeerSegment& segment) {
 
 }  // namespace
 
-ShmLink::ShmLink(framed::UniqueFd socket, Segment own, PeerSegment peer)
-    : socket_(std::move(socket)),
+ShmLink::ShmLink(framed::UniqueFd socket, Segment own, PeerSegment peer, std::string name)
+    : name_(std::move(name)),
+      socket_(std::move(socket)),
       own_(std::move(own)),
       peer_(std::move(peer)),
       producer_(own_.data() + kControlBytes, kRingBytes, framed::kMaxFrameBytes, Control(own_), Control(peer_)),

@@ -24,8 +24,8 @@ inline constexpr size_t kSegmentBytes = kControlBytes + kRingBytes;
 class ShmLink final : public framed::Link {
  public:
   // Both segments are kSegmentBytes long. `socket` is the connected, non-blocking Unix socket that the descriptors were
-  // passed over.
-  ShmLink(framed::UniqueFd socket, Segment own, PeerSegment peer);
+  // passed over. `name`: see Link.
+  ShmLink(framed::UniqueFd socket, Segment own, PeerSegment peer, std::string name = "shm");
   ~ShmLink() override = default;
 
   const std::string& name() const override { return name_; }
@@ -54,7 +54,7 @@ class ShmLink final : public framed::Link {
   void RingDoorbell();
   void NoteIfSendBroken();
 
-  const std::string name_ = "shm";
+  const std::string name_;
   const framed::UniqueFd socket_;
   const Segment own_;
   const PeerSegment peer_;

@@ -21,11 +21,15 @@ namespace internal {
 class CallInProgress;
 }  // namespace internal
 
+class ServerContext;
+
 // What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
 // call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
 class ClientContext final {
  public:
   ClientContext() = default;
+  // For a call that a handler makes on behalf of its own: it ends when the time for that one is over.
+  static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context);
   ~ClientContext() = default;
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;

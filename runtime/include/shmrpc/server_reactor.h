@@ -28,7 +28,7 @@
 namespace shmrpc {
 
 namespace internal {
-class ReactorCall;
+class ServerReactorCall;
 }  // namespace internal
 
 // What the reactors of all kinds of methods have in common; users derive from one of the classes below. A reactor is
@@ -75,14 +75,14 @@ class ServerReactor {
   void StartWriteMessageAndFinish(const google::protobuf::MessageLite* message, absl::Status status);
 
  private:
-  friend class internal::ReactorCall;
+  friend class internal::ServerReactorCall;
 
   // Reactors without reads or writes never see these.
   virtual void OnReadDone(bool ok) {}
   virtual void OnWriteDone(bool ok) {}
 
   // Begins to belong to `call`, and starts there what was asked for earlier.
-  void Bind(internal::ReactorCall* call);
+  void Bind(internal::ServerReactorCall* call);
 
   // What was asked for before the call was known.
   struct Backlog {
@@ -95,10 +95,10 @@ class ServerReactor {
   };
 
   // The call; when it is not known yet, null, after `remember` has noted what to do.
-  internal::ReactorCall* CallOr(absl::FunctionRef<void(Backlog*)> remember);
+  internal::ServerReactorCall* CallOr(absl::FunctionRef<void(Backlog*)> remember);
 
   // Null until the method has returned; set under mutex_, after which the backlog is empty.
-  std::atomic<internal::ReactorCall*> call_{nullptr};
+  std::atomic<internal::ServerReactorCall*> call_{nullptr};
   Mutex mutex_;
   Backlog backlog_ ABSL_GUARDED_BY(mutex_);
 };

@@ -5,12 +5,16 @@
 
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
+#include "shmrpc/client_coroutine.h"
+#include "shmrpc/client_reactor.h"
+#include "shmrpc/client_stream.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/options.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/server.h"
 #include "shmrpc/server_context.h"
 #include "shmrpc/service.h"
+#include "shmrpc/task.h"
 #include "shmrpc/version.h"
 
 #endif  // SHMRPC_SHMRPC_H_

@@ -8,10 +8,14 @@
 
 namespace collisions::absl::shmrpc::google {
 
-// A Greeter::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Greeter::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockGreeterStub_ : public Greeter::StubInterface {
  public:
   class MockAsync : public Greeter::StubInterface::AsyncInterface {
@@ -48,6 +52,26 @@ class MockGreeterStub_ : public Greeter::StubInterface {
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
                 (override));
+    MOCK_METHOD(void, CallbackService_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, CoService_,
+                (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+                 ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, Coroutines_,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+    MOCK_METHOD(void, CoroutinesInterface_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
+                (override));
+    MOCK_METHOD(void, MockCoroutines_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
     MOCK_METHOD(void, async__,
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
@@ -60,7 +84,19 @@ class MockGreeterStub_ : public Greeter::StubInterface {
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
                 (override));
-    MOCK_METHOD(void, co_,
+    MOCK_METHOD(void, co__,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
+                (override));
+    MOCK_METHOD(void, co___,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, invoke,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
+                (override));
+    MOCK_METHOD(void, internal,
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
                 (override));
@@ -79,6 +115,101 @@ class MockGreeterStub_ : public Greeter::StubInterface {
     MOCK_METHOD(void, ShmrpcMethods_,
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public Greeter::StubInterface::CoroutinesInterface {
+   public:
+    using Greeter::StubInterface::CoroutinesInterface::Greeter;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Greeter,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::MockGreeterStub;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, MockGreeterStub,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::Stub_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Stub_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::StubInterface_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, StubInterface_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::Service_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Service_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::Async_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Async_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::AsyncInterface_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, AsyncInterface_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::MockAsync_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, MockAsync_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, CallbackService_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), CoService_,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), Coroutines_,
+                (::shmrpc::ClientContext* context),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::CoroutinesInterface_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, CoroutinesInterface_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, MockCoroutines_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::async__;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, async__,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::async___;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, async___,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::channel__;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, channel__,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::co__;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, co__,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, co___,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::invoke;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, invoke,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::internal;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, internal,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::kServiceName;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, kServiceName,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::kMethods;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, kMethods,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::ShmrpcServiceName_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, ShmrpcServiceName_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::ShmrpcMethods_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, ShmrpcMethods_,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
                 (override));
   };
 
@@ -122,6 +253,23 @@ class MockGreeterStub_ : public Greeter::StubInterface {
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
                ::collisions::absl::shmrpc::google::M* reply),
               (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, CallbackService_,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>, CoService_,
+              (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), Coroutines_,
+              (::shmrpc::ClientContext* context),
+              (override));
+  using Greeter::StubInterface::CoroutinesInterface_;
+  MOCK_METHOD(::absl::Status, CoroutinesInterface_,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+               ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, MockCoroutines_,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
   using Greeter::StubInterface::async__;
   MOCK_METHOD(::absl::Status, async__,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -137,8 +285,21 @@ class MockGreeterStub_ : public Greeter::StubInterface {
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
                ::collisions::absl::shmrpc::google::M* reply),
               (override));
-  using Greeter::StubInterface::co_;
-  MOCK_METHOD(::absl::Status, co_,
+  using Greeter::StubInterface::co__;
+  MOCK_METHOD(::absl::Status, co__,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+               ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, co___,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  using Greeter::StubInterface::invoke;
+  MOCK_METHOD(::absl::Status, invoke,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+               ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  using Greeter::StubInterface::internal;
+  MOCK_METHOD(::absl::Status, internal,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
                ::collisions::absl::shmrpc::google::M* reply),
               (override));
@@ -164,15 +325,17 @@ class MockGreeterStub_ : public Greeter::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Locals::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Locals::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockLocalsStub : public Locals::StubInterface {
  public:
   class MockAsync : public Locals::StubInterface::AsyncInterface {
@@ -240,6 +403,74 @@ class MockLocalsStub : public Locals::StubInterface {
     MOCK_METHOD(void, Locals,
                 (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
                  ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public Locals::StubInterface::CoroutinesInterface {
+   public:
+    using Locals::StubInterface::CoroutinesInterface::context;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, context,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::request;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, request,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::reply;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, reply,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::status;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, status,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::done;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, done,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::service;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, service,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::channel;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, channel,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::M;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, M,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::Inner;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner>, Inner,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::Status;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Status,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::ok;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, ok,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::absl;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, absl,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::std;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, std,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::shmrpc;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, shmrpc,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::testing;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, testing,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    using Locals::StubInterface::CoroutinesInterface::Locals;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Locals,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
                 (override));
   };
 
@@ -325,15 +556,182 @@ class MockLocalsStub : public Locals::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Stub_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for StreamingLocals::Stub in tests without a server.
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
+class MockStreamingLocalsStub : public StreamingLocals::StubInterface {
+ public:
+  class MockAsync : public StreamingLocals::StubInterface::AsyncInterface {
+   public:
+    MOCK_METHOD(void, context,
+                (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+                 ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, request,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, reply,
+                (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+                 ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, reactor,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+    MOCK_METHOD(void, stream,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+    MOCK_METHOD(void, typed_stream,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+    MOCK_METHOD(void, handler,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, service,
+                (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+                 ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, Task,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+    MOCK_METHOD(void, ClientReader,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, ServerWriter,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, make_unique,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, MethodKind,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+    MOCK_METHOD(void, StreamingLocals,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+  };
+
+  class MockCoroutines : public StreamingLocals::StubInterface::CoroutinesInterface {
+   public:
+    MOCK_METHOD((::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), context,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, request,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), reply,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), reactor,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), stream,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), typed_stream,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, handler,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), service,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), Task,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, ClientReader,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, ServerWriter,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, make_unique,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, MethodKind,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), StreamingLocals,
+                (::shmrpc::ClientContext* context),
+                (override));
+  };
+
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>, context,
+              (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, request,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>, reply,
+              (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), reactor,
+              (::shmrpc::ClientContext* context),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), stream,
+              (::shmrpc::ClientContext* context),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), typed_stream,
+              (::shmrpc::ClientContext* context),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, handler,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>, service,
+              (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), Task,
+              (::shmrpc::ClientContext* context),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, ClientReader,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, ServerWriter,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, make_unique,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, MethodKind,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), StreamingLocals,
+              (::shmrpc::ClientContext* context),
+              (override));
+
+  MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
+
+ private:
+  MockAsync async_;
+  MockCoroutines co_;
+};
+
+// Stands in for Stub_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockStub_Stub : public Stub_::StubInterface {
  public:
   class MockAsync : public Stub_::StubInterface::AsyncInterface {
@@ -344,6 +742,14 @@ class MockStub_Stub : public Stub_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public Stub_::StubInterface::CoroutinesInterface {
+   public:
+    using Stub_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using Stub_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -351,15 +757,17 @@ class MockStub_Stub : public Stub_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A StubInterface_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for StubInterface_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockStubInterface_Stub : public StubInterface_::StubInterface {
  public:
   class MockAsync : public StubInterface_::StubInterface::AsyncInterface {
@@ -370,6 +778,14 @@ class MockStubInterface_Stub : public StubInterface_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public StubInterface_::StubInterface::CoroutinesInterface {
+   public:
+    using StubInterface_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using StubInterface_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -377,15 +793,17 @@ class MockStubInterface_Stub : public StubInterface_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Service__::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Service__::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockService__Stub : public Service__::StubInterface {
  public:
   class MockAsync : public Service__::StubInterface::AsyncInterface {
@@ -396,6 +814,14 @@ class MockService__Stub : public Service__::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public Service__::StubInterface::CoroutinesInterface {
+   public:
+    using Service__::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using Service__::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -403,15 +829,17 @@ class MockService__Stub : public Service__::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Service_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Service_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockService_Stub : public Service_::StubInterface {
  public:
   class MockAsync : public Service_::StubInterface::AsyncInterface {
@@ -422,6 +850,14 @@ class MockService_Stub : public Service_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public Service_::StubInterface::CoroutinesInterface {
+   public:
+    using Service_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using Service_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -429,15 +865,122 @@ class MockService_Stub : public Service_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A kServiceName_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for CallbackService_::Stub in tests without a server.
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
+class MockCallbackService_Stub : public CallbackService_::StubInterface {
+ public:
+  class MockAsync : public CallbackService_::StubInterface::AsyncInterface {
+   public:
+    MOCK_METHOD(void, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+                 ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+  };
+
+  class MockCoroutines : public CallbackService_::StubInterface::CoroutinesInterface {
+   public:
+    MOCK_METHOD(::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>, Call,
+              (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+              (override));
+
+  MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
+
+ private:
+  MockAsync async_;
+  MockCoroutines co_;
+};
+
+// Stands in for CoService_::Stub in tests without a server.
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
+class MockCoService_Stub : public CoService_::StubInterface {
+ public:
+  class MockAsync : public CoService_::StubInterface::AsyncInterface {
+   public:
+    MOCK_METHOD(void, Call,
+                (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+                 ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor),
+                (override));
+  };
+
+  class MockCoroutines : public CoService_::StubInterface::CoroutinesInterface {
+   public:
+    MOCK_METHOD((::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), Call,
+                (::shmrpc::ClientContext* context),
+                (override));
+  };
+
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>, Call,
+              (::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply),
+              (override));
+
+  MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
+
+ private:
+  MockAsync async_;
+  MockCoroutines co_;
+};
+
+// Stands in for Coroutines::Stub in tests without a server.
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
+class MockCoroutinesStub : public Coroutines::StubInterface {
+ public:
+  class MockAsync : public Coroutines::StubInterface::AsyncInterface {
+   public:
+    MOCK_METHOD(void, Call,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*)),
+                (override));
+  };
+
+  class MockCoroutines : public Coroutines::StubInterface::CoroutinesInterface {
+   public:
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>), Call,
+                (::shmrpc::ClientContext* context),
+                (override));
+  };
+
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>), Call,
+              (::shmrpc::ClientContext* context),
+              (override));
+
+  MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
+
+ private:
+  MockAsync async_;
+  MockCoroutines co_;
+};
+
+// Stands in for kServiceName_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockkServiceName_Stub : public kServiceName_::StubInterface {
  public:
   class MockAsync : public kServiceName_::StubInterface::AsyncInterface {
@@ -448,6 +991,14 @@ class MockkServiceName_Stub : public kServiceName_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public kServiceName_::StubInterface::CoroutinesInterface {
+   public:
+    using kServiceName_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using kServiceName_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -455,15 +1006,17 @@ class MockkServiceName_Stub : public kServiceName_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Async::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Async::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockAsyncStub : public Async::StubInterface {
  public:
   class MockAsync : public Async::StubInterface::AsyncInterface {
@@ -474,6 +1027,14 @@ class MockAsyncStub : public Async::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public Async::StubInterface::CoroutinesInterface {
+   public:
+    using Async::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using Async::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -481,15 +1042,17 @@ class MockAsyncStub : public Async::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A M_Inner_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for M_Inner_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Inner_Stub : public M_Inner_::StubInterface {
  public:
   class MockAsync : public M_Inner_::StubInterface::AsyncInterface {
@@ -500,6 +1063,14 @@ class MockM_Inner_Stub : public M_Inner_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public M_Inner_::StubInterface::CoroutinesInterface {
+   public:
+    using M_Inner_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using M_Inner_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -507,15 +1078,17 @@ class MockM_Inner_Stub : public M_Inner_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A M_Color_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for M_Color_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Color_Stub : public M_Color_::StubInterface {
  public:
   class MockAsync : public M_Color_::StubInterface::AsyncInterface {
@@ -526,6 +1099,14 @@ class MockM_Color_Stub : public M_Color_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public M_Color_::StubInterface::CoroutinesInterface {
+   public:
+    using M_Color_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using M_Color_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -533,15 +1114,17 @@ class MockM_Color_Stub : public M_Color_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A M_Color_NONE_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for M_Color_NONE_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockM_Color_NONE_Stub : public M_Color_NONE_::StubInterface {
  public:
   class MockAsync : public M_Color_NONE_::StubInterface::AsyncInterface {
@@ -552,6 +1135,14 @@ class MockM_Color_NONE_Stub : public M_Color_NONE_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public M_Color_NONE_::StubInterface::CoroutinesInterface {
+   public:
+    using M_Color_NONE_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using M_Color_NONE_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -559,15 +1150,17 @@ class MockM_Color_NONE_Stub : public M_Color_NONE_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Mood_Name_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Mood_Name_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockMood_Name_Stub : public Mood_Name_::StubInterface {
  public:
   class MockAsync : public Mood_Name_::StubInterface::AsyncInterface {
@@ -578,6 +1171,14 @@ class MockMood_Name_Stub : public Mood_Name_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public Mood_Name_::StubInterface::CoroutinesInterface {
+   public:
+    using Mood_Name_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using Mood_Name_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -585,15 +1186,17 @@ class MockMood_Name_Stub : public Mood_Name_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A std_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for std_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockstd_Stub : public std_::StubInterface {
  public:
   class MockAsync : public std_::StubInterface::AsyncInterface {
@@ -604,6 +1207,14 @@ class Mockstd_Stub : public std_::StubInterface {
                 (override));
   };
 
+  class MockCoroutines : public std_::StubInterface::CoroutinesInterface {
+   public:
+    using std_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>, Call,
+                (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request),
+                (override));
+  };
+
   using std_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
               (::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
@@ -611,9 +1222,11 @@ class Mockstd_Stub : public std_::StubInterface {
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 }  // namespace collisions::absl::shmrpc::google

@@ -8,15 +8,22 @@ namespace collisions::absl::shmrpc::google {
 
 Greeter::StubInterface::~StubInterface() = default;
 Greeter::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Greeter::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Greeter::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Greeter::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Greeter::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Greeter::Stub::Async& Greeter::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Greeter(const ::collisions::absl::shmrpc::google::M& request) {
+Greeter::Stub::Coroutines& Greeter::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Greeter(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Greeter(nullptr, request);
 }
 
@@ -28,18 +35,32 @@ Greeter::Stub::Async& Greeter::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::Greeter(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Greeter(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::Greeter(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/Greeter", context, request, reply);
 }
 
 void Greeter::Stub::Async::Greeter(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/Greeter", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Greeter", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::MockGreeterStub(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::Greeter(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Greeter", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::MockGreeterStub(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->MockGreeterStub(nullptr, request);
 }
 
@@ -51,18 +72,33 @@ void Greeter::Stub::Async::Greeter(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::MockGreeterStub(const ::collisions::absl::shmrpc::google::M& request) {
+  return this->MockGreeterStub(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::MockGreeterStub(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
-  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub", context, request, reply);
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub", context, request, reply);
 }
 
 void Greeter::Stub::Async::MockGreeterStub(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Stub_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::MockGreeterStub(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Stub_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Stub_(nullptr, request);
 }
 
@@ -74,18 +110,32 @@ void Greeter::Stub::Async::MockGreeterStub(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::Stub_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Stub_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::Stub_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/Stub", context, request, reply);
 }
 
 void Greeter::Stub::Async::Stub_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/Stub", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Stub", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::StubInterface_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::Stub_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Stub", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::StubInterface_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->StubInterface_(nullptr, request);
 }
 
@@ -97,18 +147,33 @@ void Greeter::Stub::Async::Stub_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::StubInterface_(const ::collisions::absl::shmrpc::google::M& request) {
+  return this->StubInterface_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::StubInterface_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
-  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/StubInterface", context, request, reply);
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/StubInterface", context, request, reply);
 }
 
 void Greeter::Stub::Async::StubInterface_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/StubInterface", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/StubInterface", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Service_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::StubInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/StubInterface", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Service_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Service_(nullptr, request);
 }
 
@@ -120,18 +185,32 @@ void Greeter::Stub::Async::StubInterface_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::Service_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Service_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::Service_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/Service", context, request, reply);
 }
 
 void Greeter::Stub::Async::Service_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/Service", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Service", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Async_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::Service_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Service", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::Async_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Async_(nullptr, request);
 }
 
@@ -143,18 +222,32 @@ void Greeter::Stub::Async::Service_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::Async_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Async_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::Async_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/Async", context, request, reply);
 }
 
 void Greeter::Stub::Async::Async_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/Async", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Async", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::AsyncInterface_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::Async_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Async", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::AsyncInterface_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->AsyncInterface_(nullptr, request);
 }
 
@@ -166,18 +259,33 @@ void Greeter::Stub::Async::Async_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::AsyncInterface_(const ::collisions::absl::shmrpc::google::M& request) {
+  return this->AsyncInterface_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::AsyncInterface_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
-  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/AsyncInterface", context, request, reply);
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/AsyncInterface", context, request, reply);
 }
 
 void Greeter::Stub::Async::AsyncInterface_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/AsyncInterface", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/AsyncInterface", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::MockAsync_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::AsyncInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/AsyncInterface", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::MockAsync_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->MockAsync_(nullptr, request);
 }
 
@@ -189,18 +297,160 @@ void Greeter::Stub::Async::AsyncInterface_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::MockAsync_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->MockAsync_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::MockAsync_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/MockAsync", context, request, reply);
 }
 
 void Greeter::Stub::Async::MockAsync_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/MockAsync", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockAsync", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::async__(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::MockAsync_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockAsync", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> Greeter::Stub::CallbackService_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Greeter/CallbackService", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void Greeter::Stub::Async::CallbackService_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CallbackService", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::CallbackService_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CallbackService", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> Greeter::Stub::CoService_(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Greeter/CoService", ::shmrpc::MethodKind::kClientStreaming, context,
+          nullptr, reply));
+}
+
+void Greeter::Stub::Async::CoService_(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+    ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CoService", ::shmrpc::MethodKind::kClientStreaming, context,
+      nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+Greeter::Stub::Coroutines::CoService_(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CoService", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+Greeter::Stub::Coroutines_(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Greeter/Coroutines", ::shmrpc::MethodKind::kBidiStreaming, context,
+          nullptr, nullptr));
+}
+
+void Greeter::Stub::Async::Coroutines_(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Coroutines", ::shmrpc::MethodKind::kBidiStreaming, context,
+      nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+Greeter::Stub::Coroutines::Coroutines_(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/Coroutines", context);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->CoroutinesInterface_(nullptr, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  ::collisions::absl::shmrpc::google::M reply;
+  ::absl::Status status = this->CoroutinesInterface_(context, request, &reply);
+  if (!status.ok()) return status;
+  return reply;
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::CoroutinesInterface_(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->CoroutinesInterface_(nullptr, request);
+}
+
+::absl::Status Greeter::Stub::CoroutinesInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface", context, request, reply);
+}
+
+void Greeter::Stub::Async::CoroutinesInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface", context, *request, reply,
+      ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::CoroutinesInterface_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> Greeter::Stub::MockCoroutines_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Greeter/MockCoroutines", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void Greeter::Stub::Async::MockCoroutines_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockCoroutines", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::MockCoroutines_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/MockCoroutines", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::async__(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->async__(nullptr, request);
 }
 
@@ -212,18 +462,32 @@ void Greeter::Stub::Async::MockAsync_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::async__(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->async__(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::async__(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/async", context, request, reply);
 }
 
 void Greeter::Stub::Async::async__(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/async", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/async", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::async___(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::async__(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/async", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::async___(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->async___(nullptr, request);
 }
 
@@ -235,18 +499,32 @@ void Greeter::Stub::Async::async__(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::async___(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->async___(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::async___(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/async_", context, request, reply);
 }
 
 void Greeter::Stub::Async::async___(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/async_", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/async_", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::channel__(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::async___(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/async_", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::channel__(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->channel__(nullptr, request);
 }
 
@@ -258,41 +536,165 @@ void Greeter::Stub::Async::async___(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::channel__(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->channel__(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::channel__(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/channel_", context, request, reply);
 }
 
 void Greeter::Stub::Async::channel__(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/channel_", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/channel_", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::co_(const ::collisions::absl::shmrpc::google::M& request) {
-  return this->co_(nullptr, request);
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::channel__(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/channel_", context, request);
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::co_(
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::co__(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->co__(nullptr, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::co__(
     ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
   ::collisions::absl::shmrpc::google::M reply;
-  ::absl::Status status = this->co_(context, request, &reply);
+  ::absl::Status status = this->co__(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
-::absl::Status Greeter::Stub::co_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::co__(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->co__(nullptr, request);
+}
+
+::absl::Status Greeter::Stub::co__(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/co", context, request, reply);
 }
 
-void Greeter::Stub::Async::co_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/co", context, *request, reply, ::std::move(done));
+void Greeter::Stub::Async::co__(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/co", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::kServiceName(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::co__(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/co", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> Greeter::Stub::co___(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Greeter/co_", ::shmrpc::MethodKind::kServerStreaming, context,
+          &request, nullptr));
+}
+
+void Greeter::Stub::Async::co___(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/co_", ::shmrpc::MethodKind::kServerStreaming, context, request,
+      nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::co___(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/co_", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::invoke(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->invoke(nullptr, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::invoke(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  ::collisions::absl::shmrpc::google::M reply;
+  ::absl::Status status = this->invoke(context, request, &reply);
+  if (!status.ok()) return status;
+  return reply;
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::invoke(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->invoke(nullptr, request);
+}
+
+::absl::Status Greeter::Stub::invoke(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/invoke", context, request, reply);
+}
+
+void Greeter::Stub::Async::invoke(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/invoke", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::invoke(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/invoke", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::internal(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->internal(nullptr, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::internal(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  ::collisions::absl::shmrpc::google::M reply;
+  ::absl::Status status = this->internal(context, request, &reply);
+  if (!status.ok()) return status;
+  return reply;
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::internal(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->internal(nullptr, request);
+}
+
+::absl::Status Greeter::Stub::internal(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/internal", context, request, reply);
+}
+
+void Greeter::Stub::Async::internal(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/internal", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::internal(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/internal", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::kServiceName(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->kServiceName(nullptr, request);
 }
 
@@ -304,18 +706,32 @@ void Greeter::Stub::Async::co_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::kServiceName(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->kServiceName(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::kServiceName(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/kServiceName", context, request, reply);
 }
 
 void Greeter::Stub::Async::kServiceName(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/kServiceName", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/kServiceName", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::kMethods(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::kServiceName(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/kServiceName", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::kMethods(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->kMethods(nullptr, request);
 }
 
@@ -327,18 +743,32 @@ void Greeter::Stub::Async::kServiceName(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::CoroutinesInterface::kMethods(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->kMethods(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::kMethods(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/kMethods", context, request, reply);
 }
 
 void Greeter::Stub::Async::kMethods(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/kMethods", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/kMethods", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::ShmrpcServiceName_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::kMethods(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/kMethods", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::ShmrpcServiceName_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->ShmrpcServiceName_(nullptr, request);
 }
 
@@ -350,18 +780,34 @@ void Greeter::Stub::Async::kMethods(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::ShmrpcServiceName_(const ::collisions::absl::shmrpc::google::M& request) {
+  return this->ShmrpcServiceName_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::ShmrpcServiceName_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
-  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName", context, request, reply);
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName", context, request, reply);
 }
 
 void Greeter::Stub::Async::ShmrpcServiceName_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName", context, *request, reply,
+      ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::ShmrpcMethods_(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::ShmrpcServiceName_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter::StubInterface::ShmrpcMethods_(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->ShmrpcMethods_(nullptr, request);
 }
 
@@ -373,244 +819,1532 @@ void Greeter::Stub::Async::ShmrpcServiceName_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>
+Greeter::StubInterface::CoroutinesInterface::ShmrpcMethods_(const ::collisions::absl::shmrpc::google::M& request) {
+  return this->ShmrpcMethods_(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::ShmrpcMethods_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
-  return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods", context, request, reply);
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
+  return ::shmrpc::UnaryCall(
+      *channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods", context, request, reply);
 }
 
 void Greeter::Stub::Async::ShmrpcMethods_(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter::Stub::Coroutines::ShmrpcMethods_(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods", context, request);
 }
 
 ::absl::Status Greeter::Service::Greeter(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/Greeter");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Greeter");
 }
 
 ::absl::Status Greeter::Service::MockGreeterStub(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/MockGreeterStub");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockGreeterStub");
 }
 
 ::absl::Status Greeter::Service::Stub_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/Stub");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Stub");
 }
 
 ::absl::Status Greeter::Service::StubInterface_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/StubInterface");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/StubInterface");
 }
 
 ::absl::Status Greeter::Service::Service_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/Service");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Service");
 }
 
 ::absl::Status Greeter::Service::Async_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/Async");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Async");
 }
 
 ::absl::Status Greeter::Service::AsyncInterface_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/AsyncInterface");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/AsyncInterface");
 }
 
 ::absl::Status Greeter::Service::MockAsync_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/MockAsync");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockAsync");
+}
+
+::absl::Status Greeter::Service::CallbackService_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CallbackService");
+}
+
+::absl::Status Greeter::Service::CoService_(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CoService");
+}
+
+::absl::Status Greeter::Service::Coroutines_(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Coroutines");
+}
+
+::absl::Status Greeter::Service::CoroutinesInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface");
+}
+
+::absl::Status Greeter::Service::MockCoroutines_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockCoroutines");
 }
 
 ::absl::Status Greeter::Service::async__(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/async");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/async");
 }
 
 ::absl::Status Greeter::Service::async___(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/async_");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/async_");
 }
 
 ::absl::Status Greeter::Service::channel__(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/channel_");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/channel_");
 }
 
-::absl::Status Greeter::Service::co_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/co");
+::absl::Status Greeter::Service::co__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/co");
+}
+
+::absl::Status Greeter::Service::co___(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/co_");
+}
+
+::absl::Status Greeter::Service::invoke(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/invoke");
+}
+
+::absl::Status Greeter::Service::internal(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/internal");
 }
 
 ::absl::Status Greeter::Service::kServiceName(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/kServiceName");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/kServiceName");
 }
 
 ::absl::Status Greeter::Service::kMethods(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/kMethods");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/kMethods");
 }
 
 ::absl::Status Greeter::Service::ShmrpcServiceName_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName");
 }
 
 ::absl::Status Greeter::Service::ShmrpcMethods_(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Greeter/ShmrpcMethods");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods");
 }
 
 ::absl::string_view Greeter::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Greeter/Greeter",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Greeter(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/MockGreeterStub",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->MockGreeterStub(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/Stub",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Stub_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/StubInterface",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->StubInterface_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/Service",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Service_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/Async",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Async_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/AsyncInterface",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->AsyncInterface_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/MockAsync",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->MockAsync_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/async",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->async__(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/async_",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->async___(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/channel_",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->channel__(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/co",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->co_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/kServiceName",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->kServiceName(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/kMethods",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->kMethods(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->ShmrpcServiceName_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->ShmrpcMethods_(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Greeter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->MockGreeterStub(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Stub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Stub_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/StubInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->StubInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Service_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Async_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/AsyncInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->AsyncInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockAsync",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->MockAsync_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CallbackService",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->CallbackService_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoService",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->CoService_(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Coroutines",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->Coroutines_(
+              context, &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->CoroutinesInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockCoroutines",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->MockCoroutines_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->async__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->async___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/channel_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->channel__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->co__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co_",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->co___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/invoke",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->invoke(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/internal",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->internal(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->kServiceName(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->kMethods(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->ShmrpcServiceName_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::Service*>(service)->ShmrpcMethods_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::Greeter(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Greeter"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::MockGreeterStub(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockGreeterStub"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::Stub_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Stub"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::StubInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/StubInterface"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::Service_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Service"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::Async_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Async"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::AsyncInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/AsyncInterface"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::MockAsync_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockAsync"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* Greeter::CallbackService::CallbackService_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CallbackService"));
+}
+
+::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* Greeter::CallbackService::CoService_(
+    ::shmrpc::ServerContext* /*context*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CoService"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+Greeter::CallbackService::Coroutines_(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/Coroutines"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::CoroutinesInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* Greeter::CallbackService::MockCoroutines_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/MockCoroutines"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::async__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/async"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::async___(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/async_"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::channel__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/channel_"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::co__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/co"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* Greeter::CallbackService::co___(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/co_"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::invoke(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/invoke"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::internal(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/internal"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::kServiceName(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/kServiceName"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::kMethods(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/kMethods"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::ShmrpcServiceName_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::ShmrpcMethods_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods"));
+}
+
+::absl::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->Greeter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->MockGreeterStub(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Stub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->Stub_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/StubInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->StubInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->Service_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->Async_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/AsyncInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->AsyncInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockAsync",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->MockAsync_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CallbackService",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->CallbackService_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoService",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->CoService_(
+              context, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Coroutines",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->Coroutines_(
+              context);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->CoroutinesInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockCoroutines",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->MockCoroutines_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->async__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->async___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/channel_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->channel__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->co__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co_",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->co___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/invoke",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->invoke(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/internal",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->internal(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->kServiceName(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->kMethods(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->ShmrpcServiceName_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CallbackService*>(service)->ShmrpcMethods_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::Greeter(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/Greeter");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::MockGreeterStub(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/MockGreeterStub");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::Stub_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/Stub");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::StubInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/StubInterface");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::Service_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/Service");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::Async_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/Async");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::AsyncInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/AsyncInterface");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::MockAsync_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/MockAsync");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::CallbackService_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/CallbackService");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::CoService_(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/CoService");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::Coroutines_(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/Coroutines");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::CoroutinesInterface_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::MockCoroutines_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/MockCoroutines");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::async__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/async");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::async___(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/async_");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::channel__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/channel_");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::co__(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/co");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::co___(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/co_");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::invoke(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/invoke");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::internal(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/internal");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::kServiceName(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/kServiceName");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::kMethods(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/kMethods");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::ShmrpcServiceName_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::ShmrpcMethods_(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods");
+}
+
+::absl::string_view Greeter::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->Greeter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockGreeterStub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->MockGreeterStub(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Stub",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->Stub_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/StubInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->StubInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->Service_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->Async_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/AsyncInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->AsyncInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockAsync",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->MockAsync_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CallbackService",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->CallbackService_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoService",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->CoService_(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/Coroutines",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->Coroutines_(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/CoroutinesInterface",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->CoroutinesInterface_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/MockCoroutines",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->MockCoroutines_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->async__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/async_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->async___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/channel_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->channel__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->co__(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/co_",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->co___(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/invoke",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->invoke(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/internal",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->internal(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->kServiceName(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/kMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->kMethods(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcServiceName",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->ShmrpcServiceName_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Greeter::CoService*>(service)->ShmrpcMethods_(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Locals::StubInterface::~StubInterface() = default;
 Locals::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Locals::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Locals::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Locals::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Locals::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Locals::Stub::Async& Locals::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::context(const ::collisions::absl::shmrpc::google::M& request) {
+Locals::Stub::Coroutines& Locals::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::context(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->context(nullptr, request);
 }
 
@@ -622,18 +2356,32 @@ Locals::Stub::Async& Locals::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::context(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->context(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::context(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/context", context, request, reply);
 }
 
 void Locals::Stub::Async::context(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/context", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/context", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::request(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::context(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/context", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::request(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->request(nullptr, request);
 }
 
@@ -645,18 +2393,32 @@ void Locals::Stub::Async::context(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::request(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->request(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::request(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/request", context, request, reply);
 }
 
 void Locals::Stub::Async::request(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/request", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/request", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::reply(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::request(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/request", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::reply(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->reply(nullptr, request);
 }
 
@@ -668,18 +2430,32 @@ void Locals::Stub::Async::request(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::reply(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->reply(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::reply(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/reply", context, request, reply);
 }
 
 void Locals::Stub::Async::reply(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/reply", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/reply", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::status(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::reply(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/reply", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::status(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->status(nullptr, request);
 }
 
@@ -691,18 +2467,32 @@ void Locals::Stub::Async::reply(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::status(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->status(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::status(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/status", context, request, reply);
 }
 
 void Locals::Stub::Async::status(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/status", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/status", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::done(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::status(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/status", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::done(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->done(nullptr, request);
 }
 
@@ -714,18 +2504,32 @@ void Locals::Stub::Async::status(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::done(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->done(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::done(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/done", context, request, reply);
 }
 
 void Locals::Stub::Async::done(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/done", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/done", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::service(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::done(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/done", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::service(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->service(nullptr, request);
 }
 
@@ -737,18 +2541,32 @@ void Locals::Stub::Async::done(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::service(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->service(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::service(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/service", context, request, reply);
 }
 
 void Locals::Stub::Async::service(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/service", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/service", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::channel(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::service(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/service", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::channel(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->channel(nullptr, request);
 }
 
@@ -760,18 +2578,32 @@ void Locals::Stub::Async::service(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::channel(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->channel(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::channel(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/channel", context, request, reply);
 }
 
 void Locals::Stub::Async::channel(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/channel", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/channel", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::M(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::channel(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/channel", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::M(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->M(nullptr, request);
 }
 
@@ -783,18 +2615,32 @@ void Locals::Stub::Async::channel(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::M(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->M(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::M(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/M", context, request, reply);
 }
 
 void Locals::Stub::Async::M(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/M", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/M", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Locals::StubInterface::Inner(const ::collisions::absl::shmrpc::google::M_Inner& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::M(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/M", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Locals::StubInterface::Inner(
+    const ::collisions::absl::shmrpc::google::M_Inner& request) {
   return this->Inner(nullptr, request);
 }
 
@@ -806,18 +2652,32 @@ void Locals::Stub::Async::M(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner> Locals::StubInterface::CoroutinesInterface::Inner(
+    const ::collisions::absl::shmrpc::google::M_Inner& request) {
+  return this->Inner(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::Inner(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request, ::collisions::absl::shmrpc::google::M_Inner* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request,
+    ::collisions::absl::shmrpc::google::M_Inner* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/Inner", context, request, reply);
 }
 
 void Locals::Stub::Async::Inner(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request, ::collisions::absl::shmrpc::google::M_Inner* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/Inner", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+    ::collisions::absl::shmrpc::google::M_Inner* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Inner", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::Status(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner> Locals::Stub::Coroutines::Inner(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Inner", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::Status(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Status(nullptr, request);
 }
 
@@ -829,18 +2689,32 @@ void Locals::Stub::Async::Inner(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::Status(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Status(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::Status(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/Status", context, request, reply);
 }
 
 void Locals::Stub::Async::Status(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/Status", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Status", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::ok(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::Status(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Status", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::ok(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->ok(nullptr, request);
 }
 
@@ -852,18 +2726,32 @@ void Locals::Stub::Async::Status(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::ok(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->ok(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::ok(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/ok", context, request, reply);
 }
 
 void Locals::Stub::Async::ok(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/ok", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/ok", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::absl(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::ok(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/ok", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::absl(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->absl(nullptr, request);
 }
 
@@ -875,18 +2763,32 @@ void Locals::Stub::Async::ok(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::absl(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->absl(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::absl(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/absl", context, request, reply);
 }
 
 void Locals::Stub::Async::absl(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/absl", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/absl", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::std(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::absl(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/absl", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::std(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->std(nullptr, request);
 }
 
@@ -898,18 +2800,32 @@ void Locals::Stub::Async::absl(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::std(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->std(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::std(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/std", context, request, reply);
 }
 
 void Locals::Stub::Async::std(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/std", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/std", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::shmrpc(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::std(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/std", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::shmrpc(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->shmrpc(nullptr, request);
 }
 
@@ -921,18 +2837,32 @@ void Locals::Stub::Async::std(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::shmrpc(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->shmrpc(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::shmrpc(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/shmrpc", context, request, reply);
 }
 
 void Locals::Stub::Async::shmrpc(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/shmrpc", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/shmrpc", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::testing(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::shmrpc(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/shmrpc", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::testing(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->testing(nullptr, request);
 }
 
@@ -944,18 +2874,32 @@ void Locals::Stub::Async::shmrpc(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::testing(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->testing(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::testing(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/testing", context, request, reply);
 }
 
 void Locals::Stub::Async::testing(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/testing", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/testing", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::Locals(const ::collisions::absl::shmrpc::google::M& request) {
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::testing(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/testing", context, request);
+}
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals::StubInterface::Locals(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Locals(nullptr, request);
 }
 
@@ -967,244 +2911,2236 @@ void Locals::Stub::Async::testing(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::StubInterface::CoroutinesInterface::Locals(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Locals(nullptr, request);
+}
+
 ::absl::Status Locals::Stub::Locals(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Locals/Locals", context, request, reply);
 }
 
 void Locals::Stub::Async::Locals(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Locals/Locals", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Locals", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals::Stub::Coroutines::Locals(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Locals/Locals", context, request);
 }
 
 ::absl::Status Locals::Service::context(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/context");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/context");
 }
 
 ::absl::Status Locals::Service::request(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/request");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/request");
 }
 
 ::absl::Status Locals::Service::reply(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/reply");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/reply");
 }
 
 ::absl::Status Locals::Service::status(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/status");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/status");
 }
 
 ::absl::Status Locals::Service::done(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/done");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/done");
 }
 
 ::absl::Status Locals::Service::service(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/service");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/service");
 }
 
 ::absl::Status Locals::Service::channel(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/channel");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/channel");
 }
 
 ::absl::Status Locals::Service::M(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/M");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/M");
 }
 
 ::absl::Status Locals::Service::Inner(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M_Inner* /*request*/, ::collisions::absl::shmrpc::google::M_Inner* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/Inner");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M_Inner* /*request*/,
+    ::collisions::absl::shmrpc::google::M_Inner* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Inner");
 }
 
 ::absl::Status Locals::Service::Status(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/Status");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Status");
 }
 
 ::absl::Status Locals::Service::ok(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/ok");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/ok");
 }
 
 ::absl::Status Locals::Service::absl(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/absl");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/absl");
 }
 
 ::absl::Status Locals::Service::std(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/std");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/std");
 }
 
 ::absl::Status Locals::Service::shmrpc(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/shmrpc");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/shmrpc");
 }
 
 ::absl::Status Locals::Service::testing(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/testing");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/testing");
 }
 
 ::absl::Status Locals::Service::Locals(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Locals/Locals");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Locals");
 }
 
 ::absl::string_view Locals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Locals::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Locals/context",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->context(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/request",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->request(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/reply",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->reply(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/status",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->status(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/done",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->done(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/service",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->service(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/channel",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->channel(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/M",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->M(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/Inner",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M_Inner::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M_Inner::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Inner(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M_Inner*>(&request), static_cast<::collisions::absl::shmrpc::google::M_Inner*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/Status",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Status(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/ok",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->ok(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/absl",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->absl(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/std",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->std(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/shmrpc",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->shmrpc(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/testing",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->testing(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
-      {"/collisions.absl.shmrpc.google.Locals/Locals",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Locals(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/context",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->context(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/request",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/reply",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->reply(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/done",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->done(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->service(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/channel",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->channel(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/M",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->M(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Inner",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Inner(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M_Inner*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M_Inner*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/ok",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->ok(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/absl",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->absl(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/std",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->std(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/shmrpc",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->shmrpc(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/testing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->testing(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Locals",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::Service*>(service)->Locals(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::context(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/context"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::request(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/request"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::reply(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/reply"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::status(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/status"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::done(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/done"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::service(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/service"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::channel(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/channel"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::M(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/M"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::Inner(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M_Inner* /*request*/,
+    ::collisions::absl::shmrpc::google::M_Inner* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Inner"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::Status(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Status"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::ok(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/ok"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::absl(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/absl"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::std(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/std"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::shmrpc(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/shmrpc"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::testing(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/testing"));
+}
+
+::shmrpc::ServerUnaryReactor* Locals::CallbackService::Locals(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Locals"));
+}
+
+::absl::string_view Locals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Locals::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/context",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->context(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/request",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/reply",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->reply(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/done",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->done(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->service(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/channel",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->channel(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/M",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->M(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Inner",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->Inner(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M_Inner*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M_Inner*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->Status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/ok",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->ok(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/absl",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->absl(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/std",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->std(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/shmrpc",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->shmrpc(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/testing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->testing(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Locals",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CallbackService*>(service)->Locals(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::context(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/context");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::request(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/request");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::reply(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/reply");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::status(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/status");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::done(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/done");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::service(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/service");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::channel(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/channel");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::M(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/M");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::Inner(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M_Inner* /*request*/,
+    ::collisions::absl::shmrpc::google::M_Inner* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/Inner");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::Status(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/Status");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::ok(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/ok");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::absl(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/absl");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::std(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/std");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::shmrpc(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/shmrpc");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::testing(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/testing");
+}
+
+::shmrpc::Task<::absl::Status> Locals::CoService::Locals(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/Locals");
+}
+
+::absl::string_view Locals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Locals::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/context",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->context(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/request",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/reply",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->reply(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/done",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->done(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/service",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->service(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/channel",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->channel(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/M",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->M(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Inner",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M_Inner>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->Inner(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M_Inner*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M_Inner*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Status",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->Status(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/ok",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->ok(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/absl",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->absl(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/std",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->std(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/shmrpc",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->shmrpc(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/testing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->testing(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.Locals/Locals",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Locals::CoService*>(service)->Locals(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+StreamingLocals::StubInterface::~StubInterface() = default;
+StreamingLocals::StubInterface::AsyncInterface::~AsyncInterface() = default;
+StreamingLocals::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
+
+StreamingLocals::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+
+StreamingLocals::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
+
+StreamingLocals::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
+StreamingLocals::Stub::Async& StreamingLocals::Stub::async() { return async_; }
+
+StreamingLocals::Stub::Coroutines& StreamingLocals::Stub::co() { return co_; }
+
+::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::context(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/context", ::shmrpc::MethodKind::kClientStreaming,
+          context, nullptr, reply));
+}
+
+void StreamingLocals::Stub::Async::context(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+    ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/context", ::shmrpc::MethodKind::kClientStreaming,
+      context, nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::context(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/context", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::request(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/request", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::request(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/request", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::request(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/request", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::reply(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reply", ::shmrpc::MethodKind::kClientStreaming,
+          context, nullptr, reply));
+}
+
+void StreamingLocals::Stub::Async::reply(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+    ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reply", ::shmrpc::MethodKind::kClientStreaming, context,
+      nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::reply(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reply", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+StreamingLocals::Stub::reactor(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reactor", ::shmrpc::MethodKind::kBidiStreaming,
+          context, nullptr, nullptr));
+}
+
+void StreamingLocals::Stub::Async::reactor(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reactor", ::shmrpc::MethodKind::kBidiStreaming, context,
+      nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::reactor(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/reactor", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+StreamingLocals::Stub::stream(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/stream", ::shmrpc::MethodKind::kBidiStreaming,
+          context, nullptr, nullptr));
+}
+
+void StreamingLocals::Stub::Async::stream(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/stream", ::shmrpc::MethodKind::kBidiStreaming, context,
+      nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::stream(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/stream", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+StreamingLocals::Stub::typed_stream(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream", ::shmrpc::MethodKind::kBidiStreaming,
+          context, nullptr, nullptr));
+}
+
+void StreamingLocals::Stub::Async::typed_stream(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream", ::shmrpc::MethodKind::kBidiStreaming,
+      context, nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::typed_stream(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::handler(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/handler", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::handler(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/handler", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::handler(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/handler", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::service(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/service", ::shmrpc::MethodKind::kClientStreaming,
+          context, nullptr, reply));
+}
+
+void StreamingLocals::Stub::Async::service(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+    ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/service", ::shmrpc::MethodKind::kClientStreaming,
+      context, nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::service(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/service", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+StreamingLocals::Stub::Task(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/Task", ::shmrpc::MethodKind::kBidiStreaming,
+          context, nullptr, nullptr));
+}
+
+void StreamingLocals::Stub::Async::Task(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/Task", ::shmrpc::MethodKind::kBidiStreaming, context,
+      nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::Task(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/Task", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::ClientReader(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader",
+          ::shmrpc::MethodKind::kServerStreaming, context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::ClientReader(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::ClientReader(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::ServerWriter(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter",
+          ::shmrpc::MethodKind::kServerStreaming, context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::ServerWriter(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::ServerWriter(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::make_unique(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/make_unique",
+          ::shmrpc::MethodKind::kServerStreaming, context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::make_unique(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/make_unique", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::make_unique(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/make_unique", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> StreamingLocals::Stub::MethodKind(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void StreamingLocals::Stub::Async::MethodKind(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind", ::shmrpc::MethodKind::kServerStreaming,
+      context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> StreamingLocals::Stub::Coroutines::MethodKind(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+StreamingLocals::Stub::StreamingLocals(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals",
+          ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr));
+}
+
+void StreamingLocals::Stub::Async::StreamingLocals(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals", ::shmrpc::MethodKind::kBidiStreaming,
+      context, nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+StreamingLocals::Stub::Coroutines::StreamingLocals(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals", context);
+}
+
+::absl::Status StreamingLocals::Service::context(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/context");
+}
+
+::absl::Status StreamingLocals::Service::request(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/request");
+}
+
+::absl::Status StreamingLocals::Service::reply(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reply");
+}
+
+::absl::Status StreamingLocals::Service::reactor(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reactor");
+}
+
+::absl::Status StreamingLocals::Service::stream(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/stream");
+}
+
+::absl::Status StreamingLocals::Service::typed_stream(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/typed_stream");
+}
+
+::absl::Status StreamingLocals::Service::handler(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/handler");
+}
+
+::absl::Status StreamingLocals::Service::service(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/service");
+}
+
+::absl::Status StreamingLocals::Service::Task(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/Task");
+}
+
+::absl::Status StreamingLocals::Service::ClientReader(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ClientReader");
+}
+
+::absl::Status StreamingLocals::Service::ServerWriter(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter");
+}
+
+::absl::Status StreamingLocals::Service::make_unique(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/make_unique");
+}
+
+::absl::Status StreamingLocals::Service::MethodKind(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/MethodKind");
+}
+
+::absl::Status StreamingLocals::Service::StreamingLocals(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals");
+}
+
+::absl::string_view StreamingLocals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::Service::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->context(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/request",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reply",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->reply(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reactor",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->reactor(
+              context, &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->stream(
+              context, &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->typed_stream(
+              context, &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/handler",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->handler(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/service",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->service(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/Task",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->Task(
+              context, &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->ClientReader(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->ServerWriter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/make_unique",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->make_unique(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->MethodKind(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::Service*>(service)->StreamingLocals(
+              context, &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::context(
+    ::shmrpc::ServerContext* /*context*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/context"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::request(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/request"));
+}
+
+::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::reply(
+    ::shmrpc::ServerContext* /*context*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reply"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+StreamingLocals::CallbackService::reactor(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reactor"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+StreamingLocals::CallbackService::stream(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/stream"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+StreamingLocals::CallbackService::typed_stream(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/typed_stream"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::handler(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/handler"));
+}
+
+::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::service(
+    ::shmrpc::ServerContext* /*context*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/service"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+StreamingLocals::CallbackService::Task(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/Task"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::ClientReader(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ClientReader"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::ServerWriter(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::make_unique(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/make_unique"));
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* StreamingLocals::CallbackService::MethodKind(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/MethodKind"));
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+StreamingLocals::CallbackService::StreamingLocals(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals"));
+}
+
+::absl::string_view StreamingLocals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->context(
+              context, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/request",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reply",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->reply(
+              context, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reactor",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->reactor(
+              context);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->stream(
+              context);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->typed_stream(
+              context);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/handler",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->handler(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/service",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->service(
+              context, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/Task",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->Task(
+              context);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->ClientReader(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->ServerWriter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/make_unique",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->make_unique(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->MethodKind(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CallbackService*>(service)->StreamingLocals(
+              context);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::context(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/context");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::request(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/request");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::reply(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reply");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::reactor(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/reactor");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::stream(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/stream");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::typed_stream(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/typed_stream");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::handler(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/handler");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::service(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/service");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::Task(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/Task");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::ClientReader(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ClientReader");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::ServerWriter(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::make_unique(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/make_unique");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::MethodKind(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/MethodKind");
+}
+
+::shmrpc::Task<::absl::Status> StreamingLocals::CoService::StreamingLocals(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals");
+}
+
+::absl::string_view StreamingLocals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->context(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/request",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->request(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reply",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->reply(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/reactor",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->reactor(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->stream(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/typed_stream",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->typed_stream(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/handler",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->handler(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/service",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->service(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/Task",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->Task(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ClientReader",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->ClientReader(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/ServerWriter",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->ServerWriter(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/make_unique",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->make_unique(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/MethodKind",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->MethodKind(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::StreamingLocals::CoService*>(service)->StreamingLocals(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
   };
   return kMethods;
 }
 
 Stub_::StubInterface::~StubInterface() = default;
 Stub_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Stub_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Stub_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Stub_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Stub_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Stub_::Stub::Async& Stub_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Stub_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+Stub_::Stub::Coroutines& Stub_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Stub_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1216,49 +5152,133 @@ Stub_::Stub::Async& Stub_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Stub_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Stub_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Stub/Call", context, request, reply);
 }
 
 void Stub_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Stub/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Stub/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Stub_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Stub/Call", context, request);
 }
 
 ::absl::Status Stub_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Stub/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Stub/Call");
 }
 
 ::absl::string_view Stub_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Stub_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Stub/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Stub_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Stub/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Stub_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Stub_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Stub/Call"));
+}
+
+::absl::string_view Stub_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Stub_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Stub/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Stub_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Stub_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Stub/Call");
+}
+
+::absl::string_view Stub_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Stub_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Stub/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Stub_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 StubInterface_::StubInterface::~StubInterface() = default;
 StubInterface_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+StubInterface_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 StubInterface_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 StubInterface_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+StubInterface_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 StubInterface_::Stub::Async& StubInterface_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+StubInterface_::Stub::Coroutines& StubInterface_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1270,49 +5290,133 @@ StubInterface_::Stub::Async& StubInterface_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> StubInterface_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status StubInterface_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.StubInterface/Call", context, request, reply);
 }
 
 void StubInterface_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.StubInterface/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.StubInterface/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> StubInterface_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.StubInterface/Call", context, request);
 }
 
 ::absl::Status StubInterface_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.StubInterface/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StubInterface/Call");
 }
 
 ::absl::string_view StubInterface_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.StubInterface/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::StubInterface_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::StubInterface_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* StubInterface_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StubInterface/Call"));
+}
+
+::absl::string_view StubInterface_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::StubInterface_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> StubInterface_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StubInterface/Call");
+}
+
+::absl::string_view StubInterface_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::StubInterface_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Service__::StubInterface::~StubInterface() = default;
 Service__::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Service__::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Service__::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Service__::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Service__::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Service__::Stub::Async& Service__::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service__::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+Service__::Stub::Coroutines& Service__::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service__::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1324,49 +5428,133 @@ Service__::Stub::Async& Service__::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service__::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Service__::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Service/Call", context, request, reply);
 }
 
 void Service__::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Service/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Service/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service__::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Service/Call", context, request);
 }
 
 ::absl::Status Service__::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Service/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service/Call");
 }
 
 ::absl::string_view Service__::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Service__::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Service/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Service__::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Service/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Service__::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Service__::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service/Call"));
+}
+
+::absl::string_view Service__::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Service__::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Service/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Service__::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Service__::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Service/Call");
+}
+
+::absl::string_view Service__::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Service__::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Service/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Service__::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Service_::StubInterface::~StubInterface() = default;
 Service_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Service_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Service_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Service_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Service_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Service_::Stub::Async& Service_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+Service_::Stub::Coroutines& Service_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1378,49 +5566,498 @@ Service_::Stub::Async& Service_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Service_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Service_/Call", context, request, reply);
 }
 
 void Service_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Service_/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Service_/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Service_/Call", context, request);
 }
 
 ::absl::Status Service_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Service_/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service_/Call");
 }
 
 ::absl::string_view Service_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Service_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Service_/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Service_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Service_/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Service_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Service_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service_/Call"));
+}
+
+::absl::string_view Service_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Service_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Service_/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Service_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Service_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Service_/Call");
+}
+
+::absl::string_view Service_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Service_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Service_/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Service_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+CallbackService_::StubInterface::~StubInterface() = default;
+CallbackService_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+CallbackService_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
+
+CallbackService_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+
+CallbackService_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
+
+CallbackService_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
+CallbackService_::Stub::Async& CallbackService_::Stub::async() { return async_; }
+
+CallbackService_::Stub::Coroutines& CallbackService_::Stub::co() { return co_; }
+
+::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> CallbackService_::Stub::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.CallbackService/Call", ::shmrpc::MethodKind::kServerStreaming,
+          context, &request, nullptr));
+}
+
+void CallbackService_::Stub::Async::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.CallbackService/Call", ::shmrpc::MethodKind::kServerStreaming, context,
+      request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> CallbackService_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.CallbackService/Call", context, request);
+}
+
+::absl::Status CallbackService_::Service::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CallbackService/Call");
+}
+
+::absl::string_view CallbackService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::Service::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::CallbackService_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* CallbackService_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CallbackService/Call"));
+}
+
+::absl::string_view CallbackService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::CallbackService_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> CallbackService_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.CallbackService/Call");
+}
+
+::absl::string_view CallbackService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::CallbackService_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+  };
+  return kMethods;
+}
+
+CoService_::StubInterface::~StubInterface() = default;
+CoService_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+CoService_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
+
+CoService_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+
+CoService_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
+
+CoService_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
+CoService_::Stub::Async& CoService_::Stub::async() { return async_; }
+
+CoService_::Stub::Coroutines& CoService_::Stub::co() { return co_; }
+
+::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> CoService_::Stub::Call(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.CoService/Call", ::shmrpc::MethodKind::kClientStreaming, context,
+          nullptr, reply));
+}
+
+void CoService_::Stub::Async::Call(
+    ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+    ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.CoService/Call", ::shmrpc::MethodKind::kClientStreaming, context,
+      nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+CoService_::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.CoService/Call", context);
+}
+
+::absl::Status CoService_::Service::Call(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CoService/Call");
+}
+
+::absl::string_view CoService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CoService_::Service::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CoService/Call",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::CoService_::Service*>(service)->Call(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* CoService_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CoService/Call"));
+}
+
+::absl::string_view CoService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CoService_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CoService/Call",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::CoService_::CallbackService*>(service)->Call(
+              context, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> CoService_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* /*stream*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.CoService/Call");
+}
+
+::absl::string_view CoService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> CoService_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.CoService/Call",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::CoService_::CoService*>(service)->Call(
+              context, &typed_stream, static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+  };
+  return kMethods;
+}
+
+Coroutines::StubInterface::~StubInterface() = default;
+Coroutines::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Coroutines::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
+
+Coroutines::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+
+Coroutines::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
+
+Coroutines::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
+Coroutines::Stub::Async& Coroutines::Stub::async() { return async_; }
+
+Coroutines::Stub::Coroutines& Coroutines::Stub::co() { return co_; }
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+Coroutines::Stub::Call(::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/collisions.absl.shmrpc.google.Coroutines/Call", ::shmrpc::MethodKind::kBidiStreaming, context,
+          nullptr, nullptr));
+}
+
+void Coroutines::Stub::Async::Call(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/collisions.absl.shmrpc.google.Coroutines/Call", ::shmrpc::MethodKind::kBidiStreaming, context,
+      nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+Coroutines::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Coroutines/Call", context);
+}
+
+::absl::Status Coroutines::Service::Call(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Coroutines/Call");
+}
+
+::absl::string_view Coroutines::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::Service::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          return static_cast<::collisions::absl::shmrpc::google::Coroutines::Service*>(service)->Call(
+              context, &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+Coroutines::CallbackService::Call(::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Coroutines/Call"));
+}
+
+::absl::string_view Coroutines::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Coroutines::CallbackService*>(service)->Call(context);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Coroutines::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Coroutines/Call");
+}
+
+::absl::string_view Coroutines::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> typed_stream(stream);
+          auto handler = static_cast<::collisions::absl::shmrpc::google::Coroutines::CoService*>(service)->Call(
+              context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
   };
   return kMethods;
 }
 
 kServiceName_::StubInterface::~StubInterface() = default;
 kServiceName_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+kServiceName_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 kServiceName_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 kServiceName_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+kServiceName_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 kServiceName_::Stub::Async& kServiceName_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+kServiceName_::Stub::Coroutines& kServiceName_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1432,49 +6069,133 @@ kServiceName_::Stub::Async& kServiceName_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kServiceName_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status kServiceName_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.kServiceName/Call", context, request, reply);
 }
 
 void kServiceName_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.kServiceName/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.kServiceName/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kServiceName_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.kServiceName/Call", context, request);
 }
 
 ::absl::Status kServiceName_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.kServiceName/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.kServiceName/Call");
 }
 
 ::absl::string_view kServiceName_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.kServiceName/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::kServiceName_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::kServiceName_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* kServiceName_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.kServiceName/Call"));
+}
+
+::absl::string_view kServiceName_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::kServiceName_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> kServiceName_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.kServiceName/Call");
+}
+
+::absl::string_view kServiceName_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::kServiceName_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Async::StubInterface::~StubInterface() = default;
 Async::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Async::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Async::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Async::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Async::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Async::Stub::Async& Async::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+Async::Stub::Coroutines& Async::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1486,49 +6207,133 @@ Async::Stub::Async& Async::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Async::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Async::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Async/Call", context, request, reply);
 }
 
 void Async::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Async/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Async/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Async::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Async/Call", context, request);
 }
 
 ::absl::Status Async::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Async/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Async/Call");
 }
 
 ::absl::string_view Async::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Async::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Async/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Async::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Async/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Async::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Async::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Async/Call"));
+}
+
+::absl::string_view Async::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Async::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Async/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Async::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Async::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Async/Call");
+}
+
+::absl::string_view Async::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Async::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Async/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Async::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 M_Inner_::StubInterface::~StubInterface() = default;
 M_Inner_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+M_Inner_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Inner_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 M_Inner_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+M_Inner_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 M_Inner_::Stub::Async& M_Inner_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Inner_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+M_Inner_::Stub::Coroutines& M_Inner_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Inner_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1540,49 +6345,133 @@ M_Inner_::Stub::Async& M_Inner_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Inner_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status M_Inner_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.M_Inner/Call", context, request, reply);
 }
 
 void M_Inner_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.M_Inner/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.M_Inner/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Inner_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.M_Inner/Call", context, request);
 }
 
 ::absl::Status M_Inner_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.M_Inner/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Inner/Call");
 }
 
 ::absl::string_view M_Inner_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.M_Inner/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::M_Inner_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::M_Inner_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* M_Inner_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Inner/Call"));
+}
+
+::absl::string_view M_Inner_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::M_Inner_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> M_Inner_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Inner/Call");
+}
+
+::absl::string_view M_Inner_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::M_Inner_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 M_Color_::StubInterface::~StubInterface() = default;
 M_Color_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+M_Color_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Color_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 M_Color_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+M_Color_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 M_Color_::Stub::Async& M_Color_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Color_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+M_Color_::Stub::Coroutines& M_Color_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Color_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1594,49 +6483,133 @@ M_Color_::Stub::Async& M_Color_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Color_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status M_Color_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.M_Color/Call", context, request, reply);
 }
 
 void M_Color_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.M_Color/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.M_Color/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Color_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.M_Color/Call", context, request);
 }
 
 ::absl::Status M_Color_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.M_Color/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color/Call");
 }
 
 ::absl::string_view M_Color_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.M_Color/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::M_Color_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* M_Color_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color/Call"));
+}
+
+::absl::string_view M_Color_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> M_Color_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Color/Call");
+}
+
+::absl::string_view M_Color_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 M_Color_NONE_::StubInterface::~StubInterface() = default;
 M_Color_NONE_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+M_Color_NONE_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Color_NONE_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 M_Color_NONE_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+M_Color_NONE_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 M_Color_NONE_::Stub::Async& M_Color_NONE_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Color_NONE_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+M_Color_NONE_::Stub::Coroutines& M_Color_NONE_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> M_Color_NONE_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1648,49 +6621,133 @@ M_Color_NONE_::Stub::Async& M_Color_NONE_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Color_NONE_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status M_Color_NONE_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.M_Color_NONE/Call", context, request, reply);
 }
 
 void M_Color_NONE_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.M_Color_NONE/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.M_Color_NONE/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M_Color_NONE_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.M_Color_NONE/Call", context, request);
 }
 
 ::absl::Status M_Color_NONE_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.M_Color_NONE/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call");
 }
 
 ::absl::string_view M_Color_NONE_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.M_Color_NONE/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::M_Color_NONE_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_NONE_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* M_Color_NONE_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call"));
+}
+
+::absl::string_view M_Color_NONE_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_NONE_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> M_Color_NONE_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call");
+}
+
+::absl::string_view M_Color_NONE_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::M_Color_NONE_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Mood_Name_::StubInterface::~StubInterface() = default;
 Mood_Name_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Mood_Name_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Mood_Name_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Mood_Name_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Mood_Name_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Mood_Name_::Stub::Async& Mood_Name_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> Mood_Name_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+Mood_Name_::Stub::Coroutines& Mood_Name_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> Mood_Name_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1702,49 +6759,133 @@ Mood_Name_::Stub::Async& Mood_Name_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Mood_Name_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Mood_Name_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.Mood_Name/Call", context, request, reply);
 }
 
 void Mood_Name_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.Mood_Name/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.Mood_Name/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Mood_Name_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.Mood_Name/Call", context, request);
 }
 
 ::absl::Status Mood_Name_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.Mood_Name/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call");
 }
 
 ::absl::string_view Mood_Name_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.Mood_Name/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::Mood_Name_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::Mood_Name_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Mood_Name_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call"));
+}
+
+::absl::string_view Mood_Name_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::Mood_Name_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Mood_Name_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call");
+}
+
+::absl::string_view Mood_Name_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::Mood_Name_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 std_::StubInterface::~StubInterface() = default;
 std_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+std_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 std_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 std_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+std_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 std_::Stub::Async& std_::Stub::async() { return async_; }
 
-::absl::StatusOr<::collisions::absl::shmrpc::google::M> std_::StubInterface::Call(const ::collisions::absl::shmrpc::google::M& request) {
+std_::Stub::Coroutines& std_::Stub::co() { return co_; }
+
+::absl::StatusOr<::collisions::absl::shmrpc::google::M> std_::StubInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
   return this->Call(nullptr, request);
 }
 
@@ -1756,34 +6897,111 @@ std_::Stub::Async& std_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> std_::StubInterface::CoroutinesInterface::Call(
+    const ::collisions::absl::shmrpc::google::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status std_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request, ::collisions::absl::shmrpc::google::M* reply) {
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::collisions::absl::shmrpc::google::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/collisions.absl.shmrpc.google.std/Call", context, request, reply);
 }
 
 void std_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request, ::collisions::absl::shmrpc::google::M* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/collisions.absl.shmrpc.google.std/Call", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/collisions.absl.shmrpc.google.std/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> std_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) {
+  return ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M>(
+      channel_, "/collisions.absl.shmrpc.google.std/Call", context, request);
 }
 
 ::absl::Status std_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/, ::collisions::absl::shmrpc::google::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /collisions.absl.shmrpc.google.std/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.std/Call");
 }
 
 ::absl::string_view std_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/collisions.absl.shmrpc.google.std/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::collisions::absl::shmrpc::google::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::collisions::absl::shmrpc::google::std_::Service*>(service)->Call(
-             context, static_cast<const ::collisions::absl::shmrpc::google::M*>(&request), static_cast<::collisions::absl::shmrpc::google::M*>(reply));
-       }},
+      {
+        .path = "/collisions.absl.shmrpc.google.std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::collisions::absl::shmrpc::google::std_::Service*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* std_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.std/Call"));
+}
+
+::absl::string_view std_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::collisions::absl::shmrpc::google::std_::CallbackService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> std_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::collisions::absl::shmrpc::google::M* /*request*/,
+    ::collisions::absl::shmrpc::google::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.std/Call");
+}
+
+::absl::string_view std_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/collisions.absl.shmrpc.google.std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::collisions::absl::shmrpc::google::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::collisions::absl::shmrpc::google::std_::CoService*>(service)->Call(
+              context, static_cast<const ::collisions::absl::shmrpc::google::M*>(request),
+              static_cast<::collisions::absl::shmrpc::google::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,178 +8,424 @@
 #include "shmrpc/generated.h"
 #include "collisions.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "collisions.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace collisions::absl::shmrpc::google {
 
 // Methods that are named like what generated code declares around them.
+//
+// collisions.absl.shmrpc.google.Greeter, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Greeter final {
  public:
   Greeter() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Greeter";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Greeter(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Greeter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void MockGreeterStub(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void MockGreeterStub(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Stub_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Stub_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void StubInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void StubInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Service_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Service_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Async_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Async_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void AsyncInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void AsyncInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void MockAsync_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void MockAsync_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void async__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void CallbackService_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void CoService_(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void Coroutines_(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void CoroutinesInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void async___(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void MockCoroutines_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void async__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void channel__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void async___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void co_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void channel__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void kServiceName(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void co__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void kMethods(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void co___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void invoke(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void ShmrpcServiceName_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void internal(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void ShmrpcMethods_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void kServiceName(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
+
+      virtual void kMethods(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
+
+      virtual void ShmrpcServiceName_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
+
+      virtual void ShmrpcMethods_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Greeter(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
 
-    virtual ::absl::Status MockGreeterStub(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockGreeterStub(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockGreeterStub(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter(
+          const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status Stub_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockGreeterStub(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockGreeterStub(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Stub_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Stub_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> StubInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> StubInterface_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Async_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Async_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> AsyncInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> AsyncInterface_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockAsync_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockAsync_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> CallbackService_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      CoService_(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      Coroutines_(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> CoroutinesInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> CoroutinesInterface_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> MockCoroutines_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async__(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async___(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel__(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> co__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> co__(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> co___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> invoke(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> invoke(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> internal(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> internal(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kServiceName(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kServiceName(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kMethods(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kMethods(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Greeter(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Greeter(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status MockGreeterStub(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockGreeterStub(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockGreeterStub(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status Stub_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Stub_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Stub_(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Stub_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status StubInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status StubInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> StubInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status Service_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status Service_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Service_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status Async_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status Async_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Async_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status AsyncInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status AsyncInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> AsyncInterface_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> AsyncInterface_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> AsyncInterface_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> AsyncInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status MockAsync_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status MockAsync_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockAsync_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockAsync_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockAsync_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> MockAsync_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status async__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async__(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async__(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> CallbackService_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
 
-    virtual ::absl::Status async___(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async___(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async___(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> CoService_(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) = 0;
 
-    virtual ::absl::Status channel__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel__(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel__(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Coroutines_(::shmrpc::ClientContext* context) = 0;
 
-    virtual ::absl::Status co_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status CoroutinesInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> co_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> co_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> CoroutinesInterface_(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> CoroutinesInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status kServiceName(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> MockCoroutines_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
 
-    virtual ::absl::Status kMethods(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status async__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kMethods(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kMethods(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async__(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status ShmrpcServiceName_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status async___(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async___(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> async___(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status ShmrpcMethods_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status channel__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel__(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status co__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> co__(const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> co__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> co___(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::absl::Status invoke(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> invoke(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> invoke(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status internal(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> internal(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> internal(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status kServiceName(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kServiceName(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status kMethods(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kMethods(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> kMethods(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status ShmrpcServiceName_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status ShmrpcMethods_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -190,149 +436,556 @@ class Greeter final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Greeter(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Greeter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void MockGreeterStub(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void MockGreeterStub(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void Stub_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Stub_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void StubInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void StubInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void Service_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Service_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void Async_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Async_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void AsyncInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void AsyncInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void MockAsync_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void MockAsync_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void async__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void CallbackService_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void CoService_(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void Coroutines_(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+      void CoroutinesInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void async___(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void MockCoroutines_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void async__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void channel__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void async___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void co_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void channel__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void kServiceName(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void co__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void kMethods(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void co___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void invoke(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void ShmrpcServiceName_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void internal(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void ShmrpcMethods_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void kServiceName(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
+      void kMethods(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
+      void ShmrpcServiceName_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
+      void ShmrpcMethods_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Greeter;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Greeter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::MockGreeterStub;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockGreeterStub(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::Stub_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Stub_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::StubInterface_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> StubInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::Service_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Service_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::Async_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Async_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::AsyncInterface_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> AsyncInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::MockAsync_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> MockAsync_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> CallbackService_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> CoService_(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      Coroutines_(::shmrpc::ClientContext* context) override;
+      using CoroutinesInterface::CoroutinesInterface_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> CoroutinesInterface_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> MockCoroutines_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::async__;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::async___;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> async___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::channel__;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::co__;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> co__(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> co___(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::invoke;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> invoke(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::internal;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> internal(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::kServiceName;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kServiceName(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::kMethods;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> kMethods(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::ShmrpcServiceName_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcServiceName_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::ShmrpcMethods_;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ShmrpcMethods_(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Greeter;
-    ::absl::Status Greeter(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Greeter(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::MockGreeterStub;
-    ::absl::Status MockGreeterStub(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status MockGreeterStub(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::Stub_;
-    ::absl::Status Stub_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Stub_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::StubInterface_;
-    ::absl::Status StubInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status StubInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::Service_;
-    ::absl::Status Service_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Service_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::Async_;
-    ::absl::Status Async_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Async_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::AsyncInterface_;
-    ::absl::Status AsyncInterface_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status AsyncInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::MockAsync_;
-    ::absl::Status MockAsync_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status MockAsync_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> CallbackService_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> CoService_(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Coroutines_(::shmrpc::ClientContext* context) override;
+    using StubInterface::CoroutinesInterface_;
+    ::absl::Status CoroutinesInterface_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> MockCoroutines_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
     using StubInterface::async__;
-    ::absl::Status async__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status async__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::async___;
-    ::absl::Status async___(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status async___(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::channel__;
-    ::absl::Status channel__(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status channel__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
-    using StubInterface::co_;
-    ::absl::Status co_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    using StubInterface::co__;
+    ::absl::Status co__(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> co___(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    using StubInterface::invoke;
+    ::absl::Status invoke(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) override;
+    using StubInterface::internal;
+    ::absl::Status internal(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::kServiceName;
-    ::absl::Status kServiceName(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status kServiceName(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::kMethods;
-    ::absl::Status kMethods(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status kMethods(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::ShmrpcServiceName_;
-    ::absl::Status ShmrpcServiceName_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status ShmrpcServiceName_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::ShmrpcMethods_;
-    ::absl::Status ShmrpcMethods_(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status ShmrpcMethods_(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Greeter(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Greeter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status MockGreeterStub(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status MockGreeterStub(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status Stub_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Stub_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status StubInterface_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status StubInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status Service_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Service_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status Async_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Async_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status AsyncInterface_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status AsyncInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status MockAsync_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status MockAsync_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status async__(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status CallbackService_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status CoService_(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status async___(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Coroutines_(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status CoroutinesInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status channel__(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status MockCoroutines_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status async__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status co_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status async___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status kServiceName(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status channel__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status kMethods(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status co__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status ShmrpcServiceName_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status co___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status invoke(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status ShmrpcMethods_(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status internal(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status kServiceName(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status kMethods(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status ShmrpcServiceName_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status ShmrpcMethods_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Greeter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* MockGreeterStub(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Stub_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* StubInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Service_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Async_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* AsyncInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* MockAsync_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* CallbackService_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* CoService_(
+        ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    Coroutines_(::shmrpc::ServerContext* context);
+
+    virtual ::shmrpc::ServerUnaryReactor* CoroutinesInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* MockCoroutines_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerUnaryReactor* async__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* async___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* channel__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* co__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* co___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerUnaryReactor* invoke(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* internal(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* kServiceName(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* kMethods(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* ShmrpcServiceName_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* ShmrpcMethods_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Greeter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> MockGreeterStub(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Stub_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> StubInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Service_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Async_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> AsyncInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> MockAsync_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> CallbackService_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> CoService_(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Coroutines_(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> CoroutinesInterface_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> MockCoroutines_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> async__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> async___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> channel__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> co__(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> co___(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> invoke(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> internal(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> kServiceName(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> kMethods(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> ShmrpcServiceName_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> ShmrpcMethods_(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -341,171 +994,312 @@ class Greeter final {
 };
 
 // Methods that are named like parameters, variables, types and namespaces.
+//
+// collisions.absl.shmrpc.google.Locals, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Locals final {
  public:
   Locals() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Locals";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void context(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void context(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void request(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void reply(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void reply(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void done(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void done(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void service(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void service(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void channel(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void channel(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void M(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void M(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Inner(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+      virtual void Inner(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
           ::collisions::absl::shmrpc::google::M_Inner* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void ok(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void ok(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void absl(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void absl(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void std(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void std(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void shmrpc(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void shmrpc(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void testing(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void testing(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Locals(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Locals(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status context(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> context(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> context(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
 
-    virtual ::absl::Status request(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
-        ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> request(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> request(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> context(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> context(
+          const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status reply(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> request(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> reply(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> reply(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> status(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> done(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> done(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> service(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> service(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner> Inner(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner> Inner(
+          const ::collisions::absl::shmrpc::google::M_Inner& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Status(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ok(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ok(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> absl(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> absl(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> std(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> std(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> shmrpc(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> shmrpc(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> testing(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> testing(
+          const ::collisions::absl::shmrpc::google::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status context(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> context(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> context(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status request(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+        ::collisions::absl::shmrpc::google::M* reply) = 0;
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> request(
+        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> request(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
+
+    virtual ::absl::Status reply(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> reply(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> reply(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> reply(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> status(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> status(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> status(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status done(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status done(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> done(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> done(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> done(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status service(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status service(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> service(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> service(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> service(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> service(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status channel(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status channel(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> channel(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status M(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status M(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> M(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> M(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> M(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status Inner(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request,
+    virtual ::absl::Status Inner(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request,
         ::collisions::absl::shmrpc::google::M_Inner* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Inner(const ::collisions::absl::shmrpc::google::M_Inner& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Inner(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Inner(
         const ::collisions::absl::shmrpc::google::M_Inner& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M_Inner> Inner(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request);
 
-    virtual ::absl::Status Status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status Status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Status(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Status(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Status(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status ok(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status ok(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ok(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ok(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> ok(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status absl(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status absl(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> absl(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> absl(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> absl(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status std(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status std(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> std(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> std(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> std(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status shmrpc(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status shmrpc(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> shmrpc(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> shmrpc(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> shmrpc(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> shmrpc(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status testing(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status testing(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> testing(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> testing(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> testing(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> testing(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
-    virtual ::absl::Status Locals(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    virtual ::absl::Status Locals(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals(
         const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Locals(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -516,150 +1310,893 @@ class Locals final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void context(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void context(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void request(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void reply(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void reply(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void done(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void done(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void service(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void service(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void channel(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void channel(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void M(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void M(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void Inner(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+      void Inner(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
           ::collisions::absl::shmrpc::google::M_Inner* reply, ::shmrpc::StatusCallback done) override;
-      void Status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void ok(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void ok(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void absl(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void absl(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void std(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void std(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void shmrpc(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void shmrpc(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void testing(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void testing(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
-      void Locals(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Locals(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::context;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> context(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::request;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::reply;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> reply(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::status;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::done;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> done(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::service;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> service(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::channel;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> channel(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::M;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> M(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::Inner;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M_Inner> Inner(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request) override;
+      using CoroutinesInterface::Status;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Status(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::ok;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> ok(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::absl;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> absl(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::std;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> std(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::shmrpc;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> shmrpc(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::testing;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> testing(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      using CoroutinesInterface::Locals;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Locals(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::context;
-    ::absl::Status context(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status context(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::request;
-    ::absl::Status request(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status request(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::reply;
-    ::absl::Status reply(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status reply(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::status;
-    ::absl::Status status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::done;
-    ::absl::Status done(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status done(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::service;
-    ::absl::Status service(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status service(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::channel;
-    ::absl::Status channel(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status channel(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::M;
-    ::absl::Status M(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status M(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::Inner;
-    ::absl::Status Inner(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request,
+    ::absl::Status Inner(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M_Inner& request,
         ::collisions::absl::shmrpc::google::M_Inner* reply) override;
     using StubInterface::Status;
-    ::absl::Status Status(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Status(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::ok;
-    ::absl::Status ok(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status ok(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::absl;
-    ::absl::Status absl(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status absl(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::std;
-    ::absl::Status std(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status std(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::shmrpc;
-    ::absl::Status shmrpc(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status shmrpc(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::testing;
-    ::absl::Status testing(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status testing(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
     using StubInterface::Locals;
-    ::absl::Status Locals(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Locals(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status context(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status context(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status request(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status reply(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status reply(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status status(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status done(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status done(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status service(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status service(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status channel(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status channel(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status M(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status M(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status Inner(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+    virtual ::absl::Status Inner(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
         ::collisions::absl::shmrpc::google::M_Inner* reply);
 
-    virtual ::absl::Status Status(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status ok(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status ok(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status absl(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status absl(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status std(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status std(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status shmrpc(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status shmrpc(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status testing(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status testing(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    virtual ::absl::Status Locals(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Locals(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* context(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* reply(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* done(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* service(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* channel(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* M(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Inner(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+        ::collisions::absl::shmrpc::google::M_Inner* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* ok(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* absl(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* std(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* shmrpc(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* testing(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Locals(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> context(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> reply(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> done(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> service(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> channel(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> M(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Inner(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M_Inner* request,
+        ::collisions::absl::shmrpc::google::M_Inner* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Status(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> ok(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> absl(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> std(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> shmrpc(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> testing(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Locals(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+};
+
+// The same for methods that stream.
+//
+// collisions.absl.shmrpc.google.StreamingLocals, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
+class StreamingLocals final {
+ public:
+  StreamingLocals() = delete;
+
+  static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.StreamingLocals";
+
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
+  class StubInterface {
+   public:
+    virtual ~StubInterface();
+
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
+    class AsyncInterface {
+     public:
+      virtual ~AsyncInterface();
+
+      virtual void context(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void reply(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void reactor(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void stream(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void typed_stream(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void handler(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void service(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void Task(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void ClientReader(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void ServerWriter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void make_unique(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void MethodKind(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+
+      virtual void StreamingLocals(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+    };
+
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      context(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      reply(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      reactor(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      stream(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      typed_stream(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> handler(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      service(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      Task(::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> ClientReader(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> ServerWriter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> make_unique(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> MethodKind(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      StreamingLocals(::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> context(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> request(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> reply(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    reactor(::shmrpc::ClientContext* context) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    stream(::shmrpc::ClientContext* context) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    typed_stream(::shmrpc::ClientContext* context) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> handler(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> service(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Task(::shmrpc::ClientContext* context) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> ClientReader(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> ServerWriter(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> make_unique(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> MethodKind(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    StreamingLocals(::shmrpc::ClientContext* context) = 0;
+
+    virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
+  };
+
+  // The calls of one channel. Cheap to make and to copy, any number per channel.
+  class Stub final : public StubInterface {
+   public:
+    explicit Stub(::std::shared_ptr<::shmrpc::Channel> channel);
+
+    class Async final : public AsyncInterface {
+     public:
+      explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
+      void context(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void reply(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void reactor(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+      void stream(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+      void typed_stream(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+      void handler(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void service(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void Task(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+      void ClientReader(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void ServerWriter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void make_unique(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void MethodKind(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+      void StreamingLocals(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> context(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> request(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> reply(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      reactor(::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      stream(::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      typed_stream(::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> handler(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> service(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> Task(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> ClientReader(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> ServerWriter(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> make_unique(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> MethodKind(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      StreamingLocals(::shmrpc::ClientContext* context) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> context(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> request(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> reply(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    reactor(::shmrpc::ClientContext* context) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    stream(::shmrpc::ClientContext* context) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    typed_stream(::shmrpc::ClientContext* context) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> handler(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> service(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Task(::shmrpc::ClientContext* context) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> ClientReader(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> ServerWriter(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> make_unique(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> MethodKind(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    StreamingLocals(::shmrpc::ClientContext* context) override;
+
+    Async& async() override;
+    Coroutines& co() override;
+
+   private:
+    ::std::shared_ptr<::shmrpc::Channel> channel_;
+    Async async_;
+    Coroutines co_;
+  };
+
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
+  class Service : public ::shmrpc::Service {
+   public:
+    virtual ::absl::Status context(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status reply(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status reactor(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status stream(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status typed_stream(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status handler(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status service(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::absl::Status Task(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status ClientReader(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status ServerWriter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status make_unique(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status MethodKind(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::absl::Status StreamingLocals(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* context(
+        ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* reply(
+        ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    reactor(::shmrpc::ServerContext* context);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    stream(::shmrpc::ServerContext* context);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    typed_stream(::shmrpc::ServerContext* context);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* handler(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* service(
+        ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    Task(::shmrpc::ServerContext* context);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* ClientReader(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* ServerWriter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* make_unique(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* MethodKind(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    StreamingLocals(::shmrpc::ServerContext* context);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> context(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> request(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> reply(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> reactor(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> stream(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> typed_stream(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> handler(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> service(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Task(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> ClientReader(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> ServerWriter(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> make_unique(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> MethodKind(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> StreamingLocals(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
@@ -667,36 +2204,62 @@ class Locals final {
 };
 
 // Services that are named like what generated code declares in them.
+//
+// collisions.absl.shmrpc.google.Stub, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Stub_ final {
  public:
   Stub_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Stub";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -707,29 +2270,70 @@ class Stub_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -737,36 +2341,61 @@ class Stub_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.StubInterface, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class StubInterface_ final {
  public:
   StubInterface_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.StubInterface";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -777,29 +2406,70 @@ class StubInterface_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -807,36 +2477,61 @@ class StubInterface_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.Service, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Service__ final {
  public:
   Service__() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Service";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -847,29 +2542,70 @@ class Service__ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -877,36 +2613,61 @@ class Service__ final {
   };
 };
 
+// collisions.absl.shmrpc.google.Service_, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Service_ final {
  public:
   Service_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Service_";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -917,29 +2678,70 @@ class Service_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -947,36 +2749,439 @@ class Service_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.CallbackService, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
+class CallbackService_ final {
+ public:
+  CallbackService_() = delete;
+
+  static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.CallbackService";
+
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
+  class StubInterface {
+   public:
+    virtual ~StubInterface();
+
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
+    class AsyncInterface {
+     public:
+      virtual ~AsyncInterface();
+
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+    };
+
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+    };
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+
+    virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
+  };
+
+  // The calls of one channel. Cheap to make and to copy, any number per channel.
+  class Stub final : public StubInterface {
+   public:
+    explicit Stub(::std::shared_ptr<::shmrpc::Channel> channel);
+
+    class Async final : public AsyncInterface {
+     public:
+      explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+          ::shmrpc::ClientReadReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      ::shmrpc::CoClientReader<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    ::std::unique_ptr<::shmrpc::ClientReader<::collisions::absl::shmrpc::google::M>> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+    Async& async() override;
+    Coroutines& co() override;
+
+   private:
+    ::std::shared_ptr<::shmrpc::Channel> channel_;
+    Async async_;
+    Coroutines co_;
+  };
+
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
+  class Service : public ::shmrpc::Service {
+   public:
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+};
+
+// collisions.absl.shmrpc.google.CoService, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
+class CoService_ final {
+ public:
+  CoService_() = delete;
+
+  static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.CoService";
+
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
+  class StubInterface {
+   public:
+    virtual ~StubInterface();
+
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
+    class AsyncInterface {
+     public:
+      virtual ~AsyncInterface();
+
+      virtual void Call(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) = 0;
+    };
+
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      Call(::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> Call(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) = 0;
+
+    virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
+  };
+
+  // The calls of one channel. Cheap to make and to copy, any number per channel.
+  class Stub final : public StubInterface {
+   public:
+    explicit Stub(::std::shared_ptr<::shmrpc::Channel> channel);
+
+    class Async final : public AsyncInterface {
+     public:
+      explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
+      void Call(
+          ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply,
+          ::shmrpc::ClientWriteReactor<::collisions::absl::shmrpc::google::M>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      ::shmrpc::CoClientWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    ::std::unique_ptr<::shmrpc::ClientWriter<::collisions::absl::shmrpc::google::M>> Call(
+        ::shmrpc::ClientContext* context, ::collisions::absl::shmrpc::google::M* reply) override;
+
+    Async& async() override;
+    Coroutines& co() override;
+
+   private:
+    ::std::shared_ptr<::shmrpc::Channel> channel_;
+    Async async_;
+    Coroutines co_;
+  };
+
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
+  class Service : public ::shmrpc::Service {
+   public:
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* Call(
+        ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+};
+
+// collisions.absl.shmrpc.google.Coroutines, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
+class Coroutines final {
+ public:
+  Coroutines() = delete;
+
+  static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Coroutines";
+
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
+  class StubInterface {
+   public:
+    virtual ~StubInterface();
+
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
+    class AsyncInterface {
+     public:
+      virtual ~AsyncInterface();
+
+      virtual void Call(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) = 0;
+    };
+
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>
+      Call(::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Call(::shmrpc::ClientContext* context) = 0;
+
+    virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
+  };
+
+  // The calls of one channel. Cheap to make and to copy, any number per channel.
+  class Stub final : public StubInterface {
+   public:
+    explicit Stub(::std::shared_ptr<::shmrpc::Channel> channel);
+
+    class Async final : public AsyncInterface {
+     public:
+      explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
+      void Call(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      ::shmrpc::CoClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>>
+    Call(::shmrpc::ClientContext* context) override;
+
+    Async& async() override;
+    Coroutines& co() override;
+
+   private:
+    ::std::shared_ptr<::shmrpc::Channel> channel_;
+    Async async_;
+    Coroutines co_;
+  };
+
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
+  class Service : public ::shmrpc::Service {
+   public:
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
+    Call(::shmrpc::ServerContext* context);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+};
+
+// collisions.absl.shmrpc.google.kServiceName, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class kServiceName_ final {
  public:
   kServiceName_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.kServiceName";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -987,29 +3192,70 @@ class kServiceName_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1017,36 +3263,61 @@ class kServiceName_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.Async, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Async final {
  public:
   Async() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Async";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1057,29 +3328,70 @@ class Async final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1088,36 +3400,62 @@ class Async final {
 };
 
 // Services that are named like what protobuf generates for the messages above.
+//
+// collisions.absl.shmrpc.google.M_Inner, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class M_Inner_ final {
  public:
   M_Inner_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.M_Inner";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1128,29 +3466,70 @@ class M_Inner_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1158,36 +3537,61 @@ class M_Inner_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.M_Color, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class M_Color_ final {
  public:
   M_Color_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.M_Color";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1198,29 +3602,70 @@ class M_Color_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1228,36 +3673,61 @@ class M_Color_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.M_Color_NONE, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class M_Color_NONE_ final {
  public:
   M_Color_NONE_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.M_Color_NONE";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1268,29 +3738,70 @@ class M_Color_NONE_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1298,36 +3809,61 @@ class M_Color_NONE_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.Mood_Name, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Mood_Name_ final {
  public:
   Mood_Name_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.Mood_Name";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1338,29 +3874,70 @@ class Mood_Name_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -1368,36 +3945,61 @@ class Mood_Name_ final {
   };
 };
 
+// collisions.absl.shmrpc.google.std, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class std_ final {
  public:
   std_() = delete;
 
   static constexpr char kServiceName[] = "collisions.absl.shmrpc.google.std";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          const ::collisions::absl::shmrpc::google::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) = 0;
     ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(const ::collisions::absl::shmrpc::google::M& request);
-    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(::shmrpc::ClientContext* context,
-        const ::collisions::absl::shmrpc::google::M& request);
+    ::absl::StatusOr<::collisions::absl::shmrpc::google::M> Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -1408,29 +4010,70 @@ class std_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
+      void Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M* request,
           ::collisions::absl::shmrpc::google::M* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::collisions::absl::shmrpc::google::M> Call(
+          ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::collisions::absl::shmrpc::google::M& request,
         ::collisions::absl::shmrpc::google::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
+        ::collisions::absl::shmrpc::google::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;

@@ -8,13 +8,19 @@ namespace comments {
 
 Commented::StubInterface::~StubInterface() = default;
 Commented::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Commented::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Commented::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Commented::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Commented::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Commented::Stub::Async& Commented::Stub::async() { return async_; }
+
+Commented::Stub::Coroutines& Commented::Stub::co() { return co_; }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::Block(const ::comments::M& request) {
   return this->Block(nullptr, request);
@@ -28,6 +34,11 @@ Commented::Stub::Async& Commented::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::Block(
+    const ::comments::M& request) {
+  return this->Block(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::Block(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/Block", context, request, reply);
@@ -37,6 +48,11 @@ void Commented::Stub::Async::Block(
     ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/Block", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::Block(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/Block", context, request);
 }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::NoSpace(const ::comments::M& request) {
@@ -51,6 +67,11 @@ void Commented::Stub::Async::Block(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::NoSpace(
+    const ::comments::M& request) {
+  return this->NoSpace(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::NoSpace(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/NoSpace", context, request, reply);
@@ -60,6 +81,11 @@ void Commented::Stub::Async::NoSpace(
     ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/NoSpace", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::NoSpace(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/NoSpace", context, request);
 }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::Text(const ::comments::M& request) {
@@ -74,6 +100,10 @@ void Commented::Stub::Async::NoSpace(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::Text(const ::comments::M& request) {
+  return this->Text(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::Text(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/Text", context, request, reply);
@@ -83,6 +113,11 @@ void Commented::Stub::Async::Text(
     ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/Text", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::Text(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/Text", context, request);
 }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::Trailing(const ::comments::M& request) {
@@ -97,6 +132,11 @@ void Commented::Stub::Async::Text(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::Trailing(
+    const ::comments::M& request) {
+  return this->Trailing(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::Trailing(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/Trailing", context, request, reply);
@@ -106,6 +146,11 @@ void Commented::Stub::Async::Trailing(
     ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/Trailing", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::Trailing(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/Trailing", context, request);
 }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::Blank(const ::comments::M& request) {
@@ -120,6 +165,11 @@ void Commented::Stub::Async::Trailing(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::Blank(
+    const ::comments::M& request) {
+  return this->Blank(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::Blank(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/Blank", context, request, reply);
@@ -129,6 +179,11 @@ void Commented::Stub::Async::Blank(
     ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/Blank", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::Blank(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/Blank", context, request);
 }
 
 ::absl::StatusOr<::comments::M> Commented::StubInterface::Windows(const ::comments::M& request) {
@@ -143,6 +198,11 @@ void Commented::Stub::Async::Blank(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::StubInterface::CoroutinesInterface::Windows(
+    const ::comments::M& request) {
+  return this->Windows(nullptr, request);
+}
+
 ::absl::Status Commented::Stub::Windows(
     ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/comments.Commented/Windows", context, request, reply);
@@ -154,88 +214,361 @@ void Commented::Stub::Async::Windows(
   ::shmrpc::AsyncUnaryCall(channel_, "/comments.Commented/Windows", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::comments::M> Commented::Stub::Coroutines::Windows(
+    ::shmrpc::ClientContext* context, const ::comments::M& request) {
+  return ::shmrpc::CoUnaryCall<::comments::M>(channel_, "/comments.Commented/Windows", context, request);
+}
+
 ::absl::Status Commented::Service::Block(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/Block");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/Block");
 }
 
 ::absl::Status Commented::Service::NoSpace(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/NoSpace");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/NoSpace");
 }
 
 ::absl::Status Commented::Service::Text(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/Text");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/Text");
 }
 
 ::absl::Status Commented::Service::Trailing(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/Trailing");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/Trailing");
 }
 
 ::absl::Status Commented::Service::Blank(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/Blank");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/Blank");
 }
 
 ::absl::Status Commented::Service::Windows(
     ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /comments.Commented/Windows");
+  return ::shmrpc::internal::Unimplemented("/comments.Commented/Windows");
 }
 
 ::absl::string_view Commented::Service::ShmrpcServiceName() const { return "comments.Commented"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Commented::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/comments.Commented/Block",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->Block(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
-      {"/comments.Commented/NoSpace",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->NoSpace(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
-      {"/comments.Commented/Text",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->Text(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
-      {"/comments.Commented/Trailing",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->Trailing(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
-      {"/comments.Commented/Blank",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->Blank(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
-      {"/comments.Commented/Windows",
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::comments::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::comments::Commented::Service*>(service)->Windows(
-             context, static_cast<const ::comments::M*>(&request), static_cast<::comments::M*>(reply));
-       }},
+      {
+        .path = "/comments.Commented/Block",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->Block(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/NoSpace",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->NoSpace(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Text",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->Text(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Trailing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->Trailing(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Blank",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->Blank(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Windows",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::comments::Commented::Service*>(service)->Windows(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::Block(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/Block"));
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::NoSpace(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/NoSpace"));
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::Text(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/Text"));
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::Trailing(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/Trailing"));
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::Blank(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/Blank"));
+}
+
+::shmrpc::ServerUnaryReactor* Commented::CallbackService::Windows(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/comments.Commented/Windows"));
+}
+
+::absl::string_view Commented::CallbackService::ShmrpcServiceName() const { return "comments.Commented"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Commented::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/comments.Commented/Block",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->Block(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/NoSpace",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->NoSpace(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Text",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->Text(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Trailing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->Trailing(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Blank",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->Blank(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Windows",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::comments::Commented::CallbackService*>(service)->Windows(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::Block(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Block");
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::NoSpace(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/NoSpace");
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::Text(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Text");
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::Trailing(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Trailing");
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::Blank(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Blank");
+}
+
+::shmrpc::Task<::absl::Status> Commented::CoService::Windows(
+    ::shmrpc::ServerContext* /*context*/, const ::comments::M* /*request*/, ::comments::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Windows");
+}
+
+::absl::string_view Commented::CoService::ShmrpcServiceName() const { return "comments.Commented"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Commented::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/comments.Commented/Block",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->Block(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/NoSpace",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->NoSpace(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Text",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->Text(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Trailing",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->Trailing(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Blank",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->Blank(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
+      {
+        .path = "/comments.Commented/Windows",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::comments::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::comments::Commented::CoService*>(service)->Windows(
+              context, static_cast<const ::comments::M*>(request), static_cast<::comments::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }

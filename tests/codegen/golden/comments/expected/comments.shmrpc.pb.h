@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "comments.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "comments.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -19,89 +19,132 @@ namespace comments {
 // and blanks after it: D:\ //
 //
 //   An indented line after an empty one.
+//
+// comments.Commented, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Commented final {
  public:
   Commented() = delete;
 
   static constexpr char kServiceName[] = "comments.Commented";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Block(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Block(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void NoSpace(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void NoSpace(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Text(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Text(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Trailing(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Trailing(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Blank(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Blank(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Windows(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Windows(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
+    };
+
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> Block(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> Block(const ::comments::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> NoSpace(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> NoSpace(const ::comments::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> Text(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> Text(const ::comments::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> Trailing(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> Trailing(const ::comments::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> Blank(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> Blank(const ::comments::M& request);
+
+      virtual ::shmrpc::CoUnaryCall<::comments::M> Windows(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::comments::M> Windows(const ::comments::M& request);
     };
 
     // A comment of the other kind,
     // with several lines.
     //
     // The last one.
-    virtual ::absl::Status Block(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status Block(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> Block(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> Block(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> Block(::shmrpc::ClientContext* context, const ::comments::M& request);
 
     // no space after the slashes
-    virtual ::absl::Status NoSpace(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status NoSpace(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> NoSpace(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> NoSpace(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> NoSpace(::shmrpc::ClientContext* context, const ::comments::M& request);
 
     // $method$ "quoted" %s is text like any other. Ümläute too.
-    virtual ::absl::Status Text(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status Text(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> Text(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> Text(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> Text(::shmrpc::ClientContext* context, const ::comments::M& request);
 
-    virtual ::absl::Status Trailing(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status Trailing(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> Trailing(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> Trailing(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> Trailing(::shmrpc::ClientContext* context, const ::comments::M& request);
 
-    virtual ::absl::Status Blank(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status Blank(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> Blank(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> Blank(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> Blank(::shmrpc::ClientContext* context, const ::comments::M& request);
 
     // Windows line ends.
     // Second line.
-    virtual ::absl::Status Windows(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) = 0;
+    virtual ::absl::Status Windows(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) = 0;
     ::absl::StatusOr<::comments::M> Windows(const ::comments::M& request);
-    ::absl::StatusOr<::comments::M> Windows(::shmrpc::ClientContext* context,
-        const ::comments::M& request);
+    ::absl::StatusOr<::comments::M> Windows(::shmrpc::ClientContext* context, const ::comments::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -112,78 +155,175 @@ class Commented final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Block(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
-      void NoSpace(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
-      void Text(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
-      void Trailing(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
-      void Blank(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
-      void Windows(::shmrpc::ClientContext* context, const ::comments::M* request,
-          ::comments::M* reply, ::shmrpc::StatusCallback done) override;
+      void Block(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+      void NoSpace(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Text(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Trailing(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Blank(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Windows(
+          ::shmrpc::ClientContext* context, const ::comments::M* request, ::comments::M* reply,
+          ::shmrpc::StatusCallback done) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Block;
+      ::shmrpc::CoUnaryCall<::comments::M> Block(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
+      using CoroutinesInterface::NoSpace;
+      ::shmrpc::CoUnaryCall<::comments::M> NoSpace(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
+      using CoroutinesInterface::Text;
+      ::shmrpc::CoUnaryCall<::comments::M> Text(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
+      using CoroutinesInterface::Trailing;
+      ::shmrpc::CoUnaryCall<::comments::M> Trailing(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
+      using CoroutinesInterface::Blank;
+      ::shmrpc::CoUnaryCall<::comments::M> Blank(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
+      using CoroutinesInterface::Windows;
+      ::shmrpc::CoUnaryCall<::comments::M> Windows(
+          ::shmrpc::ClientContext* context, const ::comments::M& request) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::Block;
-    ::absl::Status Block(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status Block(::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
     using StubInterface::NoSpace;
-    ::absl::Status NoSpace(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status NoSpace(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
     using StubInterface::Text;
-    ::absl::Status Text(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status Text(::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
     using StubInterface::Trailing;
-    ::absl::Status Trailing(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status Trailing(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
     using StubInterface::Blank;
-    ::absl::Status Blank(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status Blank(::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
     using StubInterface::Windows;
-    ::absl::Status Windows(::shmrpc::ClientContext* context, const ::comments::M& request,
-        ::comments::M* reply) override;
+    ::absl::Status Windows(
+        ::shmrpc::ClientContext* context, const ::comments::M& request, ::comments::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
     // A comment of the other kind,
     // with several lines.
     //
     // The last one.
-    virtual ::absl::Status Block(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status Block(::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
     // no space after the slashes
-    virtual ::absl::Status NoSpace(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status NoSpace(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
     // $method$ "quoted" %s is text like any other. Ümläute too.
-    virtual ::absl::Status Text(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status Text(::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
-    virtual ::absl::Status Trailing(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status Trailing(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
-    virtual ::absl::Status Blank(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status Blank(::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
     // Windows line ends.
     // Second line.
-    virtual ::absl::Status Windows(::shmrpc::ServerContext* context, const ::comments::M* request,
-        ::comments::M* reply);
+    virtual ::absl::Status Windows(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    // A comment of the other kind,
+    // with several lines.
+    //
+    // The last one.
+    virtual ::shmrpc::ServerUnaryReactor* Block(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // no space after the slashes
+    virtual ::shmrpc::ServerUnaryReactor* NoSpace(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // $method$ "quoted" %s is text like any other. Ümläute too.
+    virtual ::shmrpc::ServerUnaryReactor* Text(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Trailing(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Blank(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // Windows line ends.
+    // Second line.
+    virtual ::shmrpc::ServerUnaryReactor* Windows(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    // A comment of the other kind,
+    // with several lines.
+    //
+    // The last one.
+    virtual ::shmrpc::Task<::absl::Status> Block(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // no space after the slashes
+    virtual ::shmrpc::Task<::absl::Status> NoSpace(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // $method$ "quoted" %s is text like any other. Ümläute too.
+    virtual ::shmrpc::Task<::absl::Status> Text(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Trailing(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Blank(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
+
+    // Windows line ends.
+    // Second line.
+    virtual ::shmrpc::Task<::absl::Status> Windows(
+        ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;

@@ -8,15 +8,22 @@ namespace company::product::storage::v1 {
 
 Reader::StubInterface::~StubInterface() = default;
 Reader::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Reader::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Reader::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Reader::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Reader::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Reader::Stub::Async& Reader::Stub::async() { return async_; }
 
-::absl::StatusOr<::company::product::storage::v1::Value> Reader::StubInterface::Get(const ::company::product::storage::v1::Key& request) {
+Reader::Stub::Coroutines& Reader::Stub::co() { return co_; }
+
+::absl::StatusOr<::company::product::storage::v1::Value> Reader::StubInterface::Get(
+    const ::company::product::storage::v1::Key& request) {
   return this->Get(nullptr, request);
 }
 
@@ -28,49 +35,133 @@ Reader::Stub::Async& Reader::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Reader::StubInterface::CoroutinesInterface::Get(
+    const ::company::product::storage::v1::Key& request) {
+  return this->Get(nullptr, request);
+}
+
 ::absl::Status Reader::Stub::Get(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request, ::company::product::storage::v1::Value* reply) {
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    ::company::product::storage::v1::Value* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/company.product.storage.v1.Reader/Get", context, request, reply);
 }
 
 void Reader::Stub::Async::Get(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request, ::company::product::storage::v1::Value* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/company.product.storage.v1.Reader/Get", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+    ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/company.product.storage.v1.Reader/Get", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Reader::Stub::Coroutines::Get(
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) {
+  return ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value>(
+      channel_, "/company.product.storage.v1.Reader/Get", context, request);
 }
 
 ::absl::Status Reader::Service::Get(
-    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/, ::company::product::storage::v1::Value* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /company.product.storage.v1.Reader/Get");
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Reader/Get");
 }
 
 ::absl::string_view Reader::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Reader::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/company.product.storage.v1.Reader/Get",
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Key::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Value::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::company::product::storage::v1::Reader::Service*>(service)->Get(
-             context, static_cast<const ::company::product::storage::v1::Key*>(&request), static_cast<::company::product::storage::v1::Value*>(reply));
-       }},
+      {
+        .path = "/company.product.storage.v1.Reader/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::company::product::storage::v1::Reader::Service*>(service)->Get(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Reader::CallbackService::Get(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Reader/Get"));
+}
+
+::absl::string_view Reader::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Reader::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/company.product.storage.v1.Reader/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::company::product::storage::v1::Reader::CallbackService*>(service)->Get(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Reader::CoService::Get(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/company.product.storage.v1.Reader/Get");
+}
+
+::absl::string_view Reader::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Reader::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/company.product.storage.v1.Reader/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::company::product::storage::v1::Reader::CoService*>(service)->Get(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 Writer::StubInterface::~StubInterface() = default;
 Writer::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Writer::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Writer::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Writer::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Writer::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Writer::Stub::Async& Writer::Stub::async() { return async_; }
 
-::absl::StatusOr<::company::product::storage::v1::Key> Writer::StubInterface::Put(const ::company::product::storage::v1::Value& request) {
+Writer::Stub::Coroutines& Writer::Stub::co() { return co_; }
+
+::absl::StatusOr<::company::product::storage::v1::Key> Writer::StubInterface::Put(
+    const ::company::product::storage::v1::Value& request) {
   return this->Put(nullptr, request);
 }
 
@@ -82,18 +173,32 @@ Writer::Stub::Async& Writer::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Key> Writer::StubInterface::CoroutinesInterface::Put(
+    const ::company::product::storage::v1::Value& request) {
+  return this->Put(nullptr, request);
+}
+
 ::absl::Status Writer::Stub::Put(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request, ::company::product::storage::v1::Key* reply) {
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request,
+    ::company::product::storage::v1::Key* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/company.product.storage.v1.Writer/Put", context, request, reply);
 }
 
 void Writer::Stub::Async::Put(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request, ::company::product::storage::v1::Key* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/company.product.storage.v1.Writer/Put", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request,
+    ::company::product::storage::v1::Key* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/company.product.storage.v1.Writer/Put", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::company::product::storage::v1::Value> Writer::StubInterface::Delete(const ::company::product::storage::v1::Key& request) {
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Key> Writer::Stub::Coroutines::Put(
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request) {
+  return ::shmrpc::CoUnaryCall<::company::product::storage::v1::Key>(
+      channel_, "/company.product.storage.v1.Writer/Put", context, request);
+}
+
+::absl::StatusOr<::company::product::storage::v1::Value> Writer::StubInterface::Delete(
+    const ::company::product::storage::v1::Key& request) {
   return this->Delete(nullptr, request);
 }
 
@@ -105,47 +210,172 @@ void Writer::Stub::Async::Put(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Writer::StubInterface::CoroutinesInterface::Delete(
+    const ::company::product::storage::v1::Key& request) {
+  return this->Delete(nullptr, request);
+}
+
 ::absl::Status Writer::Stub::Delete(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request, ::company::product::storage::v1::Value* reply) {
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    ::company::product::storage::v1::Value* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/company.product.storage.v1.Writer/Delete", context, request, reply);
 }
 
 void Writer::Stub::Async::Delete(
-    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request, ::company::product::storage::v1::Value* reply,
-    ::shmrpc::StatusCallback done) {
-  ::shmrpc::AsyncUnaryCall(channel_, "/company.product.storage.v1.Writer/Delete", context, *request, reply, ::std::move(done));
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+    ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) {
+  ::shmrpc::AsyncUnaryCall(
+      channel_, "/company.product.storage.v1.Writer/Delete", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Writer::Stub::Coroutines::Delete(
+    ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) {
+  return ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value>(
+      channel_, "/company.product.storage.v1.Writer/Delete", context, request);
 }
 
 ::absl::Status Writer::Service::Put(
-    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Value* /*request*/, ::company::product::storage::v1::Key* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /company.product.storage.v1.Writer/Put");
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Value* /*request*/,
+    ::company::product::storage::v1::Key* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Put");
 }
 
 ::absl::Status Writer::Service::Delete(
-    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/, ::company::product::storage::v1::Value* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /company.product.storage.v1.Writer/Delete");
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Delete");
 }
 
 ::absl::string_view Writer::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Writer::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/company.product.storage.v1.Writer/Put",
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Value::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Key::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::company::product::storage::v1::Writer::Service*>(service)->Put(
-             context, static_cast<const ::company::product::storage::v1::Value*>(&request), static_cast<::company::product::storage::v1::Key*>(reply));
-       }},
-      {"/company.product.storage.v1.Writer/Delete",
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Key::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::company::product::storage::v1::Value::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::company::product::storage::v1::Writer::Service*>(service)->Delete(
-             context, static_cast<const ::company::product::storage::v1::Key*>(&request), static_cast<::company::product::storage::v1::Value*>(reply));
-       }},
+      {
+        .path = "/company.product.storage.v1.Writer/Put",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::company::product::storage::v1::Writer::Service*>(service)->Put(
+              context, static_cast<const ::company::product::storage::v1::Value*>(request),
+              static_cast<::company::product::storage::v1::Key*>(reply));
+        },
+      },
+      {
+        .path = "/company.product.storage.v1.Writer/Delete",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::company::product::storage::v1::Writer::Service*>(service)->Delete(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Writer::CallbackService::Put(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Value* /*request*/,
+    ::company::product::storage::v1::Key* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Put"));
+}
+
+::shmrpc::ServerUnaryReactor* Writer::CallbackService::Delete(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Delete"));
+}
+
+::absl::string_view Writer::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Writer::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/company.product.storage.v1.Writer/Put",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::company::product::storage::v1::Writer::CallbackService*>(service)->Put(
+              context, static_cast<const ::company::product::storage::v1::Value*>(request),
+              static_cast<::company::product::storage::v1::Key*>(reply));
+        },
+      },
+      {
+        .path = "/company.product.storage.v1.Writer/Delete",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::company::product::storage::v1::Writer::CallbackService*>(service)->Delete(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Writer::CoService::Put(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Value* /*request*/,
+    ::company::product::storage::v1::Key* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/company.product.storage.v1.Writer/Put");
+}
+
+::shmrpc::Task<::absl::Status> Writer::CoService::Delete(
+    ::shmrpc::ServerContext* /*context*/, const ::company::product::storage::v1::Key* /*request*/,
+    ::company::product::storage::v1::Value* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/company.product.storage.v1.Writer/Delete");
+}
+
+::absl::string_view Writer::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Writer::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/company.product.storage.v1.Writer/Put",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::company::product::storage::v1::Writer::CoService*>(service)->Put(
+              context, static_cast<const ::company::product::storage::v1::Value*>(request),
+              static_cast<::company::product::storage::v1::Key*>(reply));
+        },
+      },
+      {
+        .path = "/company.product.storage.v1.Writer/Delete",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Key>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::company::product::storage::v1::Value>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::company::product::storage::v1::Writer::CoService*>(service)->Delete(
+              context, static_cast<const ::company::product::storage::v1::Key*>(request),
+              static_cast<::company::product::storage::v1::Value*>(reply));
+        },
+      },
   };
   return kMethods;
 }

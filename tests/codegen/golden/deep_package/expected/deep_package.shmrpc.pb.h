@@ -8,42 +8,67 @@
 #include "shmrpc/generated.h"
 #include "deep_package.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "deep_package.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace company::product::storage::v1 {
 
+// company.product.storage.v1.Reader, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Reader final {
  public:
   Reader() = delete;
 
   static constexpr char kServiceName[] = "company.product.storage.v1.Reader";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Get(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+      virtual void Get(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
           ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Get(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Get(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) = 0;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Get(
+          const ::company::product::storage::v1::Key& request);
+    };
+
+    virtual ::absl::Status Get(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
         ::company::product::storage::v1::Value* reply) = 0;
     ::absl::StatusOr<::company::product::storage::v1::Value> Get(const ::company::product::storage::v1::Key& request);
-    ::absl::StatusOr<::company::product::storage::v1::Value> Get(::shmrpc::ClientContext* context,
-        const ::company::product::storage::v1::Key& request);
+    ::absl::StatusOr<::company::product::storage::v1::Value> Get(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -54,29 +79,70 @@ class Reader final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Get(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+      void Get(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
           ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Get;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Get(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Get;
-    ::absl::Status Get(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    ::absl::Status Get(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
         ::company::product::storage::v1::Value* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Get(::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+    virtual ::absl::Status Get(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+        ::company::product::storage::v1::Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Get(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+        ::company::product::storage::v1::Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Get(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
         ::company::product::storage::v1::Value* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
@@ -84,45 +150,78 @@ class Reader final {
   };
 };
 
+// company.product.storage.v1.Writer, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Writer final {
  public:
   Writer() = delete;
 
   static constexpr char kServiceName[] = "company.product.storage.v1.Writer";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Put(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request,
+      virtual void Put(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request,
           ::company::product::storage::v1::Key* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Delete(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+      virtual void Delete(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
           ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Put(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request,
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::company::product::storage::v1::Key> Put(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request) = 0;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Key> Put(
+          const ::company::product::storage::v1::Value& request);
+
+      virtual ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Delete(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) = 0;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Delete(
+          const ::company::product::storage::v1::Key& request);
+    };
+
+    virtual ::absl::Status Put(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request,
         ::company::product::storage::v1::Key* reply) = 0;
     ::absl::StatusOr<::company::product::storage::v1::Key> Put(const ::company::product::storage::v1::Value& request);
-    ::absl::StatusOr<::company::product::storage::v1::Key> Put(::shmrpc::ClientContext* context,
-        const ::company::product::storage::v1::Value& request);
+    ::absl::StatusOr<::company::product::storage::v1::Key> Put(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request);
 
-    virtual ::absl::Status Delete(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    virtual ::absl::Status Delete(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
         ::company::product::storage::v1::Value* reply) = 0;
-    ::absl::StatusOr<::company::product::storage::v1::Value> Delete(const ::company::product::storage::v1::Key& request);
-    ::absl::StatusOr<::company::product::storage::v1::Value> Delete(::shmrpc::ClientContext* context,
+    ::absl::StatusOr<::company::product::storage::v1::Value> Delete(
         const ::company::product::storage::v1::Key& request);
+    ::absl::StatusOr<::company::product::storage::v1::Value> Delete(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -133,37 +232,92 @@ class Writer final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Put(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request,
+      void Put(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value* request,
           ::company::product::storage::v1::Key* reply, ::shmrpc::StatusCallback done) override;
-      void Delete(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
+      void Delete(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key* request,
           ::company::product::storage::v1::Value* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Put;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Key> Put(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request) override;
+      using CoroutinesInterface::Delete;
+      ::shmrpc::CoUnaryCall<::company::product::storage::v1::Value> Delete(
+          ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Put;
-    ::absl::Status Put(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request,
+    ::absl::Status Put(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Value& request,
         ::company::product::storage::v1::Key* reply) override;
     using StubInterface::Delete;
-    ::absl::Status Delete(::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
+    ::absl::Status Delete(
+        ::shmrpc::ClientContext* context, const ::company::product::storage::v1::Key& request,
         ::company::product::storage::v1::Value* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Put(::shmrpc::ServerContext* context, const ::company::product::storage::v1::Value* request,
+    virtual ::absl::Status Put(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Value* request,
         ::company::product::storage::v1::Key* reply);
 
-    virtual ::absl::Status Delete(::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+    virtual ::absl::Status Delete(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+        ::company::product::storage::v1::Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Put(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Value* request,
+        ::company::product::storage::v1::Key* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Delete(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
+        ::company::product::storage::v1::Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Put(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Value* request,
+        ::company::product::storage::v1::Key* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Delete(
+        ::shmrpc::ServerContext* context, const ::company::product::storage::v1::Key* request,
         ::company::product::storage::v1::Value* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;

@@ -8,13 +8,19 @@ namespace generic_services {
 
 Lookup_::StubInterface::~StubInterface() = default;
 Lookup_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Lookup_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Lookup_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Lookup_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Lookup_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Lookup_::Stub::Async& Lookup_::Stub::async() { return async_; }
+
+Lookup_::Stub::Coroutines& Lookup_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::generic_services::M> Lookup_::StubInterface::Find(const ::generic_services::M& request) {
   return this->Find(nullptr, request);
@@ -28,6 +34,11 @@ Lookup_::Stub::Async& Lookup_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::generic_services::M> Lookup_::StubInterface::CoroutinesInterface::Find(
+    const ::generic_services::M& request) {
+  return this->Find(nullptr, request);
+}
+
 ::absl::Status Lookup_::Stub::Find(
     ::shmrpc::ClientContext* context, const ::generic_services::M& request, ::generic_services::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/generic_services.Lookup/Find", context, request, reply);
@@ -39,23 +50,86 @@ void Lookup_::Stub::Async::Find(
   ::shmrpc::AsyncUnaryCall(channel_, "/generic_services.Lookup/Find", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::generic_services::M> Lookup_::Stub::Coroutines::Find(
+    ::shmrpc::ClientContext* context, const ::generic_services::M& request) {
+  return ::shmrpc::CoUnaryCall<::generic_services::M>(channel_, "/generic_services.Lookup/Find", context, request);
+}
+
 ::absl::Status Lookup_::Service::Find(
     ::shmrpc::ServerContext* /*context*/, const ::generic_services::M* /*request*/, ::generic_services::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /generic_services.Lookup/Find");
+  return ::shmrpc::internal::Unimplemented("/generic_services.Lookup/Find");
 }
 
 ::absl::string_view Lookup_::Service::ShmrpcServiceName() const { return "generic_services.Lookup"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/generic_services.Lookup/Find",
-       []() -> const ::google::protobuf::MessageLite& { return ::generic_services::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::generic_services::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::generic_services::Lookup_::Service*>(service)->Find(
-             context, static_cast<const ::generic_services::M*>(&request), static_cast<::generic_services::M*>(reply));
-       }},
+      {
+        .path = "/generic_services.Lookup/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::generic_services::Lookup_::Service*>(service)->Find(
+              context, static_cast<const ::generic_services::M*>(request), static_cast<::generic_services::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Lookup_::CallbackService::Find(
+    ::shmrpc::ServerContext* /*context*/, const ::generic_services::M* /*request*/, ::generic_services::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/generic_services.Lookup/Find"));
+}
+
+::absl::string_view Lookup_::CallbackService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/generic_services.Lookup/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::generic_services::Lookup_::CallbackService*>(service)->Find(
+              context, static_cast<const ::generic_services::M*>(request), static_cast<::generic_services::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Lookup_::CoService::Find(
+    ::shmrpc::ServerContext* /*context*/, const ::generic_services::M* /*request*/, ::generic_services::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/generic_services.Lookup/Find");
+}
+
+::absl::string_view Lookup_::CoService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/generic_services.Lookup/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::generic_services::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::generic_services::Lookup_::CoService*>(service)->Find(
+              context, static_cast<const ::generic_services::M*>(request), static_cast<::generic_services::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,39 +8,51 @@
 
 namespace hello {
 
-// A Greeter::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Greeter::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockGreeterStub : public Greeter::StubInterface {
  public:
   class MockAsync : public Greeter::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, SayHello,
-                (::shmrpc::ClientContext* context, const ::hello::HelloRequest* request,
-                 ::hello::HelloReply* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, SayGoodbye,
-                (::shmrpc::ClientContext* context, const ::hello::HelloRequest* request,
-                 ::hello::HelloReply* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public Greeter::StubInterface::CoroutinesInterface {
+   public:
+    using Greeter::StubInterface::CoroutinesInterface::SayHello;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::hello::HelloReply>, SayHello,
+                (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request),
+                (override));
+    using Greeter::StubInterface::CoroutinesInterface::SayGoodbye;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::hello::HelloReply>, SayGoodbye,
+                (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request),
                 (override));
   };
 
   using Greeter::StubInterface::SayHello;
   MOCK_METHOD(::absl::Status, SayHello,
-              (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request,
-               ::hello::HelloReply* reply),
+              (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request, ::hello::HelloReply* reply),
               (override));
   using Greeter::StubInterface::SayGoodbye;
   MOCK_METHOD(::absl::Status, SayGoodbye,
-              (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request,
-               ::hello::HelloReply* reply),
+              (::shmrpc::ClientContext* context, const ::hello::HelloRequest& request, ::hello::HelloReply* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 }  // namespace hello

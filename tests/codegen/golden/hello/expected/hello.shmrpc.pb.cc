@@ -8,13 +8,19 @@ namespace hello {
 
 Greeter::StubInterface::~StubInterface() = default;
 Greeter::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Greeter::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Greeter::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Greeter::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Greeter::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Greeter::Stub::Async& Greeter::Stub::async() { return async_; }
+
+Greeter::Stub::Coroutines& Greeter::Stub::co() { return co_; }
 
 ::absl::StatusOr<::hello::HelloReply> Greeter::StubInterface::SayHello(const ::hello::HelloRequest& request) {
   return this->SayHello(nullptr, request);
@@ -28,6 +34,11 @@ Greeter::Stub::Async& Greeter::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::hello::HelloReply> Greeter::StubInterface::CoroutinesInterface::SayHello(
+    const ::hello::HelloRequest& request) {
+  return this->SayHello(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::SayHello(
     ::shmrpc::ClientContext* context, const ::hello::HelloRequest& request, ::hello::HelloReply* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/hello.Greeter/SayHello", context, request, reply);
@@ -37,6 +48,11 @@ void Greeter::Stub::Async::SayHello(
     ::shmrpc::ClientContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/hello.Greeter/SayHello", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::hello::HelloReply> Greeter::Stub::Coroutines::SayHello(
+    ::shmrpc::ClientContext* context, const ::hello::HelloRequest& request) {
+  return ::shmrpc::CoUnaryCall<::hello::HelloReply>(channel_, "/hello.Greeter/SayHello", context, request);
 }
 
 ::absl::StatusOr<::hello::HelloReply> Greeter::StubInterface::SayGoodbye(const ::hello::HelloRequest& request) {
@@ -51,6 +67,11 @@ void Greeter::Stub::Async::SayHello(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::hello::HelloReply> Greeter::StubInterface::CoroutinesInterface::SayGoodbye(
+    const ::hello::HelloRequest& request) {
+  return this->SayGoodbye(nullptr, request);
+}
+
 ::absl::Status Greeter::Stub::SayGoodbye(
     ::shmrpc::ClientContext* context, const ::hello::HelloRequest& request, ::hello::HelloReply* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/hello.Greeter/SayGoodbye", context, request, reply);
@@ -62,36 +83,141 @@ void Greeter::Stub::Async::SayGoodbye(
   ::shmrpc::AsyncUnaryCall(channel_, "/hello.Greeter/SayGoodbye", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::hello::HelloReply> Greeter::Stub::Coroutines::SayGoodbye(
+    ::shmrpc::ClientContext* context, const ::hello::HelloRequest& request) {
+  return ::shmrpc::CoUnaryCall<::hello::HelloReply>(channel_, "/hello.Greeter/SayGoodbye", context, request);
+}
+
 ::absl::Status Greeter::Service::SayHello(
     ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /hello.Greeter/SayHello");
+  return ::shmrpc::internal::Unimplemented("/hello.Greeter/SayHello");
 }
 
 ::absl::Status Greeter::Service::SayGoodbye(
     ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /hello.Greeter/SayGoodbye");
+  return ::shmrpc::internal::Unimplemented("/hello.Greeter/SayGoodbye");
 }
 
 ::absl::string_view Greeter::Service::ShmrpcServiceName() const { return "hello.Greeter"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/hello.Greeter/SayHello",
-       []() -> const ::google::protobuf::MessageLite& { return ::hello::HelloRequest::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::hello::HelloReply::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::hello::Greeter::Service*>(service)->SayHello(
-             context, static_cast<const ::hello::HelloRequest*>(&request), static_cast<::hello::HelloReply*>(reply));
-       }},
-      {"/hello.Greeter/SayGoodbye",
-       []() -> const ::google::protobuf::MessageLite& { return ::hello::HelloRequest::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::hello::HelloReply::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::hello::Greeter::Service*>(service)->SayGoodbye(
-             context, static_cast<const ::hello::HelloRequest*>(&request), static_cast<::hello::HelloReply*>(reply));
-       }},
+      {
+        .path = "/hello.Greeter/SayHello",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::hello::Greeter::Service*>(service)->SayHello(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
+      {
+        .path = "/hello.Greeter/SayGoodbye",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::hello::Greeter::Service*>(service)->SayGoodbye(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::SayHello(
+    ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/hello.Greeter/SayHello"));
+}
+
+::shmrpc::ServerUnaryReactor* Greeter::CallbackService::SayGoodbye(
+    ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/hello.Greeter/SayGoodbye"));
+}
+
+::absl::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "hello.Greeter"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/hello.Greeter/SayHello",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::hello::Greeter::CallbackService*>(service)->SayHello(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
+      {
+        .path = "/hello.Greeter/SayGoodbye",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::hello::Greeter::CallbackService*>(service)->SayGoodbye(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::SayHello(
+    ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/hello.Greeter/SayHello");
+}
+
+::shmrpc::Task<::absl::Status> Greeter::CoService::SayGoodbye(
+    ::shmrpc::ServerContext* /*context*/, const ::hello::HelloRequest* /*request*/, ::hello::HelloReply* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/hello.Greeter/SayGoodbye");
+}
+
+::absl::string_view Greeter::CoService::ShmrpcServiceName() const { return "hello.Greeter"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/hello.Greeter/SayHello",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::hello::Greeter::CoService*>(service)->SayHello(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
+      {
+        .path = "/hello.Greeter/SayGoodbye",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::hello::HelloRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::hello::HelloReply>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::hello::Greeter::CoService*>(service)->SayGoodbye(
+              context, static_cast<const ::hello::HelloRequest*>(request), static_cast<::hello::HelloReply*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,13 +8,19 @@ namespace shop {
 
 Shop::StubInterface::~StubInterface() = default;
 Shop::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Shop::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Shop::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Shop::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Shop::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Shop::Stub::Async& Shop::Stub::async() { return async_; }
+
+Shop::Stub::Coroutines& Shop::Stub::co() { return co_; }
 
 ::absl::StatusOr<::shop::Order> Shop::StubInterface::Find(const ::shop::Order_Id& request) {
   return this->Find(nullptr, request);
@@ -28,6 +34,10 @@ Shop::Stub::Async& Shop::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::shop::Order> Shop::StubInterface::CoroutinesInterface::Find(const ::shop::Order_Id& request) {
+  return this->Find(nullptr, request);
+}
+
 ::absl::Status Shop::Stub::Find(
     ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::shop::Order* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/shop.Shop/Find", context, request, reply);
@@ -37,6 +47,11 @@ void Shop::Stub::Async::Find(
     ::shmrpc::ClientContext* context, const ::shop::Order_Id* request, ::shop::Order* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/shop.Shop/Find", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::shop::Order> Shop::Stub::Coroutines::Find(
+    ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) {
+  return ::shmrpc::CoUnaryCall<::shop::Order>(channel_, "/shop.Shop/Find", context, request);
 }
 
 ::absl::StatusOr<::common::types::Money> Shop::StubInterface::Price(const ::shop::Order_Id& request) {
@@ -51,6 +66,11 @@ void Shop::Stub::Async::Find(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::common::types::Money> Shop::StubInterface::CoroutinesInterface::Price(
+    const ::shop::Order_Id& request) {
+  return this->Price(nullptr, request);
+}
+
 ::absl::Status Shop::Stub::Price(
     ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::common::types::Money* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/shop.Shop/Price", context, request, reply);
@@ -62,7 +82,13 @@ void Shop::Stub::Async::Price(
   ::shmrpc::AsyncUnaryCall(channel_, "/shop.Shop/Price", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::common::types::Money_Currency_Symbol> Shop::StubInterface::Describe(const ::common::types::Money_Currency& request) {
+::shmrpc::CoUnaryCall<::common::types::Money> Shop::Stub::Coroutines::Price(
+    ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) {
+  return ::shmrpc::CoUnaryCall<::common::types::Money>(channel_, "/shop.Shop/Price", context, request);
+}
+
+::absl::StatusOr<::common::types::Money_Currency_Symbol> Shop::StubInterface::Describe(
+    const ::common::types::Money_Currency& request) {
   return this->Describe(nullptr, request);
 }
 
@@ -74,15 +100,27 @@ void Shop::Stub::Async::Price(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol> Shop::StubInterface::CoroutinesInterface::Describe(
+    const ::common::types::Money_Currency& request) {
+  return this->Describe(nullptr, request);
+}
+
 ::absl::Status Shop::Stub::Describe(
-    ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request, ::common::types::Money_Currency_Symbol* reply) {
+    ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request,
+    ::common::types::Money_Currency_Symbol* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/shop.Shop/Describe", context, request, reply);
 }
 
 void Shop::Stub::Async::Describe(
-    ::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request, ::common::types::Money_Currency_Symbol* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request,
+    ::common::types::Money_Currency_Symbol* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/shop.Shop/Describe", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol> Shop::Stub::Coroutines::Describe(
+    ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request) {
+  return ::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol>(
+      channel_, "/shop.Shop/Describe", context, request);
 }
 
 ::absl::StatusOr<::google::protobuf::Timestamp> Shop::StubInterface::Clock(const ::google::protobuf::Empty& request) {
@@ -97,6 +135,11 @@ void Shop::Stub::Async::Describe(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::google::protobuf::Timestamp> Shop::StubInterface::CoroutinesInterface::Clock(
+    const ::google::protobuf::Empty& request) {
+  return this->Clock(nullptr, request);
+}
+
 ::absl::Status Shop::Stub::Clock(
     ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request, ::google::protobuf::Timestamp* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/shop.Shop/Clock", context, request, reply);
@@ -108,7 +151,13 @@ void Shop::Stub::Async::Clock(
   ::shmrpc::AsyncUnaryCall(channel_, "/shop.Shop/Clock", context, *request, reply, ::std::move(done));
 }
 
-::absl::StatusOr<::google::protobuf::Int64Value> Shop::StubInterface::Count(const ::google::protobuf::StringValue& request) {
+::shmrpc::CoUnaryCall<::google::protobuf::Timestamp> Shop::Stub::Coroutines::Clock(
+    ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request) {
+  return ::shmrpc::CoUnaryCall<::google::protobuf::Timestamp>(channel_, "/shop.Shop/Clock", context, request);
+}
+
+::absl::StatusOr<::google::protobuf::Int64Value> Shop::StubInterface::Count(
+    const ::google::protobuf::StringValue& request) {
   return this->Count(nullptr, request);
 }
 
@@ -120,86 +169,341 @@ void Shop::Stub::Async::Clock(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::google::protobuf::Int64Value> Shop::StubInterface::CoroutinesInterface::Count(
+    const ::google::protobuf::StringValue& request) {
+  return this->Count(nullptr, request);
+}
+
 ::absl::Status Shop::Stub::Count(
-    ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request, ::google::protobuf::Int64Value* reply) {
+    ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request,
+    ::google::protobuf::Int64Value* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/shop.Shop/Count", context, request, reply);
 }
 
 void Shop::Stub::Async::Count(
-    ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request, ::google::protobuf::Int64Value* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request,
+    ::google::protobuf::Int64Value* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/shop.Shop/Count", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::google::protobuf::Int64Value> Shop::Stub::Coroutines::Count(
+    ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request) {
+  return ::shmrpc::CoUnaryCall<::google::protobuf::Int64Value>(channel_, "/shop.Shop/Count", context, request);
 }
 
 ::absl::Status Shop::Service::Find(
     ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::shop::Order* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /shop.Shop/Find");
+  return ::shmrpc::internal::Unimplemented("/shop.Shop/Find");
 }
 
 ::absl::Status Shop::Service::Price(
     ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::common::types::Money* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /shop.Shop/Price");
+  return ::shmrpc::internal::Unimplemented("/shop.Shop/Price");
 }
 
 ::absl::Status Shop::Service::Describe(
-    ::shmrpc::ServerContext* /*context*/, const ::common::types::Money_Currency* /*request*/, ::common::types::Money_Currency_Symbol* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /shop.Shop/Describe");
+    ::shmrpc::ServerContext* /*context*/, const ::common::types::Money_Currency* /*request*/,
+    ::common::types::Money_Currency_Symbol* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/shop.Shop/Describe");
 }
 
 ::absl::Status Shop::Service::Clock(
-    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::Empty* /*request*/, ::google::protobuf::Timestamp* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /shop.Shop/Clock");
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::Empty* /*request*/,
+    ::google::protobuf::Timestamp* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/shop.Shop/Clock");
 }
 
 ::absl::Status Shop::Service::Count(
-    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::StringValue* /*request*/, ::google::protobuf::Int64Value* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /shop.Shop/Count");
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::StringValue* /*request*/,
+    ::google::protobuf::Int64Value* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/shop.Shop/Count");
 }
 
 ::absl::string_view Shop::Service::ShmrpcServiceName() const { return "shop.Shop"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Shop::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/shop.Shop/Find",
-       []() -> const ::google::protobuf::MessageLite& { return ::shop::Order_Id::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::shop::Order::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::shop::Shop::Service*>(service)->Find(
-             context, static_cast<const ::shop::Order_Id*>(&request), static_cast<::shop::Order*>(reply));
-       }},
-      {"/shop.Shop/Price",
-       []() -> const ::google::protobuf::MessageLite& { return ::shop::Order_Id::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::common::types::Money::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::shop::Shop::Service*>(service)->Price(
-             context, static_cast<const ::shop::Order_Id*>(&request), static_cast<::common::types::Money*>(reply));
-       }},
-      {"/shop.Shop/Describe",
-       []() -> const ::google::protobuf::MessageLite& { return ::common::types::Money_Currency::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::common::types::Money_Currency_Symbol::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::shop::Shop::Service*>(service)->Describe(
-             context, static_cast<const ::common::types::Money_Currency*>(&request), static_cast<::common::types::Money_Currency_Symbol*>(reply));
-       }},
-      {"/shop.Shop/Clock",
-       []() -> const ::google::protobuf::MessageLite& { return ::google::protobuf::Empty::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::google::protobuf::Timestamp::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::shop::Shop::Service*>(service)->Clock(
-             context, static_cast<const ::google::protobuf::Empty*>(&request), static_cast<::google::protobuf::Timestamp*>(reply));
-       }},
-      {"/shop.Shop/Count",
-       []() -> const ::google::protobuf::MessageLite& { return ::google::protobuf::StringValue::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::google::protobuf::Int64Value::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::shop::Shop::Service*>(service)->Count(
-             context, static_cast<const ::google::protobuf::StringValue*>(&request), static_cast<::google::protobuf::Int64Value*>(reply));
-       }},
+      {
+        .path = "/shop.Shop/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::shop::Order>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::shop::Shop::Service*>(service)->Find(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::shop::Order*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Price",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::shop::Shop::Service*>(service)->Price(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::common::types::Money*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Describe",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency_Symbol>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::shop::Shop::Service*>(service)->Describe(
+              context, static_cast<const ::common::types::Money_Currency*>(request),
+              static_cast<::common::types::Money_Currency_Symbol*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Clock",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Empty>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Timestamp>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::shop::Shop::Service*>(service)->Clock(
+              context, static_cast<const ::google::protobuf::Empty*>(request),
+              static_cast<::google::protobuf::Timestamp*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Count",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::StringValue>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Int64Value>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::shop::Shop::Service*>(service)->Count(
+              context, static_cast<const ::google::protobuf::StringValue*>(request),
+              static_cast<::google::protobuf::Int64Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Shop::CallbackService::Find(
+    ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::shop::Order* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/shop.Shop/Find"));
+}
+
+::shmrpc::ServerUnaryReactor* Shop::CallbackService::Price(
+    ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::common::types::Money* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/shop.Shop/Price"));
+}
+
+::shmrpc::ServerUnaryReactor* Shop::CallbackService::Describe(
+    ::shmrpc::ServerContext* /*context*/, const ::common::types::Money_Currency* /*request*/,
+    ::common::types::Money_Currency_Symbol* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/shop.Shop/Describe"));
+}
+
+::shmrpc::ServerUnaryReactor* Shop::CallbackService::Clock(
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::Empty* /*request*/,
+    ::google::protobuf::Timestamp* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/shop.Shop/Clock"));
+}
+
+::shmrpc::ServerUnaryReactor* Shop::CallbackService::Count(
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::StringValue* /*request*/,
+    ::google::protobuf::Int64Value* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/shop.Shop/Count"));
+}
+
+::absl::string_view Shop::CallbackService::ShmrpcServiceName() const { return "shop.Shop"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Shop::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/shop.Shop/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::shop::Order>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::shop::Shop::CallbackService*>(service)->Find(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::shop::Order*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Price",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::shop::Shop::CallbackService*>(service)->Price(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::common::types::Money*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Describe",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency_Symbol>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::shop::Shop::CallbackService*>(service)->Describe(
+              context, static_cast<const ::common::types::Money_Currency*>(request),
+              static_cast<::common::types::Money_Currency_Symbol*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Clock",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Empty>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Timestamp>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::shop::Shop::CallbackService*>(service)->Clock(
+              context, static_cast<const ::google::protobuf::Empty*>(request),
+              static_cast<::google::protobuf::Timestamp*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Count",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::StringValue>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Int64Value>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::shop::Shop::CallbackService*>(service)->Count(
+              context, static_cast<const ::google::protobuf::StringValue*>(request),
+              static_cast<::google::protobuf::Int64Value*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Shop::CoService::Find(
+    ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::shop::Order* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Find");
+}
+
+::shmrpc::Task<::absl::Status> Shop::CoService::Price(
+    ::shmrpc::ServerContext* /*context*/, const ::shop::Order_Id* /*request*/, ::common::types::Money* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Price");
+}
+
+::shmrpc::Task<::absl::Status> Shop::CoService::Describe(
+    ::shmrpc::ServerContext* /*context*/, const ::common::types::Money_Currency* /*request*/,
+    ::common::types::Money_Currency_Symbol* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Describe");
+}
+
+::shmrpc::Task<::absl::Status> Shop::CoService::Clock(
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::Empty* /*request*/,
+    ::google::protobuf::Timestamp* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Clock");
+}
+
+::shmrpc::Task<::absl::Status> Shop::CoService::Count(
+    ::shmrpc::ServerContext* /*context*/, const ::google::protobuf::StringValue* /*request*/,
+    ::google::protobuf::Int64Value* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Count");
+}
+
+::absl::string_view Shop::CoService::ShmrpcServiceName() const { return "shop.Shop"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Shop::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/shop.Shop/Find",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::shop::Order>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::shop::Shop::CoService*>(service)->Find(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::shop::Order*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Price",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::shop::Order_Id>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::shop::Shop::CoService*>(service)->Price(
+              context, static_cast<const ::shop::Order_Id*>(request), static_cast<::common::types::Money*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Describe",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::common::types::Money_Currency_Symbol>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::shop::Shop::CoService*>(service)->Describe(
+              context, static_cast<const ::common::types::Money_Currency*>(request),
+              static_cast<::common::types::Money_Currency_Symbol*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Clock",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Empty>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Timestamp>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::shop::Shop::CoService*>(service)->Clock(
+              context, static_cast<const ::google::protobuf::Empty*>(request),
+              static_cast<::google::protobuf::Timestamp*>(reply));
+        },
+      },
+      {
+        .path = "/shop.Shop/Count",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::google::protobuf::StringValue>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::google::protobuf::Int64Value>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::shop::Shop::CoService*>(service)->Count(
+              context, static_cast<const ::google::protobuf::StringValue*>(request),
+              static_cast<::google::protobuf::Int64Value*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,81 +8,126 @@
 #include "shmrpc/generated.h"
 #include "shop.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "shop.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace shop {
 
+// shop.Shop, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Shop final {
  public:
   Shop() = delete;
 
   static constexpr char kServiceName[] = "shop.Shop";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Find(::shmrpc::ClientContext* context, const ::shop::Order_Id* request,
-          ::shop::Order* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Find(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id* request, ::shop::Order* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Price(::shmrpc::ClientContext* context, const ::shop::Order_Id* request,
-          ::common::types::Money* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Price(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id* request, ::common::types::Money* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Describe(::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request,
+      virtual void Describe(
+          ::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request,
           ::common::types::Money_Currency_Symbol* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Clock(::shmrpc::ClientContext* context, const ::google::protobuf::Empty* request,
+      virtual void Clock(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::Empty* request,
           ::google::protobuf::Timestamp* reply, ::shmrpc::StatusCallback done) = 0;
 
-      virtual void Count(::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request,
+      virtual void Count(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request,
           ::google::protobuf::Int64Value* reply, ::shmrpc::StatusCallback done) = 0;
     };
 
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::shop::Order> Find(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) = 0;
+      ::shmrpc::CoUnaryCall<::shop::Order> Find(const ::shop::Order_Id& request);
+
+      virtual ::shmrpc::CoUnaryCall<::common::types::Money> Price(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) = 0;
+      ::shmrpc::CoUnaryCall<::common::types::Money> Price(const ::shop::Order_Id& request);
+
+      virtual ::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol> Describe(
+          ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request) = 0;
+      ::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol> Describe(
+          const ::common::types::Money_Currency& request);
+
+      virtual ::shmrpc::CoUnaryCall<::google::protobuf::Timestamp> Clock(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request) = 0;
+      ::shmrpc::CoUnaryCall<::google::protobuf::Timestamp> Clock(const ::google::protobuf::Empty& request);
+
+      virtual ::shmrpc::CoUnaryCall<::google::protobuf::Int64Value> Count(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request) = 0;
+      ::shmrpc::CoUnaryCall<::google::protobuf::Int64Value> Count(const ::google::protobuf::StringValue& request);
+    };
+
     // Nested messages of this file.
-    virtual ::absl::Status Find(::shmrpc::ClientContext* context, const ::shop::Order_Id& request,
-        ::shop::Order* reply) = 0;
+    virtual ::absl::Status Find(
+        ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::shop::Order* reply) = 0;
     ::absl::StatusOr<::shop::Order> Find(const ::shop::Order_Id& request);
-    ::absl::StatusOr<::shop::Order> Find(::shmrpc::ClientContext* context,
-        const ::shop::Order_Id& request);
+    ::absl::StatusOr<::shop::Order> Find(::shmrpc::ClientContext* context, const ::shop::Order_Id& request);
 
     // Messages of another package, which come through a public import.
-    virtual ::absl::Status Price(::shmrpc::ClientContext* context, const ::shop::Order_Id& request,
-        ::common::types::Money* reply) = 0;
+    virtual ::absl::Status Price(
+        ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::common::types::Money* reply) = 0;
     ::absl::StatusOr<::common::types::Money> Price(const ::shop::Order_Id& request);
-    ::absl::StatusOr<::common::types::Money> Price(::shmrpc::ClientContext* context,
-        const ::shop::Order_Id& request);
+    ::absl::StatusOr<::common::types::Money> Price(::shmrpc::ClientContext* context, const ::shop::Order_Id& request);
 
-    virtual ::absl::Status Describe(::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request,
+    virtual ::absl::Status Describe(
+        ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request,
         ::common::types::Money_Currency_Symbol* reply) = 0;
     ::absl::StatusOr<::common::types::Money_Currency_Symbol> Describe(const ::common::types::Money_Currency& request);
-    ::absl::StatusOr<::common::types::Money_Currency_Symbol> Describe(::shmrpc::ClientContext* context,
-        const ::common::types::Money_Currency& request);
+    ::absl::StatusOr<::common::types::Money_Currency_Symbol> Describe(
+        ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request);
 
     // Messages that protobuf brings.
-    virtual ::absl::Status Clock(::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request,
+    virtual ::absl::Status Clock(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request,
         ::google::protobuf::Timestamp* reply) = 0;
     ::absl::StatusOr<::google::protobuf::Timestamp> Clock(const ::google::protobuf::Empty& request);
-    ::absl::StatusOr<::google::protobuf::Timestamp> Clock(::shmrpc::ClientContext* context,
-        const ::google::protobuf::Empty& request);
+    ::absl::StatusOr<::google::protobuf::Timestamp> Clock(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request);
 
-    virtual ::absl::Status Count(::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request,
+    virtual ::absl::Status Count(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request,
         ::google::protobuf::Int64Value* reply) = 0;
     ::absl::StatusOr<::google::protobuf::Int64Value> Count(const ::google::protobuf::StringValue& request);
-    ::absl::StatusOr<::google::protobuf::Int64Value> Count(::shmrpc::ClientContext* context,
-        const ::google::protobuf::StringValue& request);
+    ::absl::StatusOr<::google::protobuf::Int64Value> Count(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -93,64 +138,159 @@ class Shop final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Find(::shmrpc::ClientContext* context, const ::shop::Order_Id* request,
-          ::shop::Order* reply, ::shmrpc::StatusCallback done) override;
-      void Price(::shmrpc::ClientContext* context, const ::shop::Order_Id* request,
-          ::common::types::Money* reply, ::shmrpc::StatusCallback done) override;
-      void Describe(::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request,
+      void Find(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id* request, ::shop::Order* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Price(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id* request, ::common::types::Money* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Describe(
+          ::shmrpc::ClientContext* context, const ::common::types::Money_Currency* request,
           ::common::types::Money_Currency_Symbol* reply, ::shmrpc::StatusCallback done) override;
-      void Clock(::shmrpc::ClientContext* context, const ::google::protobuf::Empty* request,
+      void Clock(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::Empty* request,
           ::google::protobuf::Timestamp* reply, ::shmrpc::StatusCallback done) override;
-      void Count(::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request,
+      void Count(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue* request,
           ::google::protobuf::Int64Value* reply, ::shmrpc::StatusCallback done) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Find;
+      ::shmrpc::CoUnaryCall<::shop::Order> Find(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) override;
+      using CoroutinesInterface::Price;
+      ::shmrpc::CoUnaryCall<::common::types::Money> Price(
+          ::shmrpc::ClientContext* context, const ::shop::Order_Id& request) override;
+      using CoroutinesInterface::Describe;
+      ::shmrpc::CoUnaryCall<::common::types::Money_Currency_Symbol> Describe(
+          ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request) override;
+      using CoroutinesInterface::Clock;
+      ::shmrpc::CoUnaryCall<::google::protobuf::Timestamp> Clock(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request) override;
+      using CoroutinesInterface::Count;
+      ::shmrpc::CoUnaryCall<::google::protobuf::Int64Value> Count(
+          ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
     using StubInterface::Find;
-    ::absl::Status Find(::shmrpc::ClientContext* context, const ::shop::Order_Id& request,
-        ::shop::Order* reply) override;
+    ::absl::Status Find(
+        ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::shop::Order* reply) override;
     using StubInterface::Price;
-    ::absl::Status Price(::shmrpc::ClientContext* context, const ::shop::Order_Id& request,
-        ::common::types::Money* reply) override;
+    ::absl::Status Price(
+        ::shmrpc::ClientContext* context, const ::shop::Order_Id& request, ::common::types::Money* reply) override;
     using StubInterface::Describe;
-    ::absl::Status Describe(::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request,
+    ::absl::Status Describe(
+        ::shmrpc::ClientContext* context, const ::common::types::Money_Currency& request,
         ::common::types::Money_Currency_Symbol* reply) override;
     using StubInterface::Clock;
-    ::absl::Status Clock(::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request,
+    ::absl::Status Clock(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::Empty& request,
         ::google::protobuf::Timestamp* reply) override;
     using StubInterface::Count;
-    ::absl::Status Count(::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request,
+    ::absl::Status Count(
+        ::shmrpc::ClientContext* context, const ::google::protobuf::StringValue& request,
         ::google::protobuf::Int64Value* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
     // Nested messages of this file.
-    virtual ::absl::Status Find(::shmrpc::ServerContext* context, const ::shop::Order_Id* request,
-        ::shop::Order* reply);
+    virtual ::absl::Status Find(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::shop::Order* reply);
 
     // Messages of another package, which come through a public import.
-    virtual ::absl::Status Price(::shmrpc::ServerContext* context, const ::shop::Order_Id* request,
-        ::common::types::Money* reply);
+    virtual ::absl::Status Price(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::common::types::Money* reply);
 
-    virtual ::absl::Status Describe(::shmrpc::ServerContext* context, const ::common::types::Money_Currency* request,
+    virtual ::absl::Status Describe(
+        ::shmrpc::ServerContext* context, const ::common::types::Money_Currency* request,
         ::common::types::Money_Currency_Symbol* reply);
 
     // Messages that protobuf brings.
-    virtual ::absl::Status Clock(::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request,
+    virtual ::absl::Status Clock(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request,
         ::google::protobuf::Timestamp* reply);
 
-    virtual ::absl::Status Count(::shmrpc::ServerContext* context, const ::google::protobuf::StringValue* request,
+    virtual ::absl::Status Count(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::StringValue* request,
+        ::google::protobuf::Int64Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    // Nested messages of this file.
+    virtual ::shmrpc::ServerUnaryReactor* Find(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::shop::Order* reply);
+
+    // Messages of another package, which come through a public import.
+    virtual ::shmrpc::ServerUnaryReactor* Price(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::common::types::Money* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Describe(
+        ::shmrpc::ServerContext* context, const ::common::types::Money_Currency* request,
+        ::common::types::Money_Currency_Symbol* reply);
+
+    // Messages that protobuf brings.
+    virtual ::shmrpc::ServerUnaryReactor* Clock(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request,
+        ::google::protobuf::Timestamp* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* Count(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::StringValue* request,
+        ::google::protobuf::Int64Value* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    // Nested messages of this file.
+    virtual ::shmrpc::Task<::absl::Status> Find(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::shop::Order* reply);
+
+    // Messages of another package, which come through a public import.
+    virtual ::shmrpc::Task<::absl::Status> Price(
+        ::shmrpc::ServerContext* context, const ::shop::Order_Id* request, ::common::types::Money* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Describe(
+        ::shmrpc::ServerContext* context, const ::common::types::Money_Currency* request,
+        ::common::types::Money_Currency_Symbol* reply);
+
+    // Messages that protobuf brings.
+    virtual ::shmrpc::Task<::absl::Status> Clock(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request,
+        ::google::protobuf::Timestamp* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> Count(
+        ::shmrpc::ServerContext* context, const ::google::protobuf::StringValue* request,
         ::google::protobuf::Int64Value* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;

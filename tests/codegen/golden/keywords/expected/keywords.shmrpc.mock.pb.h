@@ -8,154 +8,239 @@
 
 namespace keywords {
 
-// A register_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for register_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockregister_Stub : public register_::StubInterface {
  public:
   class MockAsync : public register_::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, class___,
-                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, class_,
-                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
-                 ::keywords::class__union* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::class__union* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, class__,
-                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, new_,
-                (::shmrpc::ClientContext* context, const ::keywords::class__union* request,
-                 ::keywords::class_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class__union* request, ::keywords::class_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, co_await_,
-                (::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, requires_,
-                (::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, assert_,
-                (::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, errno_,
-                (::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
                 (override));
     MOCK_METHOD(void, and_,
-                (::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+    MOCK_METHOD(void, co_yield_,
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
+                 ::shmrpc::ClientReadReactor<::keywords::delete_>* reactor),
+                (override));
+    MOCK_METHOD(void, while_,
+                (::shmrpc::ClientContext* context, ::keywords::class__union* reply,
+                 ::shmrpc::ClientWriteReactor<::keywords::class_>* reactor),
+                (override));
+    MOCK_METHOD(void, try_,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::keywords::class__union, ::keywords::delete_>*)),
+                (override));
+  };
+
+  class MockCoroutines : public register_::StubInterface::CoroutinesInterface {
+   public:
+    using register_::StubInterface::CoroutinesInterface::class___;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, class___,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::class_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::class__union>, class_,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::class__;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, class__,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::new_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::class_>, new_,
+                (::shmrpc::ClientContext* context, const ::keywords::class__union& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::co_await_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, co_await_,
+                (::shmrpc::ClientContext* context, const ::keywords::delete_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::requires_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, requires_,
+                (::shmrpc::ClientContext* context, const ::keywords::delete_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::assert_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, assert_,
+                (::shmrpc::ClientContext* context, const ::keywords::delete_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::errno_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, errno_,
+                (::shmrpc::ClientContext* context, const ::keywords::delete_& request),
+                (override));
+    using register_::StubInterface::CoroutinesInterface::and_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, and_,
+                (::shmrpc::ClientContext* context, const ::keywords::delete_& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::keywords::delete_>, co_yield_,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientWriter<::keywords::class_, ::keywords::class__union>), while_,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::keywords::class__union, ::keywords::delete_>), try_,
+                (::shmrpc::ClientContext* context),
                 (override));
   };
 
   using register_::StubInterface::class___;
   MOCK_METHOD(::absl::Status, class___,
-              (::shmrpc::ClientContext* context, const ::keywords::class_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::class_;
   MOCK_METHOD(::absl::Status, class_,
-              (::shmrpc::ClientContext* context, const ::keywords::class_& request,
-               ::keywords::class__union* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::class__union* reply),
               (override));
   using register_::StubInterface::class__;
   MOCK_METHOD(::absl::Status, class__,
-              (::shmrpc::ClientContext* context, const ::keywords::class_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::new_;
   MOCK_METHOD(::absl::Status, new_,
-              (::shmrpc::ClientContext* context, const ::keywords::class__union& request,
-               ::keywords::class_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class__union& request, ::keywords::class_* reply),
               (override));
   using register_::StubInterface::co_await_;
   MOCK_METHOD(::absl::Status, co_await_,
-              (::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::requires_;
   MOCK_METHOD(::absl::Status, requires_,
-              (::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::assert_;
   MOCK_METHOD(::absl::Status, assert_,
-              (::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::errno_;
   MOCK_METHOD(::absl::Status, errno_,
-              (::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply),
               (override));
   using register_::StubInterface::and_;
   MOCK_METHOD(::absl::Status, and_,
-              (::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::keywords::delete_>>, co_yield_,
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::keywords::class_>>, while_,
+              (::shmrpc::ClientContext* context, ::keywords::class__union* reply),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::keywords::class__union, ::keywords::delete_>>), try_,
+              (::shmrpc::ClientContext* context),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A return__::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for return__::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockreturn__Stub : public return__::StubInterface {
  public:
   class MockAsync : public return__::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, return_,
-                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public return__::StubInterface::CoroutinesInterface {
+   public:
+    using return__::StubInterface::CoroutinesInterface::return_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, return_,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
                 (override));
   };
 
   using return__::StubInterface::return_;
   MOCK_METHOD(::absl::Status, return_,
-              (::shmrpc::ClientContext* context, const ::keywords::class_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A return_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for return_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockreturn_Stub : public return_::StubInterface {
  public:
   class MockAsync : public return_::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, return_,
-                (::shmrpc::ClientContext* context, const ::keywords::class_* request,
-                 ::keywords::delete_* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public return_::StubInterface::CoroutinesInterface {
+   public:
+    using return_::StubInterface::CoroutinesInterface::return_;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::keywords::delete_>, return_,
+                (::shmrpc::ClientContext* context, const ::keywords::class_& request),
                 (override));
   };
 
   using return_::StubInterface::return_;
   MOCK_METHOD(::absl::Status, return_,
-              (::shmrpc::ClientContext* context, const ::keywords::class_& request,
-               ::keywords::delete_* reply),
+              (::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 }  // namespace keywords

@@ -8,13 +8,19 @@ namespace keywords {
 
 register_::StubInterface::~StubInterface() = default;
 register_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+register_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 register_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 register_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+register_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 register_::Stub::Async& register_::Stub::async() { return async_; }
+
+register_::Stub::Coroutines& register_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::class___(const ::keywords::class_& request) {
   return this->class___(nullptr, request);
@@ -28,6 +34,11 @@ register_::Stub::Async& register_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::class___(
+    const ::keywords::class_& request) {
+  return this->class___(nullptr, request);
+}
+
 ::absl::Status register_::Stub::class___(
     ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/class", context, request, reply);
@@ -37,6 +48,11 @@ void register_::Stub::Async::class___(
     ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/class", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::class___(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/class", context, request);
 }
 
 ::absl::StatusOr<::keywords::class__union> register_::StubInterface::class_(const ::keywords::class_& request) {
@@ -51,6 +67,11 @@ void register_::Stub::Async::class___(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::class__union> register_::StubInterface::CoroutinesInterface::class_(
+    const ::keywords::class_& request) {
+  return this->class_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::class_(
     ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::class__union* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/class_", context, request, reply);
@@ -60,6 +81,11 @@ void register_::Stub::Async::class_(
     ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::class__union* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/class_", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::class__union> register_::Stub::Coroutines::class_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::class__union>(channel_, "/keywords.register/class_", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::class__(const ::keywords::class_& request) {
@@ -74,6 +100,11 @@ void register_::Stub::Async::class_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::class__(
+    const ::keywords::class_& request) {
+  return this->class__(nullptr, request);
+}
+
 ::absl::Status register_::Stub::class__(
     ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/class__", context, request, reply);
@@ -83,6 +114,11 @@ void register_::Stub::Async::class__(
     ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/class__", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::class__(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/class__", context, request);
 }
 
 ::absl::StatusOr<::keywords::class_> register_::StubInterface::new_(const ::keywords::class__union& request) {
@@ -97,6 +133,11 @@ void register_::Stub::Async::class__(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::class_> register_::StubInterface::CoroutinesInterface::new_(
+    const ::keywords::class__union& request) {
+  return this->new_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::new_(
     ::shmrpc::ClientContext* context, const ::keywords::class__union& request, ::keywords::class_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/new", context, request, reply);
@@ -106,6 +147,11 @@ void register_::Stub::Async::new_(
     ::shmrpc::ClientContext* context, const ::keywords::class__union* request, ::keywords::class_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/new", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::class_> register_::Stub::Coroutines::new_(
+    ::shmrpc::ClientContext* context, const ::keywords::class__union& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::class_>(channel_, "/keywords.register/new", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::co_await_(const ::keywords::delete_& request) {
@@ -120,6 +166,11 @@ void register_::Stub::Async::new_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::co_await_(
+    const ::keywords::delete_& request) {
+  return this->co_await_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::co_await_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/co_await", context, request, reply);
@@ -129,6 +180,11 @@ void register_::Stub::Async::co_await_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/co_await", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::co_await_(
+    ::shmrpc::ClientContext* context, const ::keywords::delete_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/co_await", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::requires_(const ::keywords::delete_& request) {
@@ -143,6 +199,11 @@ void register_::Stub::Async::co_await_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::requires_(
+    const ::keywords::delete_& request) {
+  return this->requires_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::requires_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/requires", context, request, reply);
@@ -152,6 +213,11 @@ void register_::Stub::Async::requires_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/requires", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::requires_(
+    ::shmrpc::ClientContext* context, const ::keywords::delete_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/requires", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::assert_(const ::keywords::delete_& request) {
@@ -166,6 +232,11 @@ void register_::Stub::Async::requires_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::assert_(
+    const ::keywords::delete_& request) {
+  return this->assert_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::assert_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/assert", context, request, reply);
@@ -175,6 +246,11 @@ void register_::Stub::Async::assert_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/assert", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::assert_(
+    ::shmrpc::ClientContext* context, const ::keywords::delete_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/assert", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::errno_(const ::keywords::delete_& request) {
@@ -189,6 +265,11 @@ void register_::Stub::Async::assert_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::errno_(
+    const ::keywords::delete_& request) {
+  return this->errno_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::errno_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/errno", context, request, reply);
@@ -198,6 +279,11 @@ void register_::Stub::Async::errno_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/errno", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::errno_(
+    ::shmrpc::ClientContext* context, const ::keywords::delete_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/errno", context, request);
 }
 
 ::absl::StatusOr<::keywords::delete_> register_::StubInterface::and_(const ::keywords::delete_& request) {
@@ -212,6 +298,11 @@ void register_::Stub::Async::errno_(
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::StubInterface::CoroutinesInterface::and_(
+    const ::keywords::delete_& request) {
+  return this->and_(nullptr, request);
+}
+
 ::absl::Status register_::Stub::and_(
     ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.register/and", context, request, reply);
@@ -223,140 +314,782 @@ void register_::Stub::Async::and_(
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.register/and", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> register_::Stub::Coroutines::and_(
+    ::shmrpc::ClientContext* context, const ::keywords::delete_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.register/and", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::keywords::delete_>> register_::Stub::co_yield_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::keywords::delete_>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/keywords.register/co_yield", ::shmrpc::MethodKind::kServerStreaming, context, &request, nullptr));
+}
+
+void register_::Stub::Async::co_yield_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_* request,
+    ::shmrpc::ClientReadReactor<::keywords::delete_>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/keywords.register/co_yield", ::shmrpc::MethodKind::kServerStreaming, context, request, nullptr,
+      reactor);
+}
+
+::shmrpc::CoClientReader<::keywords::delete_> register_::Stub::Coroutines::co_yield_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoClientReader<::keywords::delete_>(channel_, "/keywords.register/co_yield", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientWriter<::keywords::class_>> register_::Stub::while_(
+    ::shmrpc::ClientContext* context, ::keywords::class__union* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::keywords::class_>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/keywords.register/while", ::shmrpc::MethodKind::kClientStreaming, context, nullptr, reply));
+}
+
+void register_::Stub::Async::while_(
+    ::shmrpc::ClientContext* context, ::keywords::class__union* reply,
+    ::shmrpc::ClientWriteReactor<::keywords::class_>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/keywords.register/while", ::shmrpc::MethodKind::kClientStreaming, context, nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::keywords::class_, ::keywords::class__union> register_::Stub::Coroutines::while_(
+    ::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::keywords::class_, ::keywords::class__union>(
+      channel_, "/keywords.register/while", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::keywords::class__union, ::keywords::delete_>> register_::Stub::try_(
+    ::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::keywords::class__union, ::keywords::delete_>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/keywords.register/try", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr));
+}
+
+void register_::Stub::Async::try_(
+    ::shmrpc::ClientContext* context,
+    ::shmrpc::ClientBidiReactor<::keywords::class__union, ::keywords::delete_>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/keywords.register/try", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::keywords::class__union, ::keywords::delete_> register_::Stub::Coroutines::try_(
+    ::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::keywords::class__union, ::keywords::delete_>(
+      channel_, "/keywords.register/try", context);
+}
+
 ::absl::Status register_::Service::class___(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/class");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/class");
 }
 
 ::absl::Status register_::Service::class_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::class__union* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/class_");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/class_");
 }
 
 ::absl::Status register_::Service::class__(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/class__");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/class__");
 }
 
 ::absl::Status register_::Service::new_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class__union* /*request*/, ::keywords::class_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/new");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/new");
 }
 
 ::absl::Status register_::Service::co_await_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/co_await");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/co_await");
 }
 
 ::absl::Status register_::Service::requires_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/requires");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/requires");
 }
 
 ::absl::Status register_::Service::assert_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/assert");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/assert");
 }
 
 ::absl::Status register_::Service::errno_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/errno");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/errno");
 }
 
 ::absl::Status register_::Service::and_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.register/and");
+  return ::shmrpc::internal::Unimplemented("/keywords.register/and");
+}
+
+::absl::Status register_::Service::co_yield_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/,
+    ::shmrpc::ServerWriter<::keywords::delete_>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/keywords.register/co_yield");
+}
+
+::absl::Status register_::Service::while_(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::keywords::class_>* /*stream*/,
+    ::keywords::class__union* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/keywords.register/while");
+}
+
+::absl::Status register_::Service::try_(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::keywords::delete_, ::keywords::class__union>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/keywords.register/try");
 }
 
 ::absl::string_view register_::Service::ShmrpcServiceName() const { return "keywords.register"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> register_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/keywords.register/class",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->class___(
-             context, static_cast<const ::keywords::class_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/class_",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class__union::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->class_(
-             context, static_cast<const ::keywords::class_*>(&request), static_cast<::keywords::class__union*>(reply));
-       }},
-      {"/keywords.register/class__",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->class__(
-             context, static_cast<const ::keywords::class_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/new",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class__union::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->new_(
-             context, static_cast<const ::keywords::class__union*>(&request), static_cast<::keywords::class_*>(reply));
-       }},
-      {"/keywords.register/co_await",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->co_await_(
-             context, static_cast<const ::keywords::delete_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/requires",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->requires_(
-             context, static_cast<const ::keywords::delete_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/assert",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->assert_(
-             context, static_cast<const ::keywords::delete_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/errno",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->errno_(
-             context, static_cast<const ::keywords::delete_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
-      {"/keywords.register/and",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::register_::Service*>(service)->and_(
-             context, static_cast<const ::keywords::delete_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
+      {
+        .path = "/keywords.register/class",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->class___(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->class_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::class__union*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class__",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->class__(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/new",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->new_(
+              context, static_cast<const ::keywords::class__union*>(request), static_cast<::keywords::class_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_await",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->co_await_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/requires",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->requires_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/assert",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->assert_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/errno",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->errno_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/and",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::register_::Service*>(service)->and_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_yield",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::keywords::delete_> typed_stream(stream);
+          return static_cast<::keywords::register_::Service*>(service)->co_yield_(
+              context, static_cast<const ::keywords::class_*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/keywords.register/while",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::keywords::class_> typed_stream(stream);
+          return static_cast<::keywords::register_::Service*>(service)->while_(
+              context, &typed_stream, static_cast<::keywords::class__union*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/try",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::keywords::delete_, ::keywords::class__union> typed_stream(stream);
+          return static_cast<::keywords::register_::Service*>(service)->try_(context, &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::class___(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/class"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::class_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::class__union* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/class_"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::class__(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/class__"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::new_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class__union* /*request*/, ::keywords::class_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/new"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::co_await_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/co_await"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::requires_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/requires"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::assert_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/assert"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::errno_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/errno"));
+}
+
+::shmrpc::ServerUnaryReactor* register_::CallbackService::and_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/and"));
+}
+
+::shmrpc::ServerWriteReactor<::keywords::delete_>* register_::CallbackService::co_yield_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::keywords::delete_>>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/co_yield"));
+}
+
+::shmrpc::ServerReadReactor<::keywords::class_>* register_::CallbackService::while_(
+    ::shmrpc::ServerContext* /*context*/, ::keywords::class__union* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::keywords::class_>>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/while"));
+}
+
+::shmrpc::ServerBidiReactor<::keywords::class__union, ::keywords::delete_>* register_::CallbackService::try_(
+    ::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::keywords::class__union, ::keywords::delete_>>(
+      ::shmrpc::internal::Unimplemented("/keywords.register/try"));
+}
+
+::absl::string_view register_::CallbackService::ShmrpcServiceName() const { return "keywords.register"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> register_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.register/class",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->class___(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->class_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::class__union*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class__",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->class__(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/new",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->new_(
+              context, static_cast<const ::keywords::class__union*>(request), static_cast<::keywords::class_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_await",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->co_await_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/requires",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->requires_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/assert",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->assert_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/errno",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->errno_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/and",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->and_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_yield",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->co_yield_(
+              context, static_cast<const ::keywords::class_*>(request));
+        },
+      },
+      {
+        .path = "/keywords.register/while",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->while_(
+              context, static_cast<::keywords::class__union*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/try",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::register_::CallbackService*>(service)->try_(context);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::class___(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/class");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::class_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::class__union* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/class_");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::class__(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/class__");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::new_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class__union* /*request*/, ::keywords::class_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/new");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::co_await_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/co_await");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::requires_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/requires");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::assert_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/assert");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::errno_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/errno");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::and_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::delete_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/and");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::co_yield_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/,
+    ::shmrpc::CoServerWriter<::keywords::delete_>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/co_yield");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::while_(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::keywords::class_>* /*stream*/,
+    ::keywords::class__union* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/while");
+}
+
+::shmrpc::Task<::absl::Status> register_::CoService::try_(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::keywords::delete_, ::keywords::class__union>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.register/try");
+}
+
+::absl::string_view register_::CoService::ShmrpcServiceName() const { return "keywords.register"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> register_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.register/class",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->class___(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class_",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->class_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::class__union*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/class__",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->class__(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/new",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->new_(
+              context, static_cast<const ::keywords::class__union*>(request), static_cast<::keywords::class_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_await",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->co_await_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/requires",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->requires_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/assert",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->assert_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/errno",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->errno_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/and",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::register_::CoService*>(service)->and_(
+              context, static_cast<const ::keywords::delete_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+      {
+        .path = "/keywords.register/co_yield",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::keywords::delete_> typed_stream(stream);
+          auto handler = static_cast<::keywords::register_::CoService*>(service)->co_yield_(
+              context, static_cast<const ::keywords::class_*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/keywords.register/while",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::keywords::class_> typed_stream(stream);
+          auto handler = static_cast<::keywords::register_::CoService*>(service)->while_(
+              context, &typed_stream, static_cast<::keywords::class__union*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/keywords.register/try",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class__union>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::keywords::delete_, ::keywords::class__union> typed_stream(stream);
+          auto handler = static_cast<::keywords::register_::CoService*>(service)->try_(context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
   };
   return kMethods;
 }
 
 return__::StubInterface::~StubInterface() = default;
 return__::StubInterface::AsyncInterface::~AsyncInterface() = default;
+return__::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 return__::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 return__::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+return__::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 return__::Stub::Async& return__::Stub::async() { return async_; }
+
+return__::Stub::Coroutines& return__::Stub::co() { return co_; }
 
 ::absl::StatusOr<::keywords::delete_> return__::StubInterface::return_(const ::keywords::class_& request) {
   return this->return_(nullptr, request);
@@ -370,6 +1103,11 @@ return__::Stub::Async& return__::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> return__::StubInterface::CoroutinesInterface::return_(
+    const ::keywords::class_& request) {
+  return this->return_(nullptr, request);
+}
+
 ::absl::Status return__::Stub::return_(
     ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.return/return", context, request, reply);
@@ -381,36 +1119,105 @@ void return__::Stub::Async::return_(
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.return/return", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> return__::Stub::Coroutines::return_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.return/return", context, request);
+}
+
 ::absl::Status return__::Service::return_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.return/return");
+  return ::shmrpc::internal::Unimplemented("/keywords.return/return");
 }
 
 ::absl::string_view return__::Service::ShmrpcServiceName() const { return "keywords.return"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> return__::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/keywords.return/return",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::return__::Service*>(service)->return_(
-             context, static_cast<const ::keywords::class_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
+      {
+        .path = "/keywords.return/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::return__::Service*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* return__::CallbackService::return_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.return/return"));
+}
+
+::absl::string_view return__::CallbackService::ShmrpcServiceName() const { return "keywords.return"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> return__::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.return/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::return__::CallbackService*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> return__::CoService::return_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.return/return");
+}
+
+::absl::string_view return__::CoService::ShmrpcServiceName() const { return "keywords.return"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> return__::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.return/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::return__::CoService*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 return_::StubInterface::~StubInterface() = default;
 return_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+return_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 return_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 return_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+return_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 return_::Stub::Async& return_::Stub::async() { return async_; }
+
+return_::Stub::Coroutines& return_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::keywords::delete_> return_::StubInterface::return_(const ::keywords::class_& request) {
   return this->return_(nullptr, request);
@@ -424,6 +1231,11 @@ return_::Stub::Async& return_::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> return_::StubInterface::CoroutinesInterface::return_(
+    const ::keywords::class_& request) {
+  return this->return_(nullptr, request);
+}
+
 ::absl::Status return_::Stub::return_(
     ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/keywords.return_/return", context, request, reply);
@@ -435,23 +1247,86 @@ void return_::Stub::Async::return_(
   ::shmrpc::AsyncUnaryCall(channel_, "/keywords.return_/return", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::keywords::delete_> return_::Stub::Coroutines::return_(
+    ::shmrpc::ClientContext* context, const ::keywords::class_& request) {
+  return ::shmrpc::CoUnaryCall<::keywords::delete_>(channel_, "/keywords.return_/return", context, request);
+}
+
 ::absl::Status return_::Service::return_(
     ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /keywords.return_/return");
+  return ::shmrpc::internal::Unimplemented("/keywords.return_/return");
 }
 
 ::absl::string_view return_::Service::ShmrpcServiceName() const { return "keywords.return_"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> return_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/keywords.return_/return",
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::class_::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::keywords::delete_::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::keywords::return_::Service*>(service)->return_(
-             context, static_cast<const ::keywords::class_*>(&request), static_cast<::keywords::delete_*>(reply));
-       }},
+      {
+        .path = "/keywords.return_/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::keywords::return_::Service*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* return_::CallbackService::return_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/keywords.return_/return"));
+}
+
+::absl::string_view return_::CallbackService::ShmrpcServiceName() const { return "keywords.return_"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> return_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.return_/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::keywords::return_::CallbackService*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> return_::CoService::return_(
+    ::shmrpc::ServerContext* /*context*/, const ::keywords::class_* /*request*/, ::keywords::delete_* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/keywords.return_/return");
+}
+
+::absl::string_view return_::CoService::ShmrpcServiceName() const { return "keywords.return_"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> return_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/keywords.return_/return",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::keywords::class_>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::keywords::delete_>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::keywords::return_::CoService*>(service)->return_(
+              context, static_cast<const ::keywords::class_*>(request), static_cast<::keywords::delete_*>(reply));
+        },
+      },
   };
   return kMethods;
 }

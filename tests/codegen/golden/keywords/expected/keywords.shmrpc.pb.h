@@ -8,114 +8,202 @@
 #include "shmrpc/generated.h"
 #include "keywords.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "keywords.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace keywords {
 
+// keywords.register, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class register_ final {
  public:
   register_() = delete;
 
   static constexpr char kServiceName[] = "keywords.register";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void class___(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void class___(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void class_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::class__union* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void class_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::class__union* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void class__(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void class__(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void new_(::shmrpc::ClientContext* context, const ::keywords::class__union* request,
-          ::keywords::class_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void new_(
+          ::shmrpc::ClientContext* context, const ::keywords::class__union* request, ::keywords::class_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void co_await_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void co_await_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void requires_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void requires_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void assert_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void assert_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void errno_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void errno_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
 
-      virtual void and_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void and_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
+
+      virtual void co_yield_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request,
+          ::shmrpc::ClientReadReactor<::keywords::delete_>* reactor) = 0;
+
+      virtual void while_(
+          ::shmrpc::ClientContext* context, ::keywords::class__union* reply,
+          ::shmrpc::ClientWriteReactor<::keywords::class_>* reactor) = 0;
+
+      virtual void try_(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::keywords::class__union, ::keywords::delete_>* reactor) = 0;
     };
 
-    virtual ::absl::Status class___(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) = 0;
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> class___(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> class___(const ::keywords::class_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::class__union> class_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::class__union> class_(const ::keywords::class_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> class__(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> class__(const ::keywords::class_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::class_> new_(
+          ::shmrpc::ClientContext* context, const ::keywords::class__union& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::class_> new_(const ::keywords::class__union& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> co_await_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> co_await_(const ::keywords::delete_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> requires_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> requires_(const ::keywords::delete_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> assert_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> assert_(const ::keywords::delete_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> errno_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> errno_(const ::keywords::delete_& request);
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> and_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> and_(const ::keywords::delete_& request);
+
+      virtual ::shmrpc::CoClientReader<::keywords::delete_> co_yield_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+
+      virtual ::shmrpc::CoClientWriter<::keywords::class_, ::keywords::class__union> while_(
+          ::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::keywords::class__union, ::keywords::delete_> try_(
+          ::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::absl::Status class___(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> class___(const ::keywords::class_& request);
-    ::absl::StatusOr<::keywords::delete_> class___(::shmrpc::ClientContext* context,
-        const ::keywords::class_& request);
+    ::absl::StatusOr<::keywords::delete_> class___(::shmrpc::ClientContext* context, const ::keywords::class_& request);
 
-    virtual ::absl::Status class_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::class__union* reply) = 0;
+    virtual ::absl::Status class_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::class__union* reply) = 0;
     ::absl::StatusOr<::keywords::class__union> class_(const ::keywords::class_& request);
-    ::absl::StatusOr<::keywords::class__union> class_(::shmrpc::ClientContext* context,
-        const ::keywords::class_& request);
+    ::absl::StatusOr<::keywords::class__union> class_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request);
 
-    virtual ::absl::Status class__(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status class__(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> class__(const ::keywords::class_& request);
-    ::absl::StatusOr<::keywords::delete_> class__(::shmrpc::ClientContext* context,
-        const ::keywords::class_& request);
+    ::absl::StatusOr<::keywords::delete_> class__(::shmrpc::ClientContext* context, const ::keywords::class_& request);
 
-    virtual ::absl::Status new_(::shmrpc::ClientContext* context, const ::keywords::class__union& request,
-        ::keywords::class_* reply) = 0;
+    virtual ::absl::Status new_(
+        ::shmrpc::ClientContext* context, const ::keywords::class__union& request, ::keywords::class_* reply) = 0;
     ::absl::StatusOr<::keywords::class_> new_(const ::keywords::class__union& request);
-    ::absl::StatusOr<::keywords::class_> new_(::shmrpc::ClientContext* context,
-        const ::keywords::class__union& request);
+    ::absl::StatusOr<::keywords::class_> new_(
+        ::shmrpc::ClientContext* context, const ::keywords::class__union& request);
 
-    virtual ::absl::Status co_await_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status co_await_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> co_await_(const ::keywords::delete_& request);
-    ::absl::StatusOr<::keywords::delete_> co_await_(::shmrpc::ClientContext* context,
-        const ::keywords::delete_& request);
+    ::absl::StatusOr<::keywords::delete_> co_await_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request);
 
-    virtual ::absl::Status requires_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status requires_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> requires_(const ::keywords::delete_& request);
-    ::absl::StatusOr<::keywords::delete_> requires_(::shmrpc::ClientContext* context,
-        const ::keywords::delete_& request);
+    ::absl::StatusOr<::keywords::delete_> requires_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request);
 
-    virtual ::absl::Status assert_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status assert_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> assert_(const ::keywords::delete_& request);
-    ::absl::StatusOr<::keywords::delete_> assert_(::shmrpc::ClientContext* context,
-        const ::keywords::delete_& request);
+    ::absl::StatusOr<::keywords::delete_> assert_(::shmrpc::ClientContext* context, const ::keywords::delete_& request);
 
-    virtual ::absl::Status errno_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status errno_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> errno_(const ::keywords::delete_& request);
-    ::absl::StatusOr<::keywords::delete_> errno_(::shmrpc::ClientContext* context,
-        const ::keywords::delete_& request);
+    ::absl::StatusOr<::keywords::delete_> errno_(::shmrpc::ClientContext* context, const ::keywords::delete_& request);
 
-    virtual ::absl::Status and_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) = 0;
+    virtual ::absl::Status and_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> and_(const ::keywords::delete_& request);
-    ::absl::StatusOr<::keywords::delete_> and_(::shmrpc::ClientContext* context,
-        const ::keywords::delete_& request);
+    ::absl::StatusOr<::keywords::delete_> and_(::shmrpc::ClientContext* context, const ::keywords::delete_& request);
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::keywords::delete_>> co_yield_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::keywords::class_>> while_(
+        ::shmrpc::ClientContext* context, ::keywords::class__union* reply) = 0;
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::keywords::class__union, ::keywords::delete_>> try_(
+        ::shmrpc::ClientContext* context) = 0;
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -126,130 +214,323 @@ class register_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void class___(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void class_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::class__union* reply, ::shmrpc::StatusCallback done) override;
-      void class__(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void new_(::shmrpc::ClientContext* context, const ::keywords::class__union* request,
-          ::keywords::class_* reply, ::shmrpc::StatusCallback done) override;
-      void co_await_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void requires_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void assert_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void errno_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
-      void and_(::shmrpc::ClientContext* context, const ::keywords::delete_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
+      void class___(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void class_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::class__union* reply,
+          ::shmrpc::StatusCallback done) override;
+      void class__(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void new_(
+          ::shmrpc::ClientContext* context, const ::keywords::class__union* request, ::keywords::class_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void co_await_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void requires_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void assert_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void errno_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void and_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+      void co_yield_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request,
+          ::shmrpc::ClientReadReactor<::keywords::delete_>* reactor) override;
+      void while_(
+          ::shmrpc::ClientContext* context, ::keywords::class__union* reply,
+          ::shmrpc::ClientWriteReactor<::keywords::class_>* reactor) override;
+      void try_(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::keywords::class__union, ::keywords::delete_>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::class___;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> class___(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
+      using CoroutinesInterface::class_;
+      ::shmrpc::CoUnaryCall<::keywords::class__union> class_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
+      using CoroutinesInterface::class__;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> class__(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
+      using CoroutinesInterface::new_;
+      ::shmrpc::CoUnaryCall<::keywords::class_> new_(
+          ::shmrpc::ClientContext* context, const ::keywords::class__union& request) override;
+      using CoroutinesInterface::co_await_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> co_await_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) override;
+      using CoroutinesInterface::requires_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> requires_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) override;
+      using CoroutinesInterface::assert_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> assert_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) override;
+      using CoroutinesInterface::errno_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> errno_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) override;
+      using CoroutinesInterface::and_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> and_(
+          ::shmrpc::ClientContext* context, const ::keywords::delete_& request) override;
+      ::shmrpc::CoClientReader<::keywords::delete_> co_yield_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
+      ::shmrpc::CoClientWriter<::keywords::class_, ::keywords::class__union> while_(
+          ::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::keywords::class__union, ::keywords::delete_> try_(
+          ::shmrpc::ClientContext* context) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::class___;
-    ::absl::Status class___(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status class___(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) override;
     using StubInterface::class_;
-    ::absl::Status class_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::class__union* reply) override;
+    ::absl::Status class_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::class__union* reply) override;
     using StubInterface::class__;
-    ::absl::Status class__(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status class__(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) override;
     using StubInterface::new_;
-    ::absl::Status new_(::shmrpc::ClientContext* context, const ::keywords::class__union& request,
-        ::keywords::class_* reply) override;
+    ::absl::Status new_(
+        ::shmrpc::ClientContext* context, const ::keywords::class__union& request, ::keywords::class_* reply) override;
     using StubInterface::co_await_;
-    ::absl::Status co_await_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status co_await_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) override;
     using StubInterface::requires_;
-    ::absl::Status requires_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status requires_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) override;
     using StubInterface::assert_;
-    ::absl::Status assert_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status assert_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) override;
     using StubInterface::errno_;
-    ::absl::Status errno_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status errno_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) override;
     using StubInterface::and_;
-    ::absl::Status and_(::shmrpc::ClientContext* context, const ::keywords::delete_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status and_(
+        ::shmrpc::ClientContext* context, const ::keywords::delete_& request, ::keywords::delete_* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::keywords::delete_>> co_yield_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
+    ::std::unique_ptr<::shmrpc::ClientWriter<::keywords::class_>> while_(
+        ::shmrpc::ClientContext* context, ::keywords::class__union* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::keywords::class__union, ::keywords::delete_>> try_(
+        ::shmrpc::ClientContext* context) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status class___(::shmrpc::ServerContext* context, const ::keywords::class_* request,
-        ::keywords::delete_* reply);
+    virtual ::absl::Status class___(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    virtual ::absl::Status class_(::shmrpc::ServerContext* context, const ::keywords::class_* request,
+    virtual ::absl::Status class_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::class__union* reply);
+
+    virtual ::absl::Status class__(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status new_(
+        ::shmrpc::ServerContext* context, const ::keywords::class__union* request, ::keywords::class_* reply);
+
+    virtual ::absl::Status co_await_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status requires_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status assert_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status errno_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status and_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::absl::Status co_yield_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request,
+        ::shmrpc::ServerWriter<::keywords::delete_>* stream);
+
+    virtual ::absl::Status while_(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::keywords::class_>* stream,
         ::keywords::class__union* reply);
 
-    virtual ::absl::Status class__(::shmrpc::ServerContext* context, const ::keywords::class_* request,
-        ::keywords::delete_* reply);
+    virtual ::absl::Status try_(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::ServerReaderWriter<::keywords::delete_, ::keywords::class__union>* stream);
 
-    virtual ::absl::Status new_(::shmrpc::ServerContext* context, const ::keywords::class__union* request,
-        ::keywords::class_* reply);
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
 
-    virtual ::absl::Status co_await_(::shmrpc::ServerContext* context, const ::keywords::delete_* request,
-        ::keywords::delete_* reply);
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* class___(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    virtual ::absl::Status requires_(::shmrpc::ServerContext* context, const ::keywords::delete_* request,
-        ::keywords::delete_* reply);
+    virtual ::shmrpc::ServerUnaryReactor* class_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::class__union* reply);
 
-    virtual ::absl::Status assert_(::shmrpc::ServerContext* context, const ::keywords::delete_* request,
-        ::keywords::delete_* reply);
+    virtual ::shmrpc::ServerUnaryReactor* class__(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    virtual ::absl::Status errno_(::shmrpc::ServerContext* context, const ::keywords::delete_* request,
-        ::keywords::delete_* reply);
+    virtual ::shmrpc::ServerUnaryReactor* new_(
+        ::shmrpc::ServerContext* context, const ::keywords::class__union* request, ::keywords::class_* reply);
 
-    virtual ::absl::Status and_(::shmrpc::ServerContext* context, const ::keywords::delete_* request,
-        ::keywords::delete_* reply);
+    virtual ::shmrpc::ServerUnaryReactor* co_await_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* requires_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* assert_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* errno_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::ServerUnaryReactor* and_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::ServerWriteReactor<::keywords::delete_>* co_yield_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request);
+
+    virtual ::shmrpc::ServerReadReactor<::keywords::class_>* while_(
+        ::shmrpc::ServerContext* context, ::keywords::class__union* reply);
+
+    virtual ::shmrpc::ServerBidiReactor<::keywords::class__union, ::keywords::delete_>* try_(
+        ::shmrpc::ServerContext* context);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> class___(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> class_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::class__union* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> class__(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> new_(
+        ::shmrpc::ServerContext* context, const ::keywords::class__union* request, ::keywords::class_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> co_await_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> requires_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> assert_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> errno_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> and_(
+        ::shmrpc::ServerContext* context, const ::keywords::delete_* request, ::keywords::delete_* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> co_yield_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request,
+        ::shmrpc::CoServerWriter<::keywords::delete_>* stream);
+
+    virtual ::shmrpc::Task<::absl::Status> while_(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::keywords::class_>* stream,
+        ::keywords::class__union* reply);
+
+    virtual ::shmrpc::Task<::absl::Status> try_(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::keywords::delete_, ::keywords::class__union>* stream);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
+// keywords.return, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class return__ final {
  public:
   return__() = delete;
 
   static constexpr char kServiceName[] = "keywords.return";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void return_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status return_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) = 0;
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> return_(const ::keywords::class_& request);
+    };
+
+    virtual ::absl::Status return_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> return_(const ::keywords::class_& request);
-    ::absl::StatusOr<::keywords::delete_> return_(::shmrpc::ClientContext* context,
-        const ::keywords::class_& request);
+    ::absl::StatusOr<::keywords::delete_> return_(::shmrpc::ClientContext* context, const ::keywords::class_& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -260,66 +541,125 @@ class return__ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void return_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
+      void return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::return_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::return_;
-    ::absl::Status return_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status return_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status return_(::shmrpc::ServerContext* context, const ::keywords::class_* request,
-        ::keywords::delete_* reply);
+    virtual ::absl::Status return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
+// keywords.return_, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class return_ final {
  public:
   return_() = delete;
 
   static constexpr char kServiceName[] = "keywords.return_";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void return_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status return_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) = 0;
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::keywords::delete_> return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) = 0;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> return_(const ::keywords::class_& request);
+    };
+
+    virtual ::absl::Status return_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) = 0;
     ::absl::StatusOr<::keywords::delete_> return_(const ::keywords::class_& request);
-    ::absl::StatusOr<::keywords::delete_> return_(::shmrpc::ClientContext* context,
-        const ::keywords::class_& request);
+    ::absl::StatusOr<::keywords::delete_> return_(::shmrpc::ClientContext* context, const ::keywords::class_& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -330,30 +670,67 @@ class return_ final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void return_(::shmrpc::ClientContext* context, const ::keywords::class_* request,
-          ::keywords::delete_* reply, ::shmrpc::StatusCallback done) override;
+      void return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_* request, ::keywords::delete_* reply,
+          ::shmrpc::StatusCallback done) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::return_;
+      ::shmrpc::CoUnaryCall<::keywords::delete_> return_(
+          ::shmrpc::ClientContext* context, const ::keywords::class_& request) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::return_;
-    ::absl::Status return_(::shmrpc::ClientContext* context, const ::keywords::class_& request,
-        ::keywords::delete_* reply) override;
+    ::absl::Status return_(
+        ::shmrpc::ClientContext* context, const ::keywords::class_& request, ::keywords::delete_* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status return_(::shmrpc::ServerContext* context, const ::keywords::class_* request,
-        ::keywords::delete_* reply);
+    virtual ::absl::Status return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> return_(
+        ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;

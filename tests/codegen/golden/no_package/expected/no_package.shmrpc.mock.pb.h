@@ -6,108 +6,140 @@
 #include "gmock/gmock.h"
 #include "no_package.shmrpc.pb.h"
 
-// A Echo::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Echo::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockEchoStub : public Echo::StubInterface {
  public:
   class MockAsync : public Echo::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Call,
-                (::shmrpc::ClientContext* context, const ::Ping* request,
-                 ::Ping* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public Echo::StubInterface::CoroutinesInterface {
+   public:
+    using Echo::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::Ping>, Call,
+                (::shmrpc::ClientContext* context, const ::Ping& request),
                 (override));
   };
 
   using Echo::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
-              (::shmrpc::ClientContext* context, const ::Ping& request,
-               ::Ping* reply),
+              (::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A absl_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for absl_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockabsl_Stub : public absl_::StubInterface {
  public:
   class MockAsync : public absl_::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Call,
-                (::shmrpc::ClientContext* context, const ::Ping* request,
-                 ::Ping* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public absl_::StubInterface::CoroutinesInterface {
+   public:
+    using absl_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::Ping>, Call,
+                (::shmrpc::ClientContext* context, const ::Ping& request),
                 (override));
   };
 
   using absl_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
-              (::shmrpc::ClientContext* context, const ::Ping& request,
-               ::Ping* reply),
+              (::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A std_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for std_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mockstd_Stub : public std_::StubInterface {
  public:
   class MockAsync : public std_::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Call,
-                (::shmrpc::ClientContext* context, const ::Ping* request,
-                 ::Ping* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public std_::StubInterface::CoroutinesInterface {
+   public:
+    using std_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::Ping>, Call,
+                (::shmrpc::ClientContext* context, const ::Ping& request),
                 (override));
   };
 
   using std_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
-              (::shmrpc::ClientContext* context, const ::Ping& request,
-               ::Ping* reply),
+              (::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A testing_::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for testing_::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class Mocktesting_Stub : public testing_::StubInterface {
  public:
   class MockAsync : public testing_::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Call,
-                (::shmrpc::ClientContext* context, const ::Ping* request,
-                 ::Ping* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public testing_::StubInterface::CoroutinesInterface {
+   public:
+    using testing_::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::Ping>, Call,
+                (::shmrpc::ClientContext* context, const ::Ping& request),
                 (override));
   };
 
   using testing_::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
-              (::shmrpc::ClientContext* context, const ::Ping& request,
-               ::Ping* reply),
+              (::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 #endif  // SHMRPC_GENERATED_no_5fpackage_2eshmrpc_2emock_2epb_2eh_INCLUDED

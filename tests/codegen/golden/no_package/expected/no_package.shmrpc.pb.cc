@@ -6,216 +6,488 @@
 
 Echo::StubInterface::~StubInterface() = default;
 Echo::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Echo::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Echo::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Echo::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Echo::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Echo::Stub::Async& Echo::Stub::async() { return async_; }
+
+Echo::Stub::Coroutines& Echo::Stub::co() { return co_; }
 
 ::absl::StatusOr<::Ping> Echo::StubInterface::Call(const ::Ping& request) {
   return this->Call(nullptr, request);
 }
 
-::absl::StatusOr<::Ping> Echo::StubInterface::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request) {
+::absl::StatusOr<::Ping> Echo::StubInterface::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
   ::Ping reply;
   ::absl::Status status = this->Call(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
-::absl::Status Echo::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
+::shmrpc::CoUnaryCall<::Ping> Echo::StubInterface::CoroutinesInterface::Call(const ::Ping& request) {
+  return this->Call(nullptr, request);
+}
+
+::absl::Status Echo::Stub::Call(::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/Echo/Call", context, request, reply);
 }
 
 void Echo::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/Echo/Call", context, *request, reply, ::std::move(done));
 }
 
-::absl::Status Echo::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /Echo/Call");
+::shmrpc::CoUnaryCall<::Ping> Echo::Stub::Coroutines::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
+  return ::shmrpc::CoUnaryCall<::Ping>(channel_, "/Echo/Call", context, request);
+}
+
+::absl::Status Echo::Service::Call(::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/Echo/Call");
 }
 
 ::absl::string_view Echo::Service::ShmrpcServiceName() const { return "Echo"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Echo::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/Echo/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::Echo::Service*>(service)->Call(
-             context, static_cast<const ::Ping*>(&request), static_cast<::Ping*>(reply));
-       }},
+      {
+        .path = "/Echo/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::Echo::Service*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Echo::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/Echo/Call"));
+}
+
+::absl::string_view Echo::CallbackService::ShmrpcServiceName() const { return "Echo"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Echo::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/Echo/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::Echo::CallbackService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Echo::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/Echo/Call");
+}
+
+::absl::string_view Echo::CoService::ShmrpcServiceName() const { return "Echo"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Echo::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/Echo/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::Echo::CoService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 absl_::StubInterface::~StubInterface() = default;
 absl_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+absl_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 absl_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 absl_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+absl_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 absl_::Stub::Async& absl_::Stub::async() { return async_; }
+
+absl_::Stub::Coroutines& absl_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::Ping> absl_::StubInterface::Call(const ::Ping& request) {
   return this->Call(nullptr, request);
 }
 
-::absl::StatusOr<::Ping> absl_::StubInterface::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request) {
+::absl::StatusOr<::Ping> absl_::StubInterface::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
   ::Ping reply;
   ::absl::Status status = this->Call(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
-::absl::Status absl_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
+::shmrpc::CoUnaryCall<::Ping> absl_::StubInterface::CoroutinesInterface::Call(const ::Ping& request) {
+  return this->Call(nullptr, request);
+}
+
+::absl::Status absl_::Stub::Call(::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/absl/Call", context, request, reply);
 }
 
 void absl_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/absl/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::Ping> absl_::Stub::Coroutines::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
+  return ::shmrpc::CoUnaryCall<::Ping>(channel_, "/absl/Call", context, request);
 }
 
 ::absl::Status absl_::Service::Call(
     ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /absl/Call");
+  return ::shmrpc::internal::Unimplemented("/absl/Call");
 }
 
 ::absl::string_view absl_::Service::ShmrpcServiceName() const { return "absl"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> absl_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/absl/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::absl_::Service*>(service)->Call(
-             context, static_cast<const ::Ping*>(&request), static_cast<::Ping*>(reply));
-       }},
+      {
+        .path = "/absl/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::absl_::Service*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* absl_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/absl/Call"));
+}
+
+::absl::string_view absl_::CallbackService::ShmrpcServiceName() const { return "absl"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> absl_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/absl/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::absl_::CallbackService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> absl_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/absl/Call");
+}
+
+::absl::string_view absl_::CoService::ShmrpcServiceName() const { return "absl"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> absl_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/absl/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::absl_::CoService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 std_::StubInterface::~StubInterface() = default;
 std_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+std_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 std_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 std_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+std_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 std_::Stub::Async& std_::Stub::async() { return async_; }
+
+std_::Stub::Coroutines& std_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::Ping> std_::StubInterface::Call(const ::Ping& request) {
   return this->Call(nullptr, request);
 }
 
-::absl::StatusOr<::Ping> std_::StubInterface::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request) {
+::absl::StatusOr<::Ping> std_::StubInterface::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
   ::Ping reply;
   ::absl::Status status = this->Call(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
-::absl::Status std_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
+::shmrpc::CoUnaryCall<::Ping> std_::StubInterface::CoroutinesInterface::Call(const ::Ping& request) {
+  return this->Call(nullptr, request);
+}
+
+::absl::Status std_::Stub::Call(::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/std/Call", context, request, reply);
 }
 
 void std_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/std/Call", context, *request, reply, ::std::move(done));
 }
 
-::absl::Status std_::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /std/Call");
+::shmrpc::CoUnaryCall<::Ping> std_::Stub::Coroutines::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
+  return ::shmrpc::CoUnaryCall<::Ping>(channel_, "/std/Call", context, request);
+}
+
+::absl::Status std_::Service::Call(::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/std/Call");
 }
 
 ::absl::string_view std_::Service::ShmrpcServiceName() const { return "std"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/std/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::std_::Service*>(service)->Call(
-             context, static_cast<const ::Ping*>(&request), static_cast<::Ping*>(reply));
-       }},
+      {
+        .path = "/std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::std_::Service*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* std_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/std/Call"));
+}
+
+::absl::string_view std_::CallbackService::ShmrpcServiceName() const { return "std"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::std_::CallbackService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> std_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/std/Call");
+}
+
+::absl::string_view std_::CoService::ShmrpcServiceName() const { return "std"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/std/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::std_::CoService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
   };
   return kMethods;
 }
 
 testing_::StubInterface::~StubInterface() = default;
 testing_::StubInterface::AsyncInterface::~AsyncInterface() = default;
+testing_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 testing_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 testing_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+testing_::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 testing_::Stub::Async& testing_::Stub::async() { return async_; }
+
+testing_::Stub::Coroutines& testing_::Stub::co() { return co_; }
 
 ::absl::StatusOr<::Ping> testing_::StubInterface::Call(const ::Ping& request) {
   return this->Call(nullptr, request);
 }
 
-::absl::StatusOr<::Ping> testing_::StubInterface::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request) {
+::absl::StatusOr<::Ping> testing_::StubInterface::Call(::shmrpc::ClientContext* context, const ::Ping& request) {
   ::Ping reply;
   ::absl::Status status = this->Call(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
-::absl::Status testing_::Stub::Call(
-    ::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
+::shmrpc::CoUnaryCall<::Ping> testing_::StubInterface::CoroutinesInterface::Call(const ::Ping& request) {
+  return this->Call(nullptr, request);
+}
+
+::absl::Status testing_::Stub::Call(::shmrpc::ClientContext* context, const ::Ping& request, ::Ping* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/testing/Call", context, request, reply);
 }
 
 void testing_::Stub::Async::Call(
-    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply,
-    ::shmrpc::StatusCallback done) {
+    ::shmrpc::ClientContext* context, const ::Ping* request, ::Ping* reply, ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/testing/Call", context, *request, reply, ::std::move(done));
+}
+
+::shmrpc::CoUnaryCall<::Ping> testing_::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::Ping& request) {
+  return ::shmrpc::CoUnaryCall<::Ping>(channel_, "/testing/Call", context, request);
 }
 
 ::absl::Status testing_::Service::Call(
     ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /testing/Call");
+  return ::shmrpc::internal::Unimplemented("/testing/Call");
 }
 
 ::absl::string_view testing_::Service::ShmrpcServiceName() const { return "testing"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> testing_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/testing/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::Ping::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::testing_::Service*>(service)->Call(
-             context, static_cast<const ::Ping*>(&request), static_cast<::Ping*>(reply));
-       }},
+      {
+        .path = "/testing/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::testing_::Service*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* testing_::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/testing/Call"));
+}
+
+::absl::string_view testing_::CallbackService::ShmrpcServiceName() const { return "testing"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> testing_::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/testing/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::testing_::CallbackService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> testing_::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::Ping* /*request*/, ::Ping* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/testing/Call");
+}
+
+::absl::string_view testing_::CoService::ShmrpcServiceName() const { return "testing"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> testing_::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/testing/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::Ping>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::testing_::CoService*>(service)->Call(
+              context, static_cast<const ::Ping*>(request), static_cast<::Ping*>(reply));
+        },
+      },
   };
   return kMethods;
 }

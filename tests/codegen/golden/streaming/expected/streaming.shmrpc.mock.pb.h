@@ -8,64 +8,128 @@
 
 namespace streaming {
 
-// A Mixed::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Mixed::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockMixedStub : public Mixed::StubInterface {
  public:
   class MockAsync : public Mixed::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Get,
+                (::shmrpc::ClientContext* context, const ::streaming::Item* request, ::streaming::Total* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+    MOCK_METHOD(void, Watch,
                 (::shmrpc::ClientContext* context, const ::streaming::Item* request,
-                 ::streaming::Item* reply, ::shmrpc::StatusCallback done),
+                 ::shmrpc::ClientReadReactor<::streaming::Total>* reactor),
+                (override));
+    MOCK_METHOD(void, Upload,
+                (::shmrpc::ClientContext* context, ::streaming::Total* reply,
+                 ::shmrpc::ClientWriteReactor<::streaming::Item>* reactor),
+                (override));
+    MOCK_METHOD(void, Chat,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Total>*)),
+                (override));
+  };
+
+  class MockCoroutines : public Mixed::StubInterface::CoroutinesInterface {
+   public:
+    using Mixed::StubInterface::CoroutinesInterface::Get;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::streaming::Total>, Get,
+                (::shmrpc::ClientContext* context, const ::streaming::Item& request),
+                (override));
+    MOCK_METHOD(::shmrpc::CoClientReader<::streaming::Total>, Watch,
+                (::shmrpc::ClientContext* context, const ::streaming::Item& request),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientWriter<::streaming::Item, ::streaming::Total>), Upload,
+                (::shmrpc::ClientContext* context),
+                (override));
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Total>), Chat,
+                (::shmrpc::ClientContext* context),
                 (override));
   };
 
   using Mixed::StubInterface::Get;
   MOCK_METHOD(::absl::Status, Get,
-              (::shmrpc::ClientContext* context, const ::streaming::Item& request,
-               ::streaming::Item* reply),
+              (::shmrpc::ClientContext* context, const ::streaming::Item& request, ::streaming::Total* reply),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientReader<::streaming::Total>>, Watch,
+              (::shmrpc::ClientContext* context, const ::streaming::Item& request),
+              (override));
+  MOCK_METHOD(::std::unique_ptr<::shmrpc::ClientWriter<::streaming::Item>>, Upload,
+              (::shmrpc::ClientContext* context, ::streaming::Total* reply),
+              (override));
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Total>>), Chat,
+              (::shmrpc::ClientContext* context),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A OnlyStreaming::StubInterface for tests without a server. One expectation holds for all three forms that wait:
-//   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// Stands in for OnlyStreaming::Stub in tests without a server.
+// A streaming method returns a reader or writer of what a shmrpc::ClientStream of the test does:
+//   EXPECT_CALL(stub, Method(_, _)).WillOnce([](shmrpc::ClientContext*, const Request&) {
+//     return std::make_unique<shmrpc::ClientReader<Reply>>(std::make_unique<FakeStream>());
+//   });
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockOnlyStreamingStub : public OnlyStreaming::StubInterface {
  public:
   class MockAsync : public OnlyStreaming::StubInterface::AsyncInterface {
    public:
+    MOCK_METHOD(void, Chat,
+                (::shmrpc::ClientContext* context,
+                 (::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Item>*)),
+                (override));
   };
 
+  class MockCoroutines : public OnlyStreaming::StubInterface::CoroutinesInterface {
+   public:
+    MOCK_METHOD((::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Item>), Chat,
+                (::shmrpc::ClientContext* context),
+                (override));
+  };
+
+  MOCK_METHOD((::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Item>>), Chat,
+              (::shmrpc::ClientContext* context),
+              (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
-// A Empty::StubInterface for tests without a server. One expectation holds for all three forms that wait:
-//   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// Stands in for Empty::Stub in tests without a server.
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockEmptyStub : public Empty::StubInterface {
  public:
   class MockAsync : public Empty::StubInterface::AsyncInterface {
    public:
   };
 
+  class MockCoroutines : public Empty::StubInterface::CoroutinesInterface {
+   public:
+  };
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 }  // namespace streaming

@@ -8,84 +8,509 @@ namespace streaming {
 
 Mixed::StubInterface::~StubInterface() = default;
 Mixed::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Mixed::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Mixed::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Mixed::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Mixed::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Mixed::Stub::Async& Mixed::Stub::async() { return async_; }
 
-::absl::StatusOr<::streaming::Item> Mixed::StubInterface::Get(const ::streaming::Item& request) {
+Mixed::Stub::Coroutines& Mixed::Stub::co() { return co_; }
+
+::absl::StatusOr<::streaming::Total> Mixed::StubInterface::Get(const ::streaming::Item& request) {
   return this->Get(nullptr, request);
 }
 
-::absl::StatusOr<::streaming::Item> Mixed::StubInterface::Get(
+::absl::StatusOr<::streaming::Total> Mixed::StubInterface::Get(
     ::shmrpc::ClientContext* context, const ::streaming::Item& request) {
-  ::streaming::Item reply;
+  ::streaming::Total reply;
   ::absl::Status status = this->Get(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::streaming::Total> Mixed::StubInterface::CoroutinesInterface::Get(
+    const ::streaming::Item& request) {
+  return this->Get(nullptr, request);
+}
+
 ::absl::Status Mixed::Stub::Get(
-    ::shmrpc::ClientContext* context, const ::streaming::Item& request, ::streaming::Item* reply) {
+    ::shmrpc::ClientContext* context, const ::streaming::Item& request, ::streaming::Total* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/streaming.Mixed/Get", context, request, reply);
 }
 
 void Mixed::Stub::Async::Get(
-    ::shmrpc::ClientContext* context, const ::streaming::Item* request, ::streaming::Item* reply,
+    ::shmrpc::ClientContext* context, const ::streaming::Item* request, ::streaming::Total* reply,
     ::shmrpc::StatusCallback done) {
   ::shmrpc::AsyncUnaryCall(channel_, "/streaming.Mixed/Get", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::streaming::Total> Mixed::Stub::Coroutines::Get(
+    ::shmrpc::ClientContext* context, const ::streaming::Item& request) {
+  return ::shmrpc::CoUnaryCall<::streaming::Total>(channel_, "/streaming.Mixed/Get", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientReader<::streaming::Total>> Mixed::Stub::Watch(
+    ::shmrpc::ClientContext* context, const ::streaming::Item& request) {
+  return ::std::make_unique<::shmrpc::ClientReader<::streaming::Total>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/streaming.Mixed/Watch", ::shmrpc::MethodKind::kServerStreaming, context, &request, nullptr));
+}
+
+void Mixed::Stub::Async::Watch(
+    ::shmrpc::ClientContext* context, const ::streaming::Item* request,
+    ::shmrpc::ClientReadReactor<::streaming::Total>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/streaming.Mixed/Watch", ::shmrpc::MethodKind::kServerStreaming, context, request, nullptr, reactor);
+}
+
+::shmrpc::CoClientReader<::streaming::Total> Mixed::Stub::Coroutines::Watch(
+    ::shmrpc::ClientContext* context, const ::streaming::Item& request) {
+  return ::shmrpc::CoClientReader<::streaming::Total>(channel_, "/streaming.Mixed/Watch", context, request);
+}
+
+::std::unique_ptr<::shmrpc::ClientWriter<::streaming::Item>> Mixed::Stub::Upload(
+    ::shmrpc::ClientContext* context, ::streaming::Total* reply) {
+  return ::std::make_unique<::shmrpc::ClientWriter<::streaming::Item>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/streaming.Mixed/Upload", ::shmrpc::MethodKind::kClientStreaming, context, nullptr, reply));
+}
+
+void Mixed::Stub::Async::Upload(
+    ::shmrpc::ClientContext* context, ::streaming::Total* reply,
+    ::shmrpc::ClientWriteReactor<::streaming::Item>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/streaming.Mixed/Upload", ::shmrpc::MethodKind::kClientStreaming, context, nullptr, reply, reactor);
+}
+
+::shmrpc::CoClientWriter<::streaming::Item, ::streaming::Total> Mixed::Stub::Coroutines::Upload(
+    ::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientWriter<::streaming::Item, ::streaming::Total>(channel_, "/streaming.Mixed/Upload", context);
+}
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Total>> Mixed::Stub::Chat(
+    ::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Total>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/streaming.Mixed/Chat", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr));
+}
+
+void Mixed::Stub::Async::Chat(
+    ::shmrpc::ClientContext* context, ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Total>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/streaming.Mixed/Chat", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr, reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Total> Mixed::Stub::Coroutines::Chat(
+    ::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Total>(
+      channel_, "/streaming.Mixed/Chat", context);
+}
+
 ::absl::Status Mixed::Service::Get(
-    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/, ::streaming::Item* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /streaming.Mixed/Get");
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/, ::streaming::Total* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/streaming.Mixed/Get");
+}
+
+::absl::Status Mixed::Service::Watch(
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/,
+    ::shmrpc::ServerWriter<::streaming::Total>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/streaming.Mixed/Watch");
+}
+
+::absl::Status Mixed::Service::Upload(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::ServerReader<::streaming::Item>* /*stream*/,
+    ::streaming::Total* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/streaming.Mixed/Upload");
+}
+
+::absl::Status Mixed::Service::Chat(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::streaming::Total, ::streaming::Item>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/streaming.Mixed/Chat");
 }
 
 ::absl::string_view Mixed::Service::ShmrpcServiceName() const { return "streaming.Mixed"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Mixed::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/streaming.Mixed/Get",
-       []() -> const ::google::protobuf::MessageLite& { return ::streaming::Item::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::streaming::Item::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::streaming::Mixed::Service*>(service)->Get(
-             context, static_cast<const ::streaming::Item*>(&request), static_cast<::streaming::Item*>(reply));
-       }},
+      {
+        .path = "/streaming.Mixed/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::streaming::Mixed::Service*>(service)->Get(
+              context, static_cast<const ::streaming::Item*>(request), static_cast<::streaming::Total*>(reply));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Watch",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerWriter<::streaming::Total> typed_stream(stream);
+          return static_cast<::streaming::Mixed::Service*>(service)->Watch(
+              context, static_cast<const ::streaming::Item*>(request), &typed_stream);
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Upload",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReader<::streaming::Item> typed_stream(stream);
+          return static_cast<::streaming::Mixed::Service*>(service)->Upload(
+              context, &typed_stream, static_cast<::streaming::Total*>(reply));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::streaming::Total, ::streaming::Item> typed_stream(stream);
+          return static_cast<::streaming::Mixed::Service*>(service)->Chat(context, &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Mixed::CallbackService::Get(
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/, ::streaming::Total* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/streaming.Mixed/Get"));
+}
+
+::shmrpc::ServerWriteReactor<::streaming::Total>* Mixed::CallbackService::Watch(
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerWriteReactor<::streaming::Total>>(
+      ::shmrpc::internal::Unimplemented("/streaming.Mixed/Watch"));
+}
+
+::shmrpc::ServerReadReactor<::streaming::Item>* Mixed::CallbackService::Upload(
+    ::shmrpc::ServerContext* /*context*/, ::streaming::Total* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerReadReactor<::streaming::Item>>(
+      ::shmrpc::internal::Unimplemented("/streaming.Mixed/Upload"));
+}
+
+::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Total>* Mixed::CallbackService::Chat(
+    ::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Total>>(
+      ::shmrpc::internal::Unimplemented("/streaming.Mixed/Chat"));
+}
+
+::absl::string_view Mixed::CallbackService::ShmrpcServiceName() const { return "streaming.Mixed"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Mixed::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/streaming.Mixed/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::streaming::Mixed::CallbackService*>(service)->Get(
+              context, static_cast<const ::streaming::Item*>(request), static_cast<::streaming::Total*>(reply));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Watch",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::streaming::Mixed::CallbackService*>(service)->Watch(
+              context, static_cast<const ::streaming::Item*>(request));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Upload",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::streaming::Mixed::CallbackService*>(service)->Upload(
+              context, static_cast<::streaming::Total*>(reply));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::streaming::Mixed::CallbackService*>(service)->Chat(context);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Mixed::CoService::Get(
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/, ::streaming::Total* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/streaming.Mixed/Get");
+}
+
+::shmrpc::Task<::absl::Status> Mixed::CoService::Watch(
+    ::shmrpc::ServerContext* /*context*/, const ::streaming::Item* /*request*/,
+    ::shmrpc::CoServerWriter<::streaming::Total>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/streaming.Mixed/Watch");
+}
+
+::shmrpc::Task<::absl::Status> Mixed::CoService::Upload(
+    ::shmrpc::ServerContext* /*context*/, ::shmrpc::CoServerReader<::streaming::Item>* /*stream*/,
+    ::streaming::Total* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/streaming.Mixed/Upload");
+}
+
+::shmrpc::Task<::absl::Status> Mixed::CoService::Chat(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::streaming::Total, ::streaming::Item>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/streaming.Mixed/Chat");
+}
+
+::absl::string_view Mixed::CoService::ShmrpcServiceName() const { return "streaming.Mixed"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Mixed::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/streaming.Mixed/Get",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::streaming::Mixed::CoService*>(service)->Get(
+              context, static_cast<const ::streaming::Item*>(request), static_cast<::streaming::Total*>(reply));
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Watch",
+        .kind = ::shmrpc::MethodKind::kServerStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerWriter<::streaming::Total> typed_stream(stream);
+          auto handler = static_cast<::streaming::Mixed::CoService*>(service)->Watch(
+              context, static_cast<const ::streaming::Item*>(request), &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Upload",
+        .kind = ::shmrpc::MethodKind::kClientStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReader<::streaming::Item> typed_stream(stream);
+          auto handler = static_cast<::streaming::Mixed::CoService*>(service)->Upload(
+              context, &typed_stream, static_cast<::streaming::Total*>(reply));
+          co_return co_await ::std::move(handler);
+        },
+      },
+      {
+        .path = "/streaming.Mixed/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Total>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::streaming::Total, ::streaming::Item> typed_stream(stream);
+          auto handler = static_cast<::streaming::Mixed::CoService*>(service)->Chat(context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
   };
   return kMethods;
 }
 
 OnlyStreaming::StubInterface::~StubInterface() = default;
 OnlyStreaming::StubInterface::AsyncInterface::~AsyncInterface() = default;
+OnlyStreaming::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 OnlyStreaming::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 OnlyStreaming::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+OnlyStreaming::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 OnlyStreaming::Stub::Async& OnlyStreaming::Stub::async() { return async_; }
+
+OnlyStreaming::Stub::Coroutines& OnlyStreaming::Stub::co() { return co_; }
+
+::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Item>> OnlyStreaming::Stub::Chat(
+    ::shmrpc::ClientContext* context) {
+  return ::std::make_unique<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Item>>(
+      ::shmrpc::StartClientStream(
+          channel_, "/streaming.OnlyStreaming/Chat", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr));
+}
+
+void OnlyStreaming::Stub::Async::Chat(
+    ::shmrpc::ClientContext* context, ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Item>* reactor) {
+  ::shmrpc::PrepareClientReactor(
+      channel_, "/streaming.OnlyStreaming/Chat", ::shmrpc::MethodKind::kBidiStreaming, context, nullptr, nullptr,
+      reactor);
+}
+
+::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Item> OnlyStreaming::Stub::Coroutines::Chat(
+    ::shmrpc::ClientContext* context) {
+  return ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Item>(
+      channel_, "/streaming.OnlyStreaming/Chat", context);
+}
+
+::absl::Status OnlyStreaming::Service::Chat(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::ServerReaderWriter<::streaming::Item, ::streaming::Item>* /*stream*/) {
+  return ::shmrpc::internal::Unimplemented("/streaming.OnlyStreaming/Chat");
+}
 
 ::absl::string_view OnlyStreaming::Service::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::Service::ShmrpcMethods() const { return {}; }
+::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::Service::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/streaming.OnlyStreaming/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::ServerStream* stream) -> ::absl::Status {
+          ::shmrpc::ServerReaderWriter<::streaming::Item, ::streaming::Item> typed_stream(stream);
+          return static_cast<::streaming::OnlyStreaming::Service*>(service)->Chat(context, &typed_stream);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Item>* OnlyStreaming::CallbackService::Chat(
+    ::shmrpc::ServerContext* /*context*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Item>>(
+      ::shmrpc::internal::Unimplemented("/streaming.OnlyStreaming/Chat"));
+}
+
+::absl::string_view OnlyStreaming::CallbackService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/streaming.OnlyStreaming/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/,
+            ::google::protobuf::MessageLite* /*reply*/) -> ::shmrpc::ServerReactor* {
+          return static_cast<::streaming::OnlyStreaming::CallbackService*>(service)->Chat(context);
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> OnlyStreaming::CoService::Chat(
+    ::shmrpc::ServerContext* /*context*/,
+    ::shmrpc::CoServerReaderWriter<::streaming::Item, ::streaming::Item>* /*stream*/) {
+  return ::shmrpc::internal::CoUnimplemented("/streaming.OnlyStreaming/Chat");
+}
+
+::absl::string_view OnlyStreaming::CoService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/streaming.OnlyStreaming/Chat",
+        .kind = ::shmrpc::MethodKind::kBidiStreaming,
+        .request_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::streaming::Item>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* /*request*/, ::google::protobuf::MessageLite* /*reply*/,
+            ::shmrpc::CoServerStream* stream) -> ::shmrpc::Task<::absl::Status> {
+          ::shmrpc::CoServerReaderWriter<::streaming::Item, ::streaming::Item> typed_stream(stream);
+          auto handler = static_cast<::streaming::OnlyStreaming::CoService*>(service)->Chat(context, &typed_stream);
+          co_return co_await ::std::move(handler);
+        },
+      },
+  };
+  return kMethods;
+}
 
 Empty::StubInterface::~StubInterface() = default;
 Empty::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Empty::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Empty::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Empty::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Empty::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Empty::Stub::Async& Empty::Stub::async() { return async_; }
+
+Empty::Stub::Coroutines& Empty::Stub::co() { return co_; }
 
 ::absl::string_view Empty::Service::ShmrpcServiceName() const { return "streaming.Empty"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Empty::Service::ShmrpcMethods() const { return {}; }
+
+::absl::string_view Empty::CallbackService::ShmrpcServiceName() const { return "streaming.Empty"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Empty::CallbackService::ShmrpcMethods() const { return {}; }
+
+::absl::string_view Empty::CoService::ShmrpcServiceName() const { return "streaming.Empty"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Empty::CoService::ShmrpcMethods() const { return {}; }
 
 }  // namespace streaming

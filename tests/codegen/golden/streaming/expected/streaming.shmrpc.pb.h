@@ -8,43 +8,99 @@
 #include "shmrpc/generated.h"
 #include "streaming.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "streaming.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace streaming {
 
+// All kinds of methods.
+//
+// streaming.Mixed, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Mixed final {
  public:
-  // This version of the generator leaves streaming methods out: Watch, Upload, Chat.
   Mixed() = delete;
 
   static constexpr char kServiceName[] = "streaming.Mixed";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Get(::shmrpc::ClientContext* context, const ::streaming::Item* request,
-          ::streaming::Item* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Get(
+          ::shmrpc::ClientContext* context, const ::streaming::Item* request, ::streaming::Total* reply,
+          ::shmrpc::StatusCallback done) = 0;
+
+      virtual void Watch(
+          ::shmrpc::ClientContext* context, const ::streaming::Item* request,
+          ::shmrpc::ClientReadReactor<::streaming::Total>* reactor) = 0;
+
+      virtual void Upload(
+          ::shmrpc::ClientContext* context, ::streaming::Total* reply,
+          ::shmrpc::ClientWriteReactor<::streaming::Item>* reactor) = 0;
+
+      virtual void Chat(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Total>* reactor) = 0;
     };
 
-    virtual ::absl::Status Get(::shmrpc::ClientContext* context, const ::streaming::Item& request,
-        ::streaming::Item* reply) = 0;
-    ::absl::StatusOr<::streaming::Item> Get(const ::streaming::Item& request);
-    ::absl::StatusOr<::streaming::Item> Get(::shmrpc::ClientContext* context,
-        const ::streaming::Item& request);
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::streaming::Total> Get(
+          ::shmrpc::ClientContext* context, const ::streaming::Item& request) = 0;
+      ::shmrpc::CoUnaryCall<::streaming::Total> Get(const ::streaming::Item& request);
+
+      virtual ::shmrpc::CoClientReader<::streaming::Total> Watch(
+          ::shmrpc::ClientContext* context, const ::streaming::Item& request) = 0;
+
+      virtual ::shmrpc::CoClientWriter<::streaming::Item, ::streaming::Total> Upload(
+          ::shmrpc::ClientContext* context) = 0;
+
+      virtual ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Total> Chat(
+          ::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::absl::Status Get(
+        ::shmrpc::ClientContext* context, const ::streaming::Item& request, ::streaming::Total* reply) = 0;
+    ::absl::StatusOr<::streaming::Total> Get(const ::streaming::Item& request);
+    ::absl::StatusOr<::streaming::Total> Get(::shmrpc::ClientContext* context, const ::streaming::Item& request);
+
+    // Sends items until there are no more.
+    virtual ::std::unique_ptr<::shmrpc::ClientReader<::streaming::Total>> Watch(
+        ::shmrpc::ClientContext* context, const ::streaming::Item& request) = 0;
+
+    // Takes items until the client has no more.
+    virtual ::std::unique_ptr<::shmrpc::ClientWriter<::streaming::Item>> Upload(
+        ::shmrpc::ClientContext* context, ::streaming::Total* reply) = 0;
+
+    // Both at the same time.
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Total>> Chat(
+        ::shmrpc::ClientContext* context) = 0;
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -55,58 +111,181 @@ class Mixed final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Get(::shmrpc::ClientContext* context, const ::streaming::Item* request,
-          ::streaming::Item* reply, ::shmrpc::StatusCallback done) override;
+      void Get(
+          ::shmrpc::ClientContext* context, const ::streaming::Item* request, ::streaming::Total* reply,
+          ::shmrpc::StatusCallback done) override;
+      void Watch(
+          ::shmrpc::ClientContext* context, const ::streaming::Item* request,
+          ::shmrpc::ClientReadReactor<::streaming::Total>* reactor) override;
+      void Upload(
+          ::shmrpc::ClientContext* context, ::streaming::Total* reply,
+          ::shmrpc::ClientWriteReactor<::streaming::Item>* reactor) override;
+      void Chat(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Total>* reactor) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Get;
+      ::shmrpc::CoUnaryCall<::streaming::Total> Get(
+          ::shmrpc::ClientContext* context, const ::streaming::Item& request) override;
+      ::shmrpc::CoClientReader<::streaming::Total> Watch(
+          ::shmrpc::ClientContext* context, const ::streaming::Item& request) override;
+      ::shmrpc::CoClientWriter<::streaming::Item, ::streaming::Total> Upload(::shmrpc::ClientContext* context) override;
+      ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Total> Chat(
+          ::shmrpc::ClientContext* context) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::Get;
-    ::absl::Status Get(::shmrpc::ClientContext* context, const ::streaming::Item& request,
-        ::streaming::Item* reply) override;
+    ::absl::Status Get(
+        ::shmrpc::ClientContext* context, const ::streaming::Item& request, ::streaming::Total* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReader<::streaming::Total>> Watch(
+        ::shmrpc::ClientContext* context, const ::streaming::Item& request) override;
+    ::std::unique_ptr<::shmrpc::ClientWriter<::streaming::Item>> Upload(
+        ::shmrpc::ClientContext* context, ::streaming::Total* reply) override;
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Total>> Chat(
+        ::shmrpc::ClientContext* context) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Get(::shmrpc::ServerContext* context, const ::streaming::Item* request,
-        ::streaming::Item* reply);
+    virtual ::absl::Status Get(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request, ::streaming::Total* reply);
+
+    // Sends items until there are no more.
+    virtual ::absl::Status Watch(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request,
+        ::shmrpc::ServerWriter<::streaming::Total>* stream);
+
+    // Takes items until the client has no more.
+    virtual ::absl::Status Upload(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::streaming::Item>* stream, ::streaming::Total* reply);
+
+    // Both at the same time.
+    virtual ::absl::Status Chat(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReaderWriter<::streaming::Total, ::streaming::Item>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Get(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request, ::streaming::Total* reply);
+
+    // Sends items until there are no more.
+    virtual ::shmrpc::ServerWriteReactor<::streaming::Total>* Watch(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request);
+
+    // Takes items until the client has no more.
+    virtual ::shmrpc::ServerReadReactor<::streaming::Item>* Upload(
+        ::shmrpc::ServerContext* context, ::streaming::Total* reply);
+
+    // Both at the same time.
+    virtual ::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Total>* Chat(::shmrpc::ServerContext* context);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Get(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request, ::streaming::Total* reply);
+
+    // Sends items until there are no more.
+    virtual ::shmrpc::Task<::absl::Status> Watch(
+        ::shmrpc::ServerContext* context, const ::streaming::Item* request,
+        ::shmrpc::CoServerWriter<::streaming::Total>* stream);
+
+    // Takes items until the client has no more.
+    virtual ::shmrpc::Task<::absl::Status> Upload(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::streaming::Item>* stream,
+        ::streaming::Total* reply);
+
+    // Both at the same time.
+    virtual ::shmrpc::Task<::absl::Status> Chat(
+        ::shmrpc::ServerContext* context,
+        ::shmrpc::CoServerReaderWriter<::streaming::Total, ::streaming::Item>* stream);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
+// streaming.OnlyStreaming, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class OnlyStreaming final {
  public:
-  // This version of the generator leaves streaming methods out: Chat.
   OnlyStreaming() = delete;
 
   static constexpr char kServiceName[] = "streaming.OnlyStreaming";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
+
+      virtual void Chat(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Item>* reactor) = 0;
     };
 
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Item> Chat(
+          ::shmrpc::ClientContext* context) = 0;
+    };
+
+    virtual ::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Item>> Chat(
+        ::shmrpc::ClientContext* context) = 0;
+
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -117,49 +296,109 @@ class OnlyStreaming final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
+      void Chat(
+          ::shmrpc::ClientContext* context,
+          ::shmrpc::ClientBidiReactor<::streaming::Item, ::streaming::Item>* reactor) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      ::shmrpc::CoClientReaderWriter<::streaming::Item, ::streaming::Item> Chat(
+          ::shmrpc::ClientContext* context) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    ::std::unique_ptr<::shmrpc::ClientReaderWriter<::streaming::Item, ::streaming::Item>> Chat(
+        ::shmrpc::ClientContext* context) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
+    virtual ::absl::Status Chat(
+        ::shmrpc::ServerContext* context, ::shmrpc::ServerReaderWriter<::streaming::Item, ::streaming::Item>* stream);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Item>* Chat(::shmrpc::ServerContext* context);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Chat(
+        ::shmrpc::ServerContext* context, ::shmrpc::CoServerReaderWriter<::streaming::Item, ::streaming::Item>* stream);
+
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
+// streaming.Empty, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Empty final {
  public:
   Empty() = delete;
 
   static constexpr char kServiceName[] = "streaming.Empty";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
     };
 
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+    };
+
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -175,17 +414,43 @@ class Empty final {
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
+   public:
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
    public:
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;

@@ -8,13 +8,19 @@ namespace syntaxes {
 
 Lite::StubInterface::~StubInterface() = default;
 Lite::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Lite::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Lite::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Lite::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Lite::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Lite::Stub::Async& Lite::Stub::async() { return async_; }
+
+Lite::Stub::Coroutines& Lite::Stub::co() { return co_; }
 
 ::absl::StatusOr<::syntaxes::LiteRequest_Part> Lite::StubInterface::Call(const ::syntaxes::LiteRequest& request) {
   return this->Call(nullptr, request);
@@ -28,6 +34,11 @@ Lite::Stub::Async& Lite::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::syntaxes::LiteRequest_Part> Lite::StubInterface::CoroutinesInterface::Call(
+    const ::syntaxes::LiteRequest& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Lite::Stub::Call(
     ::shmrpc::ClientContext* context, const ::syntaxes::LiteRequest& request, ::syntaxes::LiteRequest_Part* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/syntaxes.Lite/Call", context, request, reply);
@@ -39,23 +50,92 @@ void Lite::Stub::Async::Call(
   ::shmrpc::AsyncUnaryCall(channel_, "/syntaxes.Lite/Call", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::syntaxes::LiteRequest_Part> Lite::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::syntaxes::LiteRequest& request) {
+  return ::shmrpc::CoUnaryCall<::syntaxes::LiteRequest_Part>(channel_, "/syntaxes.Lite/Call", context, request);
+}
+
 ::absl::Status Lite::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::LiteRequest* /*request*/, ::syntaxes::LiteRequest_Part* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /syntaxes.Lite/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::LiteRequest* /*request*/,
+    ::syntaxes::LiteRequest_Part* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/syntaxes.Lite/Call");
 }
 
 ::absl::string_view Lite::Service::ShmrpcServiceName() const { return "syntaxes.Lite"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Lite::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/syntaxes.Lite/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::syntaxes::LiteRequest::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::syntaxes::LiteRequest_Part::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::syntaxes::Lite::Service*>(service)->Call(
-             context, static_cast<const ::syntaxes::LiteRequest*>(&request), static_cast<::syntaxes::LiteRequest_Part*>(reply));
-       }},
+      {
+        .path = "/syntaxes.Lite/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest_Part>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::syntaxes::Lite::Service*>(service)->Call(
+              context, static_cast<const ::syntaxes::LiteRequest*>(request),
+              static_cast<::syntaxes::LiteRequest_Part*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Lite::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::LiteRequest* /*request*/,
+    ::syntaxes::LiteRequest_Part* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/syntaxes.Lite/Call"));
+}
+
+::absl::string_view Lite::CallbackService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Lite::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/syntaxes.Lite/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest_Part>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::syntaxes::Lite::CallbackService*>(service)->Call(
+              context, static_cast<const ::syntaxes::LiteRequest*>(request),
+              static_cast<::syntaxes::LiteRequest_Part*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Lite::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::LiteRequest* /*request*/,
+    ::syntaxes::LiteRequest_Part* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/syntaxes.Lite/Call");
+}
+
+::absl::string_view Lite::CoService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Lite::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/syntaxes.Lite/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::LiteRequest_Part>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::syntaxes::Lite::CoService*>(service)->Call(
+              context, static_cast<const ::syntaxes::LiteRequest*>(request),
+              static_cast<::syntaxes::LiteRequest_Part*>(reply));
+        },
+      },
   };
   return kMethods;
 }

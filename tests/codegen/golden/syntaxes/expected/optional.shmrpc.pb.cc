@@ -8,15 +8,22 @@ namespace syntaxes {
 
 Optional::StubInterface::~StubInterface() = default;
 Optional::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Optional::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Optional::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Optional::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Optional::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Optional::Stub::Async& Optional::Stub::async() { return async_; }
 
-::absl::StatusOr<::syntaxes::OptionalRequest> Optional::StubInterface::Call(const ::syntaxes::OptionalRequest& request) {
+Optional::Stub::Coroutines& Optional::Stub::co() { return co_; }
+
+::absl::StatusOr<::syntaxes::OptionalRequest> Optional::StubInterface::Call(
+    const ::syntaxes::OptionalRequest& request) {
   return this->Call(nullptr, request);
 }
 
@@ -26,6 +33,11 @@ Optional::Stub::Async& Optional::Stub::async() { return async_; }
   ::absl::Status status = this->Call(context, request, &reply);
   if (!status.ok()) return status;
   return reply;
+}
+
+::shmrpc::CoUnaryCall<::syntaxes::OptionalRequest> Optional::StubInterface::CoroutinesInterface::Call(
+    const ::syntaxes::OptionalRequest& request) {
+  return this->Call(nullptr, request);
 }
 
 ::absl::Status Optional::Stub::Call(
@@ -39,23 +51,92 @@ void Optional::Stub::Async::Call(
   ::shmrpc::AsyncUnaryCall(channel_, "/syntaxes.Optional/Call", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::syntaxes::OptionalRequest> Optional::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::syntaxes::OptionalRequest& request) {
+  return ::shmrpc::CoUnaryCall<::syntaxes::OptionalRequest>(channel_, "/syntaxes.Optional/Call", context, request);
+}
+
 ::absl::Status Optional::Service::Call(
-    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::OptionalRequest* /*request*/, ::syntaxes::OptionalRequest* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /syntaxes.Optional/Call");
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::OptionalRequest* /*request*/,
+    ::syntaxes::OptionalRequest* /*reply*/) {
+  return ::shmrpc::internal::Unimplemented("/syntaxes.Optional/Call");
 }
 
 ::absl::string_view Optional::Service::ShmrpcServiceName() const { return "syntaxes.Optional"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Optional::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/syntaxes.Optional/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::syntaxes::OptionalRequest::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::syntaxes::OptionalRequest::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::syntaxes::Optional::Service*>(service)->Call(
-             context, static_cast<const ::syntaxes::OptionalRequest*>(&request), static_cast<::syntaxes::OptionalRequest*>(reply));
-       }},
+      {
+        .path = "/syntaxes.Optional/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::syntaxes::Optional::Service*>(service)->Call(
+              context, static_cast<const ::syntaxes::OptionalRequest*>(request),
+              static_cast<::syntaxes::OptionalRequest*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Optional::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::OptionalRequest* /*request*/,
+    ::syntaxes::OptionalRequest* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/syntaxes.Optional/Call"));
+}
+
+::absl::string_view Optional::CallbackService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Optional::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/syntaxes.Optional/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::syntaxes::Optional::CallbackService*>(service)->Call(
+              context, static_cast<const ::syntaxes::OptionalRequest*>(request),
+              static_cast<::syntaxes::OptionalRequest*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Optional::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::syntaxes::OptionalRequest* /*request*/,
+    ::syntaxes::OptionalRequest* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/syntaxes.Optional/Call");
+}
+
+::absl::string_view Optional::CoService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Optional::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/syntaxes.Optional/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::syntaxes::OptionalRequest>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::syntaxes::Optional::CoService*>(service)->Call(
+              context, static_cast<const ::syntaxes::OptionalRequest*>(request),
+              static_cast<::syntaxes::OptionalRequest*>(reply));
+        },
+      },
   };
   return kMethods;
 }

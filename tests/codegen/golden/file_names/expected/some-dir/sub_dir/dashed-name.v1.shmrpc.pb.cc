@@ -8,13 +8,19 @@ namespace file_names {
 
 Dashed::StubInterface::~StubInterface() = default;
 Dashed::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Dashed::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Dashed::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Dashed::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Dashed::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Dashed::Stub::Async& Dashed::Stub::async() { return async_; }
+
+Dashed::Stub::Coroutines& Dashed::Stub::co() { return co_; }
 
 ::absl::StatusOr<::file_names::M> Dashed::StubInterface::Call(const ::file_names::M& request) {
   return this->Call(nullptr, request);
@@ -28,6 +34,11 @@ Dashed::Stub::Async& Dashed::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::file_names::M> Dashed::StubInterface::CoroutinesInterface::Call(
+    const ::file_names::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Dashed::Stub::Call(
     ::shmrpc::ClientContext* context, const ::file_names::M& request, ::file_names::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/file_names.Dashed/Call", context, request, reply);
@@ -39,23 +50,86 @@ void Dashed::Stub::Async::Call(
   ::shmrpc::AsyncUnaryCall(channel_, "/file_names.Dashed/Call", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::file_names::M> Dashed::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::file_names::M& request) {
+  return ::shmrpc::CoUnaryCall<::file_names::M>(channel_, "/file_names.Dashed/Call", context, request);
+}
+
 ::absl::Status Dashed::Service::Call(
     ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /file_names.Dashed/Call");
+  return ::shmrpc::internal::Unimplemented("/file_names.Dashed/Call");
 }
 
 ::absl::string_view Dashed::Service::ShmrpcServiceName() const { return "file_names.Dashed"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Dashed::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/file_names.Dashed/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::file_names::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::file_names::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::file_names::Dashed::Service*>(service)->Call(
-             context, static_cast<const ::file_names::M*>(&request), static_cast<::file_names::M*>(reply));
-       }},
+      {
+        .path = "/file_names.Dashed/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::file_names::Dashed::Service*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Dashed::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/file_names.Dashed/Call"));
+}
+
+::absl::string_view Dashed::CallbackService::ShmrpcServiceName() const { return "file_names.Dashed"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Dashed::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/file_names.Dashed/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::file_names::Dashed::CallbackService*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Dashed::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/file_names.Dashed/Call");
+}
+
+::absl::string_view Dashed::CoService::ShmrpcServiceName() const { return "file_names.Dashed"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Dashed::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/file_names.Dashed/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::file_names::Dashed::CoService*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,30 +8,39 @@
 
 namespace file_names {
 
-// A Underscored::StubInterface for tests without a server. One expectation holds for all three forms that wait:
+// Stands in for Underscored::Stub in tests without a server.
+// One expectation holds for all three forms of a unary method that wait:
 //   EXPECT_CALL(stub, Method(_, _, _)).WillOnce(DoAll(SetArgPointee<2>(reply), Return(absl::OkStatus())));
-// and those of the form that does not wait are:
-//   EXPECT_CALL(stub.async(), Method(_, _, _, _))
+// The forms that do not wait are expected of stub.async() and of stub.co(), the latter always with a context.
 class MockUnderscoredStub : public Underscored::StubInterface {
  public:
   class MockAsync : public Underscored::StubInterface::AsyncInterface {
    public:
     MOCK_METHOD(void, Call,
-                (::shmrpc::ClientContext* context, const ::file_names::M* request,
-                 ::file_names::M* reply, ::shmrpc::StatusCallback done),
+                (::shmrpc::ClientContext* context, const ::file_names::M* request, ::file_names::M* reply,
+                 ::shmrpc::StatusCallback done),
+                (override));
+  };
+
+  class MockCoroutines : public Underscored::StubInterface::CoroutinesInterface {
+   public:
+    using Underscored::StubInterface::CoroutinesInterface::Call;
+    MOCK_METHOD(::shmrpc::CoUnaryCall<::file_names::M>, Call,
+                (::shmrpc::ClientContext* context, const ::file_names::M& request),
                 (override));
   };
 
   using Underscored::StubInterface::Call;
   MOCK_METHOD(::absl::Status, Call,
-              (::shmrpc::ClientContext* context, const ::file_names::M& request,
-               ::file_names::M* reply),
+              (::shmrpc::ClientContext* context, const ::file_names::M& request, ::file_names::M* reply),
               (override));
 
   MockAsync& async() override { return async_; }
+  MockCoroutines& co() override { return co_; }
 
  private:
   MockAsync async_;
+  MockCoroutines co_;
 };
 
 }  // namespace file_names

@@ -8,13 +8,19 @@ namespace file_names {
 
 Underscored::StubInterface::~StubInterface() = default;
 Underscored::StubInterface::AsyncInterface::~AsyncInterface() = default;
+Underscored::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Underscored::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(::std::move(channel)) {}
+    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
 
 Underscored::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
+Underscored::Stub::Coroutines::Coroutines(::std::shared_ptr<::shmrpc::Channel> channel)
+    : channel_(::std::move(channel)) {}
+
 Underscored::Stub::Async& Underscored::Stub::async() { return async_; }
+
+Underscored::Stub::Coroutines& Underscored::Stub::co() { return co_; }
 
 ::absl::StatusOr<::file_names::M> Underscored::StubInterface::Call(const ::file_names::M& request) {
   return this->Call(nullptr, request);
@@ -28,6 +34,11 @@ Underscored::Stub::Async& Underscored::Stub::async() { return async_; }
   return reply;
 }
 
+::shmrpc::CoUnaryCall<::file_names::M> Underscored::StubInterface::CoroutinesInterface::Call(
+    const ::file_names::M& request) {
+  return this->Call(nullptr, request);
+}
+
 ::absl::Status Underscored::Stub::Call(
     ::shmrpc::ClientContext* context, const ::file_names::M& request, ::file_names::M* reply) {
   return ::shmrpc::UnaryCall(*channel_, "/file_names.Underscored/Call", context, request, reply);
@@ -39,23 +50,86 @@ void Underscored::Stub::Async::Call(
   ::shmrpc::AsyncUnaryCall(channel_, "/file_names.Underscored/Call", context, *request, reply, ::std::move(done));
 }
 
+::shmrpc::CoUnaryCall<::file_names::M> Underscored::Stub::Coroutines::Call(
+    ::shmrpc::ClientContext* context, const ::file_names::M& request) {
+  return ::shmrpc::CoUnaryCall<::file_names::M>(channel_, "/file_names.Underscored/Call", context, request);
+}
+
 ::absl::Status Underscored::Service::Call(
     ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
-  return ::absl::UnimplementedError("the server does not implement /file_names.Underscored/Call");
+  return ::shmrpc::internal::Unimplemented("/file_names.Underscored/Call");
 }
 
 ::absl::string_view Underscored::Service::ShmrpcServiceName() const { return "file_names.Underscored"; }
 
 ::absl::Span<const ::shmrpc::ServiceMethod> Underscored::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
-      {"/file_names.Underscored/Call",
-       []() -> const ::google::protobuf::MessageLite& { return ::file_names::M::default_instance(); },
-       []() -> const ::google::protobuf::MessageLite& { return ::file_names::M::default_instance(); },
-       [](::shmrpc::Service* service, ::shmrpc::ServerContext* context,
-          const ::google::protobuf::MessageLite& request, ::google::protobuf::MessageLite* reply) {
-         return static_cast<::file_names::Underscored::Service*>(service)->Call(
-             context, static_cast<const ::file_names::M*>(&request), static_cast<::file_names::M*>(reply));
-       }},
+      {
+        .path = "/file_names.Underscored/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::ServerStream* /*stream*/) -> ::absl::Status {
+          return static_cast<::file_names::Underscored::Service*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::ServerUnaryReactor* Underscored::CallbackService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
+  return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(
+      ::shmrpc::internal::Unimplemented("/file_names.Underscored/Call"));
+}
+
+::absl::string_view Underscored::CallbackService::ShmrpcServiceName() const { return "file_names.Underscored"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Underscored::CallbackService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/file_names.Underscored/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .react = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request,
+            ::google::protobuf::MessageLite* reply) -> ::shmrpc::ServerReactor* {
+          return static_cast<::file_names::Underscored::CallbackService*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
+  };
+  return kMethods;
+}
+
+::shmrpc::Task<::absl::Status> Underscored::CoService::Call(
+    ::shmrpc::ServerContext* /*context*/, const ::file_names::M* /*request*/, ::file_names::M* /*reply*/) {
+  return ::shmrpc::internal::CoUnimplemented("/file_names.Underscored/Call");
+}
+
+::absl::string_view Underscored::CoService::ShmrpcServiceName() const { return "file_names.Underscored"; }
+
+::absl::Span<const ::shmrpc::ServiceMethod> Underscored::CoService::ShmrpcMethods() const {
+  static constexpr ::shmrpc::ServiceMethod kMethods[] = {
+      {
+        .path = "/file_names.Underscored/Call",
+        .kind = ::shmrpc::MethodKind::kUnary,
+        .request_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .reply_prototype = ::shmrpc::internal::Prototype<::file_names::M>,
+        .co_invoke = [](
+            ::shmrpc::Service* service, ::shmrpc::ServerContext* context,
+            const ::google::protobuf::MessageLite* request, ::google::protobuf::MessageLite* reply,
+            ::shmrpc::CoServerStream* /*stream*/) -> ::shmrpc::Task<::absl::Status> {
+          return static_cast<::file_names::Underscored::CoService*>(service)->Call(
+              context, static_cast<const ::file_names::M*>(request), static_cast<::file_names::M*>(reply));
+        },
+      },
   };
   return kMethods;
 }

@@ -8,42 +8,64 @@
 #include "shmrpc/generated.h"
 #include "some-dir/sub_dir/dashed_name.v1.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 1,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
               "some-dir/sub_dir/dashed_name.v1.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
 namespace file_names {
 
+// file_names.Underscored, as it is called and as it is served:
+//   Stub             calls it and waits; its async() calls back, its co() is for coroutines
+//   StubInterface    what a Stub has in common with a mock
+//   Service          serves it with functions that return when they are done
+//   CallbackService  serves it with functions that return at once, and reactors
+//   CoService        serves it with coroutines
 class Underscored final {
  public:
   Underscored() = delete;
 
   static constexpr char kServiceName[] = "file_names.Underscored";
 
-  // What clients call: a Stub or, in tests, a mock. Each method has three forms that wait for the reply and differ
-  // only in how they are written; `context` may be null: no deadline, no metadata. async() has the form that does not
-  // wait. Thread-safe.
+  // What clients call: a Stub or, in tests, a mock. These methods wait: a unary one for the reply, in three forms that
+  // differ only in how they are written; a streaming one returns what to read from and write to, with functions that
+  // wait. `context` may be null: no deadline, no metadata. Otherwise it lives until the call has ended, as does the
+  // `reply` of a streaming method. async() and co() have the forms that do not wait. Thread-safe.
   class StubInterface {
    public:
     virtual ~StubInterface();
 
-    // Calls that do not wait: `done` is called exactly once, with the status; see shmrpc::StatusCallback. `context`
-    // (may be null) and `reply` live until then, `request` until the call returns.
+    // Calls that do not wait. A unary call's end is told to `done`, exactly once; see shmrpc::StatusCallback. A
+    // streaming call begins with reactor->StartCall(), and `reactor` is told of it up to its OnDone; see
+    // shmrpc::ClientReactor. `context` (may be null) and `reply` live until the end of the call, `request` until it has
+    // begun: until the function returns, or StartCall does.
     class AsyncInterface {
      public:
       virtual ~AsyncInterface();
 
-      virtual void Call(::shmrpc::ClientContext* context, const ::file_names::M* request,
-          ::file_names::M* reply, ::shmrpc::StatusCallback done) = 0;
+      virtual void Call(
+          ::shmrpc::ClientContext* context, const ::file_names::M* request, ::file_names::M* reply,
+          ::shmrpc::StatusCallback done) = 0;
     };
 
-    virtual ::absl::Status Call(::shmrpc::ClientContext* context, const ::file_names::M& request,
-        ::file_names::M* reply) = 0;
+    // Calls for coroutines: co_await what a unary method returns, and the operations of what a streaming method
+    // returns. `context` may be null and lives as long as the call; `request` lives until the end of the expression in
+    // which it is passed, which must be the one that awaits a unary call.
+    class CoroutinesInterface {
+     public:
+      virtual ~CoroutinesInterface();
+
+      virtual ::shmrpc::CoUnaryCall<::file_names::M> Call(
+          ::shmrpc::ClientContext* context, const ::file_names::M& request) = 0;
+      ::shmrpc::CoUnaryCall<::file_names::M> Call(const ::file_names::M& request);
+    };
+
+    virtual ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::file_names::M& request, ::file_names::M* reply) = 0;
     ::absl::StatusOr<::file_names::M> Call(const ::file_names::M& request);
-    ::absl::StatusOr<::file_names::M> Call(::shmrpc::ClientContext* context,
-        const ::file_names::M& request);
+    ::absl::StatusOr<::file_names::M> Call(::shmrpc::ClientContext* context, const ::file_names::M& request);
 
     virtual AsyncInterface& async() = 0;
+    virtual CoroutinesInterface& co() = 0;
   };
 
   // The calls of one channel. Cheap to make and to copy, any number per channel.
@@ -54,30 +76,67 @@ class Underscored final {
     class Async final : public AsyncInterface {
      public:
       explicit Async(::std::shared_ptr<::shmrpc::Channel> channel);
-      void Call(::shmrpc::ClientContext* context, const ::file_names::M* request,
-          ::file_names::M* reply, ::shmrpc::StatusCallback done) override;
+      void Call(
+          ::shmrpc::ClientContext* context, const ::file_names::M* request, ::file_names::M* reply,
+          ::shmrpc::StatusCallback done) override;
+
+     private:
+      ::std::shared_ptr<::shmrpc::Channel> channel_;
+    };
+
+    class Coroutines final : public CoroutinesInterface {
+     public:
+      explicit Coroutines(::std::shared_ptr<::shmrpc::Channel> channel);
+      using CoroutinesInterface::Call;
+      ::shmrpc::CoUnaryCall<::file_names::M> Call(
+          ::shmrpc::ClientContext* context, const ::file_names::M& request) override;
 
      private:
       ::std::shared_ptr<::shmrpc::Channel> channel_;
     };
 
     using StubInterface::Call;
-    ::absl::Status Call(::shmrpc::ClientContext* context, const ::file_names::M& request,
-        ::file_names::M* reply) override;
+    ::absl::Status Call(
+        ::shmrpc::ClientContext* context, const ::file_names::M& request, ::file_names::M* reply) override;
 
     Async& async() override;
+    Coroutines& co() override;
 
    private:
     ::std::shared_ptr<::shmrpc::Channel> channel_;
     Async async_;
+    Coroutines co_;
   };
 
-  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at once;
-  // those that are not overridden return UNIMPLEMENTED.
+  // What servers derive from and register with shmrpc::ServerBuilder. The methods are called from many threads at
+  // once; those that are not overridden answer UNIMPLEMENTED. The handler of a streaming method reads and writes with
+  // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::file_names::M* request,
-        ::file_names::M* reply);
+    virtual ::absl::Status Call(
+        ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
+  // functions are called when these are done, and whose Finish ends the call. What a handler is given lives until the
+  // reactor's OnDone.
+  class CallbackService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::ServerUnaryReactor* Call(
+        ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
+
+    ::absl::string_view ShmrpcServiceName() const final;
+    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+  };
+
+  // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
+  class CoService : public ::shmrpc::Service {
+   public:
+    virtual ::shmrpc::Task<::absl::Status> Call(
+        ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
 
     ::absl::string_view ShmrpcServiceName() const final;
     ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;

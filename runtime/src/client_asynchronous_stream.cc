@@ -1,0 +1,168 @@
+#include "runtime/src/client_asynchronous_stream.h"
+
+namespace shmrpc {
+
+AsynchronousStream::Outcome AsynchronousStream::Read(google::protobuf::MessageLite* message) {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (ended_) return Outcome::kFailed;
+    read_target_ = message;
+    if (!started_) return Outcome::kLater;
+  }
+  call().Receive();
+  return Outcome::kLater;
+}
+
+AsynchronousStream::Outcome AsynchronousStream::Write(const google::protobuf::MessageLite& message, bool last) {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (ended_ || half_closed_) return Outcome::kFailed;
+    half_closed_ = last;
+    write_message_ = &message;
+    write_last_ = last;
+    writing_ = started_ ? Writing::kSending : Writing::kQueued;
+    if (!started_) return Outcome::kLater;
+  }
+  const Outcome outcome = Send();
+  if (outcome == Outcome::kDone) HalfCloseIfQueued();
+  return outcome;
+}
+
+AsynchronousStream::Outcome AsynchronousStream::HalfClose() {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (ended_ || half_closed_) return Outcome::kFailed;
+    half_closed_ = true;
+    if (!started_ || writing_ != Writing::kNone) {
+      half_close_queued_ = true;
+      return Outcome::kLater;
+    }
+  }
+  call().HalfClose();
+  return Outcome::kDone;
+}
+
+void AsynchronousStream::DropMessages() {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (ended_) return;
+    drop_messages_ = true;
+    if (!started_) return;
+  }
+  call().DropMessages();
+}
+
+void AsynchronousStream::OnStarted() {
+  bool receive = false;
+  bool drop = false;
+  bool send = false;
+  {
+    MutexLock lock(&stream_mutex_);
+    if (ended_) return;
+    started_ = true;
+    receive = read_target_ != nullptr;
+    drop = drop_messages_;
+    send = writing_ == Writing::kQueued;
+    if (send) writing_ = Writing::kSending;
+  }
+  // An answer may let go of the last other reference.
+  const std::shared_ptr<AsynchronousCall> self = shared_from_this();
+  if (receive) call().Receive();
+  if (drop) call().DropMessages();
+  if (send) {
+    SendAndAnswer();
+  } else {
+    HalfCloseIfQueued();
+  }
+}
+
+void AsynchronousStream::OnMessage(const IncomingMessage& message) {
+  if (!ServerStreams(parameters().kind)) return reply_.OnMessage(message);
+  google::protobuf::MessageLite* target;
+  {
+    MutexLock lock(&stream_mutex_);
+    target = std::exchange(read_target_, nullptr);
+  }
+  absl::Status status = ParseReply(parameters().method, message, target);
+  if (status.ok()) return OnReadDone(true);
+  const std::shared_ptr<AsynchronousCall> self = shared_from_this();  // the call may end inside End
+  End(std::move(status));
+  OnReadDone(false);
+}
+
+void AsynchronousStream::OnSendable() {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (writing_ == Writing::kSending) {
+      sendable_ = true;
+      return;
+    }
+    if (writing_ != Writing::kBlocked) return;
+    writing_ = Writing::kSending;
+  }
+  const std::shared_ptr<AsynchronousCall> self = shared_from_this();
+  SendAndAnswer();
+}
+
+// In kSending, which it leaves.
+AsynchronousStream::Outcome AsynchronousStream::Send() {
+  absl::Status error = parameters().CheckRequest(*write_message_);
+  if (error.ok()) {
+    const OutgoingProto outgoing(*write_message_);
+    error = parameters().CheckRequestSize(outgoing.size());
+    while (error.ok()) {
+      const SendResult result = call().Send(outgoing, write_last_);
+      MutexLock lock(&stream_mutex_);
+      if (result == SendResult::kWait && !ended_) {
+        if (std::exchange(sendable_, false)) continue;
+        writing_ = Writing::kBlocked;
+        return Outcome::kLater;
+      }
+      writing_ = Writing::kNone;
+      return result == SendResult::kSent ? Outcome::kDone : Outcome::kFailed;
+    }
+  }
+  {
+    MutexLock lock(&stream_mutex_);
+    writing_ = Writing::kNone;
+  }
+  End(std::move(error));
+  return Outcome::kFailed;
+}
+
+void AsynchronousStream::SendAndAnswer() {
+  const Outcome outcome = Send();
+  if (outcome == Outcome::kLater) return;
+  OnWriteDone(outcome == Outcome::kDone);
+  if (outcome == Outcome::kDone) HalfCloseIfQueued();
+}
+
+void AsynchronousStream::HalfCloseIfQueued() {
+  {
+    MutexLock lock(&stream_mutex_);
+    if (writing_ != Writing::kNone || !std::exchange(half_close_queued_, false)) return;
+  }
+  call().HalfClose();
+  OnHalfCloseDone(true);
+}
+
+void AsynchronousStream::OnEnd(absl::Status status) {
+  bool read = false;
+  bool write = false;
+  bool half_close = false;
+  {
+    MutexLock lock(&stream_mutex_);
+    ended_ = true;
+    read = std::exchange(read_target_, nullptr) != nullptr;
+    write = writing_ == Writing::kQueued || writing_ == Writing::kBlocked;
+    if (write) writing_ = Writing::kNone;
+    half_close = std::exchange(half_close_queued_, false);
+  }
+  if (!ServerStreams(parameters().kind)) status = reply_.Conclude(std::move(status));
+  if (read) OnReadDone(false);
+  if (write) OnWriteDone(false);
+  if (half_close) OnHalfCloseDone(false);
+  OnStreamEnd(std::move(status));
+}
+
+}  // namespace shmrpc

@@ -1,0 +1,66 @@
+#include "runtime/src/client_call_parameters.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/client_call_access.h"
+
+namespace shmrpc {
+
+CallParameters::CallParameters(const char* method_path, MethodKind method_kind, const ClientContext* context,
+                               const ChannelOptions& options)
+    : method(method_path),
+      kind(method_kind),
+      max_send_message_bytes(options.max_send_message_bytes),
+      max_receive_message_bytes(options.max_receive_message_bytes) {
+  if (context == nullptr) return;
+  deadline = context->deadline();
+  wait_for_ready = context->wait_for_ready();
+  if (!context->metadata().empty()) metadata = &context->metadata();
+  max_send_message_bytes = ClientCallAccess::max_send_message_bytes(*context).value_or(max_send_message_bytes);
+  max_receive_message_bytes = ClientCallAccess::max_receive_message_bytes(*context).value_or(max_receive_message_bytes);
+}
+
+absl::Status CallParameters::TooLate() const {
+  if (start >= deadline) {
+    return absl::DeadlineExceededError(
+        absl::StrCat(method, ": the deadline had passed before the call began; nothing was sent"));
+  }
+  absl::Duration timeout = deadline - start;
+  // The caller said 100ms and means to read that, not what was left of it when the call began.
+  if (timeout > absl::Milliseconds(1)) timeout = absl::Ceil(timeout, absl::Milliseconds(1));
+  return absl::DeadlineExceededError(absl::StrCat(method, " did not finish within ", absl::FormatDuration(timeout)));
+}
+
+absl::Status CallParameters::Check(const ChannelImpl& channel) {
+  absl::Status status = channel.CheckProcess();
+  if (!status.ok()) return status;
+  if (!channel.status().ok()) return channel.status();
+  if (metadata != nullptr) {
+    status = metadata->Validate();
+    if (!status.ok()) return status;
+  }
+  if (has_deadline()) {
+    start = absl::Now();
+    if (start >= deadline) return TooLate();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CallParameters::CheckRequest(const google::protobuf::MessageLite& request) const {
+  if (request.IsInitialized()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the request of ", method, ", a ", request.GetTypeName(),
+                                                 ", lacks required fields: ", request.InitializationErrorString()));
+}
+
+absl::Status CallParameters::CheckRequestSize(size_t size) const {
+  if (size <= max_send_message_bytes && size <= kMaxMaxMessageBytes) return absl::OkStatus();
+  if (size > kMaxMaxMessageBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("the request of ", method, " has ", size,
+                                                     " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the request of ", method, " has ", size, " bytes, the limit is ", max_send_message_bytes,
+      "; ChannelOptions::max_send_message_bytes or ClientContext::set_max_send_message_bytes can raise it"));
+}
+
+}  // namespace shmrpc

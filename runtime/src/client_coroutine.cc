@@ -1,0 +1,186 @@
+#include "shmrpc/client_coroutine.h"
+
+#include <atomic>
+
+#include "absl/base/thread_annotations.h"
+#include "runtime/src/client_asynchronous_call.h"
+#include "runtime/src/client_asynchronous_stream.h"
+#include "runtime/src/client_call_access.h"
+#include "runtime/src/client_reply.h"
+#include "shmrpc/mutex.h"
+
+namespace shmrpc {
+namespace internal {
+namespace {
+
+// A unary call that a coroutine awaits.
+class CoroutineUnaryCall final : public AsynchronousCall {
+ public:
+  CoroutineUnaryCall(std::shared_ptr<ChannelImpl> channel, const char* method, ClientContext* context,
+                     google::protobuf::MessageLite* reply, absl::Status* status, std::coroutine_handle<> waiting)
+      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context),
+        reply_(method, reply),
+        status_(status),
+        waiting_(waiting) {}
+
+  // After Begin. False when the call is over; otherwise its end resumes the coroutine. So a call that fails at once
+  // does not resume it on top of itself, as often as it tries again.
+  bool Suspend() { return progress_.exchange(kSuspended, std::memory_order_acq_rel) != kEnded; }
+
+  // CallEvents
+  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+
+ private:
+  void OnEnd(absl::Status status) override {
+    *status_ = reply_.Conclude(std::move(status));
+    if (progress_.exchange(kEnded, std::memory_order_acq_rel) == kSuspended) waiting_.resume();
+  }
+
+  enum Progress { kStarting, kSuspended, kEnded };
+
+  SingleReply reply_;
+  absl::Status* const status_;
+  const std::coroutine_handle<> waiting_;
+  std::atomic<Progress> progress_{kStarting};
+};
+
+}  // namespace
+
+bool StartCoUnaryCall(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context,
+                      const google::protobuf::MessageLite& request, google::protobuf::MessageLite* reply,
+                      absl::Status* status, std::coroutine_handle<> waiting) {
+  const auto call = std::make_shared<CoroutineUnaryCall>(ChannelAccess::shared_impl(*channel), method, context, reply,
+                                                         status, waiting);
+  call->Begin(&request);
+  return call->Suspend();
+}
+
+// A streaming call whose operations coroutines await. Who starts one says where its result goes and who waits, before
+// it can be answered; who answers takes that away again.
+class ClientCoroutineCall final : public AsynchronousStream {
+ public:
+  ClientCoroutineCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
+                      std::unique_ptr<google::protobuf::MessageLite> reply)
+      : AsynchronousStream(std::move(channel), method, kind, context, reply.get()),
+        client_streams_(ClientStreams(kind)),
+        server_streams_(ServerStreams(kind)),
+        owned_reply_(std::move(reply)) {}
+
+  bool StartRead(google::protobuf::MessageLite* message, bool* ok, std::coroutine_handle<> waiting) {
+    reading_ = {ok, waiting};
+    return IsLater(Read(message), ok);
+  }
+  bool StartWrite(const google::protobuf::MessageLite& message, bool last, bool* ok, std::coroutine_handle<> waiting) {
+    writing_ = {ok, waiting};
+    return IsLater(Write(message, last), ok);
+  }
+  bool StartHalfClose(bool* ok, std::coroutine_handle<> waiting) {
+    writing_ = {ok, waiting};
+    return IsLater(HalfClose(), ok);
+  }
+  bool StartFinish(absl::Status* status, std::coroutine_handle<> waiting) {
+    writing_ = {};  // nobody waits for the half-close
+    if (client_streams_) HalfClose();
+    if (server_streams_) DropMessages();
+    MutexLock lock(&end_mutex_);
+    if (ended_) {
+      *status = status_;
+      return false;
+    }
+    finishing_status_ = status;
+    finishing_ = waiting;
+    return true;
+  }
+
+ private:
+  struct Operation {
+    bool* ok = nullptr;
+    std::coroutine_handle<> waiting;
+  };
+
+  // AsynchronousStream
+  void OnReadDone(bool ok) override { Resume(std::exchange(reading_, {}), ok); }
+  void OnWriteDone(bool ok) override { Resume(std::exchange(writing_, {}), ok); }
+  void OnHalfCloseDone(bool ok) override { Resume(std::exchange(writing_, {}), ok); }
+  void OnStreamEnd(absl::Status status) override {
+    std::coroutine_handle<> finishing;
+    {
+      MutexLock lock(&end_mutex_);
+      ended_ = true;
+      status_ = std::move(status);
+      finishing = finishing_;
+      if (finishing) *finishing_status_ = status_;
+    }
+    if (finishing) finishing.resume();
+  }
+
+  // The coroutine may destroy everything.
+  static void Resume(Operation operation, bool ok) {
+    if (!operation.waiting) return;
+    *operation.ok = ok;
+    operation.waiting.resume();
+  }
+
+  static bool IsLater(Outcome outcome, bool* ok) {
+    if (outcome == Outcome::kLater) return true;
+    *ok = outcome == Outcome::kDone;
+    return false;
+  }
+
+  const bool client_streams_;
+  const bool server_streams_;
+  const std::unique_ptr<google::protobuf::MessageLite> owned_reply_;
+
+  // Handed over with the operation itself.
+  Operation reading_;
+  Operation writing_;  // or half-closing
+
+  Mutex end_mutex_;
+  bool ended_ ABSL_GUARDED_BY(end_mutex_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(end_mutex_);
+  absl::Status* finishing_status_ ABSL_GUARDED_BY(end_mutex_) = nullptr;
+  std::coroutine_handle<> finishing_ ABSL_GUARDED_BY(end_mutex_);
+};
+
+}  // namespace internal
+
+CoClientStream::CoClientStream(const std::shared_ptr<Channel>& channel, const char* method, MethodKind kind,
+                               ClientContext* context, const google::protobuf::MessageLite* request,
+                               std::unique_ptr<google::protobuf::MessageLite> reply)
+    : call_(std::make_shared<internal::ClientCoroutineCall>(ChannelAccess::shared_impl(*channel), method, kind, context,
+                                                            std::move(reply))) {
+  call_->Begin(request);
+}
+
+CoClientStream::~CoClientStream() { Cancel(); }
+
+CoClientStream& CoClientStream::operator=(CoClientStream&& other) noexcept {
+  if (this == &other) return *this;
+  Cancel();
+  call_ = std::move(other.call_);
+  return *this;
+}
+
+void CoClientStream::Cancel() {
+  if (call_ != nullptr) call_->Abandon(absl::CancelledError("the stream was destroyed before Finish"));
+}
+
+// Each holds a reference of its own: once the coroutine has been resumed on another thread, it may destroy this object.
+bool CoClientStream::StartRead(google::protobuf::MessageLite* message, bool* ok, std::coroutine_handle<> waiting) {
+  return std::shared_ptr(call_)->StartRead(message, ok, waiting);
+}
+
+bool CoClientStream::StartWrite(const google::protobuf::MessageLite& message, bool last, bool* ok,
+                                std::coroutine_handle<> waiting) {
+  return std::shared_ptr(call_)->StartWrite(message, last, ok, waiting);
+}
+
+bool CoClientStream::StartHalfClose(bool* ok, std::coroutine_handle<> waiting) {
+  return std::shared_ptr(call_)->StartHalfClose(ok, waiting);
+}
+
+bool CoClientStream::StartFinish(absl::Status* status, std::coroutine_handle<> waiting) {
+  return std::shared_ptr(call_)->StartFinish(status, waiting);
+}
+
+}  // namespace shmrpc

@@ -1,0 +1,94 @@
+#ifndef SHMRPC_RUNTIME_SRC_CLIENT_SYNCHRONOUS_CALL_H_
+#define SHMRPC_RUNTIME_SRC_CLIENT_SYNCHRONOUS_CALL_H_
+
+#include <atomic>
+#include <utility>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "runtime/src/channel_impl.h"
+#include "runtime/src/client_call_access.h"
+#include "runtime/src/client_call_parameters.h"
+#include "shmrpc/client_context.h"
+#include "shmrpc/message.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc {
+
+// What calls have in common whose caller waits for them: getting a connection, TryCancel, the deadline, the one end.
+//
+//   Attach ──▶ CheckParameters ──▶ Connect ──▶ Start ──▶ Wait … ──▶ Detach
+//
+// The caller's threads use it until Detach; TryCancel, on any thread, until Detach returns. When one of the steps
+// before Start fails there is no call, and only Detach may follow (after a failed Attach, nothing).
+class SynchronousCall : public CallEvents, public internal::CallInProgress {
+ public:
+  SynchronousCall(const SynchronousCall&) = delete;
+  SynchronousCall& operator=(const SynchronousCall&) = delete;
+
+  // CallEvents
+  void OnHeaders(Metadata metadata) override {
+    if (context_ != nullptr) ClientCallAccess::set_server_initial_metadata(context_, std::move(metadata));
+  }
+  bool RunsUserCode() const final { return false; }
+
+  // CallInProgress
+  void OnTryCancel() final;
+
+ protected:
+  SynchronousCall(ChannelImpl& channel, const char* method, MethodKind kind, ClientContext* context)
+      : parameters_(method, kind, context, channel.options()), channel_(channel), context_(context) {}
+  ~SynchronousCall() override = default;
+
+  absl::Status Attach() {
+    return context_ != nullptr ? ClientCallAccess::BeginSynchronous(context_, this) : absl::OkStatus();
+  }
+  absl::Status CheckParameters() { return parameters_.Check(channel_); }
+  absl::Status Connect();
+  // Events come from now on.
+  void Start(const OutgoingMessage* request);
+  void Detach() {
+    if (context_ != nullptr) ClientCallAccess::End(context_);
+  }
+
+  // Waits until `done()`, for which Call::WaitUntil's rules hold. When the deadline passes first, the call is cancelled
+  // and `done()` has to turn true with its end.
+  void Wait(absl::FunctionRef<bool()> done) {
+    if (call_->WaitUntil(done, parameters_.deadline)) return;
+    call_->Cancel(parameters_.TooLate());
+    // Whoever delivers the status may not be done yet.
+    call_->WaitUntil(done, absl::InfiniteFuture());
+  }
+
+  // For OnStatus, as the last thing it does: a waiting thread may destroy this object from then on.
+  void End(absl::Status status, Metadata trailing_metadata) {
+    if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
+    EndUnstarted(std::move(status));
+  }
+  // When one of the steps before Start has failed. Leaves the context alone, which may be another call's.
+  void EndUnstarted(absl::Status status) {
+    status_ = std::move(status);
+    over_.store(true, std::memory_order_release);
+  }
+  bool IsOver() const { return over_.load(std::memory_order_acquire); }
+
+  CallParameters parameters_;
+
+ private:
+  ChannelImpl& channel_;
+  ClientContext* const context_;
+  // Held to the end: a connection that another thread finds over would otherwise be destroyed under this call.
+  ConnectionPtr connection_;
+
+ protected:
+  CallPtr call_;         // null until Start
+  absl::Status status_;  // once IsOver()
+
+ private:
+  std::atomic<Call*> started_call_{nullptr};
+  std::atomic<bool> over_{false};
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_RUNTIME_SRC_CLIENT_SYNCHRONOUS_CALL_H_

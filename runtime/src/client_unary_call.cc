@@ -1,0 +1,94 @@
+// Unary calls, synchronous and asynchronous.
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "runtime/src/channel_impl.h"
+#include "runtime/src/client_asynchronous_call.h"
+#include "runtime/src/client_call_access.h"
+#include "runtime/src/client_reply.h"
+#include "runtime/src/client_synchronous_call.h"
+#include "shmrpc/message.h"
+#include "shmrpc/stub.h"
+
+namespace shmrpc {
+namespace {
+
+// Lives on its caller's stack.
+class SynchronousUnaryCall final : public SynchronousCall {
+ public:
+  SynchronousUnaryCall(ChannelImpl& channel, const char* method, ClientContext* context,
+                       google::protobuf::MessageLite* reply)
+      : SynchronousCall(channel, method, MethodKind::kUnary, context), reply_(method, reply) {}
+
+  absl::Status Run(const google::protobuf::MessageLite& request) {
+    absl::Status status = Attach();
+    if (!status.ok()) return status;
+    status = RunAttached(request);
+    Detach();
+    return status;
+  }
+
+  // CallEvents
+  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+  void OnStatus(absl::Status status, Metadata trailing_metadata) override {
+    End(reply_.Conclude(std::move(status)), std::move(trailing_metadata));
+  }
+
+ private:
+  absl::Status RunAttached(const google::protobuf::MessageLite& request) {
+    absl::Status status = CheckParameters();
+    if (!status.ok()) return status;
+    status = parameters_.CheckRequest(request);
+    if (!status.ok()) return status;
+    const OutgoingProto message(request);
+    status = parameters_.CheckRequestSize(message.size());
+    if (!status.ok()) return status;
+    status = Connect();
+    if (!status.ok()) return status;
+    Start(&message);
+    Wait([this] { return IsOver(); });
+    return std::move(status_);
+  }
+
+  SingleReply reply_;
+};
+
+// Belongs to those who may still want to end it, as every asynchronous call.
+class AsynchronousUnaryCall final : public AsynchronousCall {
+ public:
+  AsynchronousUnaryCall(std::shared_ptr<ChannelImpl> channel, const char* method, ClientContext* context,
+                        google::protobuf::MessageLite* reply, StatusCallback done)
+      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context),
+        reply_(method, reply),
+        done_(std::move(done)) {}
+
+  // CallEvents
+  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+
+ private:
+  void OnEnd(absl::Status status) override {
+    StatusCallback done = std::move(done_);
+    done(reply_.Conclude(std::move(status)));
+  }
+
+  SingleReply reply_;
+  StatusCallback done_;
+};
+
+}  // namespace
+
+absl::Status UnaryCall(Channel& channel, const char* method, ClientContext* context,
+                       const google::protobuf::MessageLite& request, google::protobuf::MessageLite* reply) {
+  return SynchronousUnaryCall(ChannelAccess::impl(channel), method, context, reply).Run(request);
+}
+
+void AsyncUnaryCall(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context,
+                    const google::protobuf::MessageLite& request, google::protobuf::MessageLite* reply,
+                    StatusCallback done) {
+  std::make_shared<AsynchronousUnaryCall>(ChannelAccess::shared_impl(*channel), method, context, reply, std::move(done))
+      ->Begin(&request);
+}
+
+}  // namespace shmrpc

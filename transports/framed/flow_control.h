@@ -1,0 +1,95 @@
+#ifndef SHMRPC_TRANSPORTS_FRAMED_FLOW_CONTROL_H_
+#define SHMRPC_TRANSPORTS_FRAMED_FLOW_CONTROL_H_
+
+// The arithmetic of credits, as proto/PROTOCOL.md specifies it: how much of the messages of streams may be under way,
+// which means sent and not yet given to the receiving application.
+//
+// Counted are the messages that have frames of their own (FrameType::kMessage), each with its size and
+// kMessageOverheadBytes, so that empty ones count too. The receiver grants a window per call and one per connection; a
+// message may be sent when
+//
+//   1. less is under way for the call than its window, and
+//   2. less is under way for the connection than its window, or at most a quarter of its window for the call.
+//
+// The message itself may go beyond either window: so any message fits, and one that has begun never waits for credit,
+// which would hold up the messages of other calls behind it. The quarter is what makes calls independent of each other:
+// however many streams nobody reads, another stream goes on. The receiver checks both rules; as it knows of what has
+// been given to the application earlier than the sender, a sender that keeps the rules never seems to break them.
+//
+// Credit is returned in lumps of an eighth of the window or more: less than the quarter, so that a call whose messages
+// were all read always has something left by rule 2.
+//
+// Not synchronised: guarded by the session's lock.
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "shmrpc/transport.h"
+
+namespace shmrpc::framed {
+
+inline uint64_t MessageCost(size_t message_bytes) {
+  return message_bytes + FlowControlOptions::kMessageOverheadBytes;
+}
+
+// What a credit frame says; see FrameType::kCredit.
+struct Credit {
+  uint32_t call_bytes = 0;
+  uint32_t connection_bytes = 0;
+  bool empty() const { return call_bytes == 0 && connection_bytes == 0; }
+};
+
+// The sender's account of one connection.
+class SendAccount {
+ public:
+  struct Call {
+    uint64_t under_way = 0;
+  };
+
+  // `granted`: by the peer.
+  explicit SendAccount(const FlowControlOptions& granted) : granted_(granted) {}
+
+  bool MaySend(const Call& call) const {
+    return call.under_way < granted_.stream_bytes &&
+           (under_way_ < granted_.connection_bytes || call.under_way <= granted_.stream_bytes / 4);
+  }
+  void OnSent(Call* call, uint64_t cost) {
+    call->under_way += cost;
+    under_way_ += cost;
+  }
+
+  // Credit has come back. `call` is null when the call is over. INTERNAL: more than was under way.
+  absl::Status OnCredit(Call* call, const Credit& credit);
+
+ private:
+  const FlowControlOptions granted_;
+  uint64_t under_way_ = 0;
+};
+
+// The receiver's account of one connection.
+class ReceiveAccount {
+ public:
+  struct Call {
+    uint64_t unreturned = 0;  // came, and the sender has not been told that it was read
+    uint64_t read = 0;        // of that: read
+  };
+
+  // `granted`: to the peer.
+  explicit ReceiveAccount(const FlowControlOptions& granted) : granted_(granted) {}
+
+  // A message has come. INTERNAL: it should not have been sent.
+  absl::Status OnReceived(Call* call, uint64_t cost);
+
+  // The application has got it; what is to be told to the sender now, if anything. `call` is null when the call is over
+  // or gets no further messages.
+  Credit OnRead(Call* call, uint64_t cost);
+
+ private:
+  const FlowControlOptions granted_;
+  uint64_t unreturned_ = 0;
+  uint64_t read_ = 0;
+};
+
+}  // namespace shmrpc::framed
+
+#endif  // SHMRPC_TRANSPORTS_FRAMED_FLOW_CONTROL_H_

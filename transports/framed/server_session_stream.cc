@@ -1,0 +1,383 @@
+// The part of ServerSession that is about calls with events: their messages, credits, and the threads that wait for them.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/src/spin_pause.h"
+#include "transports/framed/server_session.h"
+
+namespace shmrpc::framed {
+
+// ---- What the application asks for.
+
+void ServerSession::StartEvents(FramedServerCall* call, ServerCallEvents* events) {
+  WakeUp wake_up;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (call->stream == nullptr) {
+      call->stream = std::make_unique<FramedServerCall::Stream>();
+      call->stream->half_closed = true;
+    }
+    call->stream->events = events;
+    if (call->cancelled.load(std::memory_order_relaxed)) call->stream->cancelled_due = true;
+    wake_up = MarkDue(call);
+  }
+  Wake(call, wake_up);
+}
+
+void ServerSession::Receive(FramedServerCall* call) {
+  WakeUp wake_up;
+  {
+    MutexLock lock(&calls_mutex_);
+    call->stream->wanted = true;
+    wake_up = MarkDue(call);
+  }
+  Wake(call, wake_up);
+}
+
+void ServerSession::SendHeaders(FramedServerCall* call, const Metadata& metadata) {
+  FrameHeader header;
+  header.type = FrameType::kHeaders;
+  header.call_id = call->id;
+  std::string body;
+  EncodeHeaders(metadata, &header.flags, &body);
+  if (!call->cancelled.load(std::memory_order_acquire)) {
+    sender_.Send(header, body, nullptr, absl::InfiniteFuture(),
+                 [call] { return call->cancelled.load(std::memory_order_acquire); });
+  }
+}
+
+SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& message) {
+  {
+    MutexLock lock(&calls_mutex_);
+    if (call->cancelled.load(std::memory_order_relaxed)) return SendResult::kOver;
+    FramedServerCall::Stream& stream = *call->stream;
+    if (!send_account_.MaySend(stream.sent)) {
+      if (!stream.waits_for_credit) waiting_for_credit_.push_back(call->id);
+      stream.waits_for_credit = true;
+      return SendResult::kWait;
+    }
+    send_account_.OnSent(&stream.sent, MessageCost(message.size()));
+  }
+  FrameHeader header;
+  header.type = FrameType::kMessage;
+  header.call_id = call->id;
+  const bool sent = sender_.Send(header, absl::string_view(), &message, absl::InfiniteFuture(),
+                                 [call] { return call->cancelled.load(std::memory_order_acquire); });
+  return sent ? SendResult::kSent : SendResult::kOver;
+}
+
+// After the reply.
+void ServerSession::Finished(FramedServerCall* call) {
+  WakeUp wake_up;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (call->stream == nullptr || call->stream->events == nullptr) {
+      wake_up = WakeUp::kNothing;
+    } else {
+      call->stream->finished = true;
+      wake_up = MarkDue(call);
+      if (wake_up == WakeUp::kNothing) return;  // whoever delivers events now ends the call
+    }
+  }
+  if (wake_up == WakeUp::kNothing) return EndCall(call);
+  Wake(call, wake_up);
+}
+
+// A handler waits for one of its events. It looks at the link itself while that may pay; then it sleeps, and leaves the
+// link to the poller.
+bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, absl::Time deadline) {
+  if (done()) return true;
+  if (right_.TryAcquire()) {
+    PollUntil(done, deadline);
+    if (done()) return true;
+  }
+  Poller::TaskBlocks();
+  MutexLock lock(&waiters_mutex_);
+  waiters_.fetch_add(1, std::memory_order_seq_cst);
+  bool expired = false;
+  while (!done() && !expired) expired = call_changed_.WaitWithDeadline(&waiters_mutex_, deadline);
+  waiters_.fetch_sub(1, std::memory_order_seq_cst);
+  return done();
+}
+
+// Receives until done(), the deadline, or until it does not pay any more; then gives right_ back, with the link parked
+// or in somebody's care. Caller holds right_.
+void ServerSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
+  BeginReceiving();
+  bool ended = false;
+  for (unsigned looks = 1; !done(); ++looks) {
+    if (sender_.HasLeftover() && !link_->HasRoom()) break;
+    ChunkPtr chunk = ChunkPool::TakeForThread();
+    const Link::ReceiveResult result = link_->Receive(chunk.get());
+    if (result == Link::ReceiveResult::kFrame) {
+      NoteReceived();
+      FramedServerCall* begun = nullptr;
+      const absl::Status status = HandleFrame(chunk, &begun);
+      if (begun != nullptr) QueueTask(begun);
+      if (has_tasks_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
+      if (!status.ok()) {
+        Fail(status);
+        ended = true;
+        break;
+      }
+    } else if (result == Link::ReceiveResult::kEnd) {
+      Fail(link_->end_status());
+      ended = true;
+      break;
+    } else if (!KeepSpinning()) {
+      break;
+    } else {
+      internal::SpinPause();
+    }
+    if (looks % 64 == 0 && HasPassed(deadline)) break;
+  }
+  bool in_care = ended;
+  if (!in_care && done()) in_care = poller_->WatchDuringTask(shared_from_this());
+  if (!in_care) {
+    ReportInput(true);
+    in_care = (sender_.HasLeftover() && !link_->HasRoom()) || link_->PrepareToPark();
+  }
+  const bool marked = right_.Release();
+  if (marked || !in_care) poller_->Kick(shared_from_this());
+}
+
+// ---- Telling it what has happened.
+
+void ServerSession::Cancelled(FramedServerCall* call) {
+  if (call->cancelled.exchange(true, std::memory_order_acq_rel)) return;
+  if (call->stream != nullptr) call->stream->cancelled_due = true;
+}
+
+ServerSession::WakeUp ServerSession::MarkDue(FramedServerCall* call) {
+  if (call->stream == nullptr) return WakeUp::kNothing;
+  FramedServerCall::Stream& stream = *call->stream;
+  if (stream.busy || stream.queued || stream.done || !stream.IsDue()) return WakeUp::kNothing;
+  if (!stream.events->RunsUserCode()) {
+    stream.busy = true;
+    return WakeUp::kRun;
+  }
+  stream.queued = true;
+  tasks_.push_back(&call->event_task);
+  has_tasks_.store(true, std::memory_order_seq_cst);
+  return WakeUp::kKick;
+}
+
+void ServerSession::Wake(FramedServerCall* call, WakeUp wake_up) {
+  if (wake_up == WakeUp::kRun) RunEvents(call);
+  if (wake_up == WakeUp::kKick) poller_->Kick(shared_from_this());
+}
+
+void ServerSession::QueueTask(Task* task) {
+  MutexLock lock(&calls_mutex_);
+  tasks_.push_back(task);
+  has_tasks_.store(true, std::memory_order_seq_cst);
+}
+
+void FramedServerCall::EventTask::Run() {
+  const std::shared_ptr<ServerSession> alive = call->session;
+  alive->RunQueued(call);
+}
+
+void ServerSession::RunQueued(FramedServerCall* call) {
+  {
+    MutexLock lock(&calls_mutex_);
+    call->stream->queued = false;
+    call->stream->busy = true;
+  }
+  RunEvents(call);
+}
+
+void ServerSession::RunEvents(FramedServerCall* call) {
+  const std::shared_ptr<ServerSession> alive = call->session;
+  const uint64_t id = call->id;
+  calls_mutex_.Lock();
+  FramedServerCall::Stream& stream = *call->stream;
+  ServerCallEvents* const events = stream.events;
+  for (;;) {
+    if (stream.finished) {
+      stream.done = true;
+      calls_mutex_.Unlock();
+      events->OnDone();
+      EndCall(call);
+      return;
+    }
+    if (stream.cancelled_due) {
+      stream.cancelled_due = false;
+      stream.wanted = false;
+      calls_mutex_.Unlock();
+      events->OnCancelled();
+      calls_mutex_.Lock();
+      continue;
+    }
+    if (stream.sendable_due) {
+      stream.sendable_due = false;
+      calls_mutex_.Unlock();
+      events->OnSendable();
+      calls_mutex_.Lock();
+      continue;
+    }
+    if (stream.wanted && !call->cancelled.load(std::memory_order_relaxed)) {
+      if (!stream.inbox.empty()) {
+        const ReceivedMessage message = std::move(stream.inbox.front());
+        stream.inbox.pop_front();
+        stream.wanted = false;
+        Credit credit;
+        if (message.cost() != 0) credit = receive_account_.OnRead(&stream.received, message.cost());
+        calls_mutex_.Unlock();
+        events->OnMessage(IncomingMessage(message.pieces()));
+        SendCredit(id, credit);
+        calls_mutex_.Lock();
+        continue;
+      }
+      if (stream.half_closed && !stream.half_close_told) {
+        stream.wanted = false;
+        stream.half_close_told = true;
+        calls_mutex_.Unlock();
+        events->OnHalfClose();
+        calls_mutex_.Lock();
+        continue;
+      }
+    }
+    break;
+  }
+  stream.busy = false;
+  calls_mutex_.Unlock();
+  NotifyWaiters();
+}
+
+// What a thread in WaitUntil waits for has been delivered before: it is either counted here, or sees that it is done.
+void ServerSession::NotifyWaiters() {
+  if (waiters_.fetch_add(0, std::memory_order_seq_cst) == 0) return;  // orders what was delivered before the look
+  MutexLock lock(&waiters_mutex_);
+  call_changed_.SignalAll();
+}
+
+// ---- What comes. The caller holds right_.
+
+absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& chunk) {
+  const bool more = (header.flags & kFlagMore) != 0;
+  if (more && assembly_.active()) return Malformed("a message in pieces inside another");
+  MessageControl control;
+  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  absl::Status status = DecodeMessageControl(frame, header, /*from_client=*/true, &control);
+  if (!status.ok()) return status;
+  const bool open = (header.flags & kFlagOpen) != 0;
+  if ((header.flags & kFlagNoMessage) != 0) {
+    DeliverMessage(header.call_id, nullptr, /*open=*/false);
+    return absl::OkStatus();
+  }
+  const uint64_t cost = MessageCost(control.message_bytes);
+  bool wanted = false;
+  {
+    MutexLock lock(&calls_mutex_);
+    const auto found = calls_.find(header.call_id);
+    ReceiveAccount::Call nobody;
+    FramedServerCall* const call = found == calls_.end() ? nullptr : found->second;
+    if (call != nullptr && (call->stream == nullptr || call->stream->half_closed)) {
+      return Malformed(absl::StrCat("a message of call ", header.call_id, " after the client's last one"));
+    }
+    status = receive_account_.OnReceived(call == nullptr ? &nobody : &call->stream->received, cost);
+    if (!status.ok()) return status;
+    wanted = call != nullptr && !call->stream->finished && !call->cancelled.load(std::memory_order_relaxed);
+  }
+  if (wanted && control.message_bytes > options_.max_receive_message_bytes) {
+    EndTooLarge(header.call_id, control.message_bytes);
+    wanted = false;
+  }
+  if (more) {
+    assembly_.Begin(header, control.message_offset, control.message_bytes, /*discard=*/!wanted, chunk);
+    assembling_cost_ = cost;
+    assembling_open_ = open;
+  } else if (wanted) {
+    ReceivedMessage message(chunk, control.message_offset, control.message_bytes, cost);
+    DeliverMessage(header.call_id, &message, open);
+  } else {
+    ReturnUnread(cost);
+  }
+  return absl::OkStatus();
+}
+
+// `message` is null for a half-close without one.
+void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, bool open) {
+  const uint64_t cost = message == nullptr ? 0 : message->cost();
+  FramedServerCall* call = nullptr;
+  WakeUp wake_up = WakeUp::kNothing;
+  {
+    MutexLock lock(&calls_mutex_);
+    const auto found = calls_.find(call_id);
+    if (found != calls_.end() && found->second->stream != nullptr && !found->second->stream->finished) {
+      call = found->second;
+      if (message != nullptr) call->stream->inbox.push_back(std::move(*message));
+      if (!open) call->stream->half_closed = true;
+      wake_up = MarkDue(call);
+    }
+  }
+  if (call == nullptr) return ReturnUnread(cost);
+  // Whoever receives looks at the tasks before anything else.
+  if (wake_up == WakeUp::kRun) RunEvents(call);
+}
+
+void ServerSession::ReturnUnread(uint64_t cost) {
+  if (cost == 0) return;
+  Credit credit;
+  {
+    MutexLock lock(&calls_mutex_);
+    credit = receive_account_.OnRead(nullptr, cost);
+  }
+  SendCredit(0, credit);
+}
+
+// The client is told at once; the handler, whose reply will be dropped, sees a cancelled call.
+void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
+  FramedServerCall* call = nullptr;
+  WakeUp wake_up = WakeUp::kNothing;
+  {
+    MutexLock lock(&calls_mutex_);
+    const auto found = calls_.find(call_id);
+    if (found == calls_.end()) return;
+    call = found->second;
+    if (call->cancelled.load(std::memory_order_relaxed)) return;
+    Cancelled(call);
+    wake_up = MarkDue(call);
+  }
+  Refuse(call_id, absl::ResourceExhaustedError(absl::StrCat(
+                      "a message of ", message_bytes, " bytes came, more than the server's limit of ",
+                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes")));
+  Wake(call, wake_up);
+}
+
+absl::Status ServerSession::HandleCredit(const FrameHeader& header, const Chunk& chunk) {
+  Credit credit;
+  const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
+  absl::Status status = DecodeCredit(frame, header, &credit);
+  if (!status.ok()) return status;
+  std::vector<FramedServerCall*> to_run;
+  {
+    MutexLock lock(&calls_mutex_);
+    const auto found = calls_.find(header.call_id);
+    const bool streams = found != calls_.end() && found->second->stream != nullptr;
+    status = send_account_.OnCredit(streams ? &found->second->stream->sent : nullptr, credit);
+    if (!status.ok()) return status;
+    size_t kept = 0;
+    for (const uint64_t id : waiting_for_credit_) {
+      const auto waiting = calls_.find(id);
+      if (waiting == calls_.end()) continue;
+      FramedServerCall::Stream& stream = *waiting->second->stream;
+      if (!send_account_.MaySend(stream.sent)) {
+        waiting_for_credit_[kept++] = id;
+        continue;
+      }
+      stream.waits_for_credit = false;
+      stream.sendable_due = true;
+      if (MarkDue(waiting->second) == WakeUp::kRun) to_run.push_back(waiting->second);
+    }
+    waiting_for_credit_.resize(kept);
+  }
+  for (FramedServerCall* call : to_run) RunEvents(call);
+  return absl::OkStatus();
+}
+
+}  // namespace shmrpc::framed

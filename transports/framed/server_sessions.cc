@@ -1,0 +1,99 @@
+#include "transports/framed/server_sessions.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+
+namespace shmrpc::framed {
+
+absl::Status ServerSessions::Init() {
+  absl::StatusOr<std::unique_ptr<Poller>> poller = Poller::Create("shmrpc-server", options_.max_threads);
+  if (!poller.ok()) return poller.status();
+  poller_ = *std::move(poller);
+  return absl::OkStatus();
+}
+
+void ServerSessions::Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer,
+                         Peer peer) {
+  ServerSession::Options options{
+      .handler = handler_,
+      .max_receive_message_bytes = options_.max_receive_message_bytes,
+      .session = {.spin_policy = SpinPolicy(options_.wait_mode, may_spin),
+                  .granted_by_peer = granted_by_peer,
+                  .granted_to_peer = options_.flow_control},
+      .peer = std::move(peer),
+      .on_over = [this](ServerSession* session) { Over(session); },
+      .on_drained =
+          [this] {
+            MutexLock lock(&mutex_);
+            changed_.SignalAll();
+          },
+  };
+  auto session = std::make_shared<ServerSession>(std::move(link), poller_.get(), std::move(options));
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) return;  // the client sees the connection close
+    sessions_.emplace(session.get(), session);
+  }
+  if (!session->Start().ok()) session->Close();
+}
+
+void ServerSessions::Over(ServerSession* session) {
+  std::vector<std::shared_ptr<ServerSession>> idle;  // destroyed without the lock
+  MutexLock lock(&mutex_);
+  auto found = sessions_.find(session);
+  if (found == sessions_.end()) return;
+  ending_.push_back(std::move(found->second));
+  sessions_.erase(found);
+  const auto first_idle = std::partition(ending_.begin(), ending_.end(),
+                                         [](const auto& ending) { return !ending->IsIdle(); });
+  std::move(first_idle, ending_.end(), std::back_inserter(idle));
+  ending_.erase(first_idle, ending_.end());
+  changed_.SignalAll();
+}
+
+void ServerSessions::Shutdown(absl::Time deadline) {
+  std::vector<std::shared_ptr<ServerSession>> sessions;
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) {
+      while (phase_ != Phase::kDown) changed_.Wait(&mutex_);
+      return;
+    }
+    phase_ = Phase::kShuttingDown;
+    for (auto& [key, session] : sessions_) sessions.push_back(session);
+  }
+  for (auto& session : sessions) session->BeginDrain();
+  {
+    MutexLock lock(&mutex_);
+    const auto drained = [&] {
+      return std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) {
+        return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
+      });
+    };
+    // A reply that waits for room in the ring leaves without telling: hence the short steps.
+    while (!drained() && absl::Now() < deadline) {
+      changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + absl::Milliseconds(10)));
+    }
+  }
+  for (auto& session : sessions) session->Close();
+  {
+    // Calls that are told of their cancellation by the poller's threads end there, too.
+    MutexLock lock(&mutex_);
+    while (!std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
+      changed_.WaitWithDeadline(&mutex_, absl::Now() + absl::Milliseconds(10));
+    }
+  }
+  sessions.clear();
+  if (poller_ != nullptr) poller_->Stop();
+  std::vector<std::shared_ptr<ServerSession>> ended;
+  MutexLock lock(&mutex_);
+  ended.swap(ending_);
+  phase_ = Phase::kDown;
+  changed_.SignalAll();
+}
+
+}  // namespace shmrpc::framed
