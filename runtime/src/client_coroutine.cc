@@ -84,7 +84,7 @@ class ClientCoroutineCall final : public AsynchronousStream {
     if (server_streams_) DropMessages();
     MutexLock lock(&end_mutex_);
     if (ended_) {
-      *status = status_;
+      *status = std::move(status_);
       return false;
     }
     finishing_status_ = status;
@@ -107,9 +107,8 @@ class ClientCoroutineCall final : public AsynchronousStream {
     {
       MutexLock lock(&end_mutex_);
       ended_ = true;
-      status_ = std::move(status);
       finishing = finishing_;
-      if (finishing) *finishing_status_ = status_;
+      (finishing ? *finishing_status_ : status_) = std::move(status);
     }
     if (finishing) finishing.resume();
   }
@@ -137,7 +136,7 @@ class ClientCoroutineCall final : public AsynchronousStream {
 
   Mutex end_mutex_;
   bool ended_ ABSL_GUARDED_BY(end_mutex_) = false;
-  absl::Status status_ ABSL_GUARDED_BY(end_mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(end_mutex_);  // for who finishes after the end
   absl::Status* finishing_status_ ABSL_GUARDED_BY(end_mutex_) = nullptr;
   std::coroutine_handle<> finishing_ ABSL_GUARDED_BY(end_mutex_);
 };
