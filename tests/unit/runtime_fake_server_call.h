@@ -419,12 +419,12 @@ class KindsService final : public Service {
   mutable std::vector<ServiceMethod> methods_;  // written before the server starts
 };
 
-// A server over a FakeTransport.
-class FakeServer {
+// A server whose clients are FakeServerCalls.
+class ServerUnderTest {
  public:
   using Configure = std::function<void(ServerBuilder*)>;
 
-  explicit FakeServer(Service* service, const Configure& configure = nullptr) {
+  explicit ServerUnderTest(Service* service, const Configure& configure = nullptr) {
     ServerBuilder builder(TransportSet{transport_});
     builder.Listen("inproc:fake").Register(service);
     if (configure) configure(&builder);

@@ -18,10 +18,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using testing::Event;
-using testing::FakeServer;
 using testing::FakeServerCall;
 using ::testing::HasSubstr;
 using testing::KindsService;
+using testing::ServerUnderTest;
 using testing::StringValue;
 using testing::Text;
 
@@ -55,7 +55,7 @@ Task<absl::Status> Echo(ServerContext*, const StringValue* request, StringValue*
 
 TEST(ServerCoroutineTest, RunsAllKindsWithTheRequestAtOnce) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method :
        {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kClientStreaming, KindsService::kBidi}) {
     const auto call = server.Call(method, "abc");
@@ -70,7 +70,7 @@ TEST(ServerCoroutineTest, RunsAllKindsWithTheRequestAtOnce) {
 
 TEST(ServerCoroutineTest, RunsAllKindsWithMessagesThatComeLater) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method :
        {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kClientStreaming, KindsService::kBidi}) {
     const auto call = server.Call(method);
@@ -85,7 +85,7 @@ TEST(ServerCoroutineTest, RunsAllKindsWithMessagesThatComeLater) {
 
 TEST(ServerCoroutineTest, WritesWaitForCredit) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kServerStreaming;
   options.request = Text("abcd").SerializeAsString();
@@ -101,7 +101,7 @@ TEST(ServerCoroutineTest, WritesWaitForCredit) {
 
 TEST(ServerCoroutineTest, ManyMessagesNeedNoStack) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const std::string letters(100000, 'x');
   const auto call = server.Call(KindsService::kServerStreaming, letters);
   EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
@@ -111,7 +111,7 @@ TEST(ServerCoroutineTest, ManyMessagesNeedNoStack) {
 TEST(ServerCoroutineTest, CancellationEndsWhatIsAwaited) {
   for (const bool by_deadline : {false, true}) {
     KindsService service(&Echo);
-    FakeServer server(&service);
+    ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.credits = 0;
     if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(20);
@@ -158,7 +158,7 @@ TEST(ServerCoroutineTest, TheCancellationCallbackMayResumeAndEndIt) {
             EXPECT_TRUE(context->IsCancelled());
             co_return absl::CancelledError("seen");
           });
-      FakeServer server(&service);
+      ServerUnderTest server(&service);
       FakeServerCall::Options options;
       options.method = KindsService::kUnary;
       options.request = "";
@@ -180,7 +180,7 @@ TEST(ServerCoroutineTest, ExceptionsBecomeUnknown) {
         }
         throw std::runtime_error("out of cheese");
       });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   EXPECT_THAT(MessageOf(server.Call(KindsService::kUnary, "x")->WaitForStatus()), HasSubstr("out of cheese"));
   const auto call = server.Call(KindsService::kClientStreaming);
   call->WaitForReceive();
@@ -190,7 +190,7 @@ TEST(ServerCoroutineTest, ExceptionsBecomeUnknown) {
   EXPECT_THAT(MessageOf(status), HasSubstr("the handler of /test.Kinds/ClientStreaming threw: out of cheese"));
   KindsService no_coroutine(
       [](ServerContext*, const StringValue*, StringValue*, CoServerStream*) -> Task<absl::Status> { throw 42; });
-  FakeServer another(&no_coroutine);
+  ServerUnderTest another(&no_coroutine);
   EXPECT_EQ(another.Call(KindsService::kUnary, "x")->WaitForStatus().code(), absl::StatusCode::kUnknown);
 }
 
@@ -201,7 +201,7 @@ TEST(ServerCoroutineTest, MayReturnWhileTheClientStillSends) {
         co_await reader.Read();
         co_return absl::ResourceExhaustedError("enough");
       });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kClientStreaming);
   for (int i = 0; i < 3; ++i) call->Send("x");
   EXPECT_EQ(call->WaitForStatus(), absl::ResourceExhaustedError("enough"));
@@ -210,7 +210,7 @@ TEST(ServerCoroutineTest, MayReturnWhileTheClientStillSends) {
 
 TEST(ServerCoroutineTest, MessagesThatCannotBeAcceptedEndTheCall) {
   KindsService service(&Echo);
-  FakeServer server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
+  ServerUnderTest server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
   const auto garbled = server.Call(KindsService::kBidi);
   garbled->SendBytes("\xff");
   EXPECT_EQ(garbled->WaitForStatus().code(), absl::StatusCode::kInternal);
@@ -236,7 +236,7 @@ TEST(ServerCoroutineTest, SendsInitialMetadata) {
         co_await both.Read();
         co_return absl::OkStatus();
       });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kBidi);
   call->WaitForReceive();
   EXPECT_EQ(call->headers(), Metadata({{"key", "value"}}));
@@ -247,7 +247,7 @@ TEST(ServerCoroutineTest, SendsInitialMetadata) {
 TEST(ServerCoroutineTest, EndRacesWithCancellation) {
   for (int round = 0; round < 500; ++round) {
     KindsService service(&Echo);
-    FakeServer server(&service);
+    ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     options.done_inside_finish = round % 2 == 0;
@@ -273,7 +273,7 @@ TEST(ServerCoroutineTest, ResumesElsewhereAndGoesOn) {
         }
         co_return absl::OkStatus();
       });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kBidi);
   for (int i = 0; i < 5; ++i) call->Send("x");
   call->HalfClose();

@@ -19,10 +19,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using testing::Event;
-using testing::FakeServer;
 using testing::FakeServerCall;
 using ::testing::HasSubstr;
 using testing::KindsService;
+using testing::ServerUnderTest;
 using testing::StringValue;
 using testing::Text;
 
@@ -157,7 +157,7 @@ TEST(ServerReactorTest, RunsAllKindsWithTheRequestAtOnce) {
   KindsService service([&](ServerContext* context, const StringValue* request, StringValue* reply) {
     return AllKinds(log)(context, request, reply);
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method :
        {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kClientStreaming, KindsService::kBidi}) {
     const auto call = server.Call(method, "abc");
@@ -180,7 +180,7 @@ TEST(ServerReactorTest, RunsAllKindsWithMessagesThatComeLater) {
   KindsService service([&](ServerContext* context, const StringValue* request, StringValue* reply) {
     return AllKinds(log)(context, request, reply);
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method :
        {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kClientStreaming, KindsService::kBidi}) {
     const auto call = server.Call(method);
@@ -203,7 +203,7 @@ TEST(ServerReactorTest, AMethodWithOneRequestTakesExactlyOne) {
     ++handled;
     return nullptr;
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (bool done_inside_finish : {false, true}) {
     FakeServerCall::Options options;
     options.method = KindsService::kUnary;
@@ -235,7 +235,7 @@ TEST(ServerReactorTest, AMethodWithOneRequestTakesExactlyOne) {
 TEST(ServerReactorTest, WritesWaitForCredit) {
   Log log;
   KindsService service(AllKinds(&log));
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kServerStreaming;
   options.request = Text("abcd").SerializeAsString();
@@ -256,7 +256,7 @@ TEST(ServerReactorTest, CancellationFailsWhatIsUnderWay) {
     for (const char* method : {KindsService::kServerStreaming, KindsService::kClientStreaming}) {
       Log log;
       KindsService service(AllKinds(&log));
-      FakeServer server(&service);
+      ServerUnderTest server(&service);
       FakeServerCall::Options options;
       options.method = method;
       options.credits = 0;
@@ -293,7 +293,7 @@ TEST(ServerReactorTest, TellsOfCancellationOnce) {
       context->SetCancellationCallback([&] { ++callbacks; });
       return new Idle(&log);
     });
-    FakeServer server(&service);
+    ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(20);
@@ -317,7 +317,7 @@ TEST(ServerReactorTest, NothingIsToldAfterFinish) {
     reactor->Finish(absl::UnknownError("the second one"));
     return reactor;
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kBidi);
   EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
   call->Cancel();
@@ -374,7 +374,7 @@ TEST(ServerReactorTest, AnotherThreadMayHoldALockThatReactionsTake) {
   for (bool done_inside_finish : {false, true}) {
     Log log;
     ForeignService foreign(&log);
-    FakeServer server(&foreign.service);
+    ServerUnderTest server(&foreign.service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     options.done_inside_finish = done_inside_finish;
@@ -402,7 +402,7 @@ TEST(ServerReactorTest, FinishWaitsForAWriteUnderWayIfAllIsWell) {
   for (const bool ok : {true, false}) {
     Log log;
     ForeignService foreign(&log);
-    FakeServer server(&foreign.service);
+    ServerUnderTest server(&foreign.service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     options.credits = 0;
@@ -457,7 +457,7 @@ TEST(ServerReactorTest, FinishRacesWithCancellation) {
       bound.Set();  // not yet, in fact: that races too
       return reactor;
     });
-    FakeServer server(&service);
+    ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     options.done_inside_finish = round % 2 == 0;
@@ -478,7 +478,7 @@ TEST(ServerReactorTest, MayFinishWhileTheClientStillSends) {
   KindsService service([](ServerContext*, const StringValue*, StringValue*) -> ServerReactor* {
     return new FinishingReactor<ServerReadReactor<StringValue>>(absl::ResourceExhaustedError("enough"));
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kClientStreaming);
   for (int i = 0; i < 3; ++i) call->Send("x");
   EXPECT_EQ(call->WaitForStatus(), absl::ResourceExhaustedError("enough"));
@@ -500,7 +500,7 @@ TEST(ServerReactorTest, ExceptionsBecomeUnknown) {
     if (request != nullptr) throw std::runtime_error("out of cheese");
     return new Throwing(&log);
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto in_handler = server.Call(KindsService::kUnary, "x");
   EXPECT_THAT(MessageOf(in_handler->WaitForStatus()), HasSubstr("the handler of /test.Kinds/Unary threw: out of"));
   const auto in_reaction = server.Call(KindsService::kClientStreaming);
@@ -514,7 +514,7 @@ TEST(ServerReactorTest, ExceptionsBecomeUnknown) {
 TEST(ServerReactorTest, MessagesThatCannotBeAcceptedEndTheCall) {
   Log log;
   KindsService service([&](ServerContext*, const StringValue*, StringValue*) { return new EchoReactor(&log); });
-  FakeServer server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
+  ServerUnderTest server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
   const auto garbled = server.Call(KindsService::kBidi);
   garbled->SendBytes("\xff");
   EXPECT_EQ(garbled->WaitForStatus().code(), absl::StatusCode::kInternal);
@@ -522,7 +522,7 @@ TEST(ServerReactorTest, MessagesThatCannotBeAcceptedEndTheCall) {
   Log another;
   KindsService large_service(
       [&](ServerContext*, const StringValue*, StringValue*) { return new EchoReactor(&another); });
-  FakeServer large_server(&large_service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
+  ServerUnderTest large_server(&large_service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
   const auto large = large_server.Call(KindsService::kBidi);
   large->Send("123456789");
   EXPECT_THAT(MessageOf(large->WaitForStatus()), HasSubstr("has 11 bytes, the server's limit is 10"));
@@ -548,7 +548,7 @@ TEST(ServerReactorTest, SendsInitialMetadata) {
     context->AddInitialMetadata("key", "value");
     return new Headers(&log);
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kServerStreaming, "x");
   EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
   EXPECT_EQ(call->headers(), Metadata({{"key", "value"}}));
@@ -559,7 +559,7 @@ TEST(ServerReactorTest, SendsInitialMetadata) {
 TEST(ServerReactorTest, CountsForTheLimitUntilFinished) {
   Log log;
   ForeignService foreign(&log);
-  FakeServer server(&foreign.service, [](ServerBuilder* builder) { builder->SetMaxConcurrentCalls(1); });
+  ServerUnderTest server(&foreign.service, [](ServerBuilder* builder) { builder->SetMaxConcurrentCalls(1); });
   const auto first = server.Call(KindsService::kBidi);
   Foreign* const reactor = foreign.WaitForReactor();
   EXPECT_EQ(server.Call(KindsService::kBidi)->WaitForStatus().code(), absl::StatusCode::kResourceExhausted);
@@ -571,7 +571,7 @@ TEST(ServerReactorTest, CountsForTheLimitUntilFinished) {
 TEST(ServerReactorTest, ShutdownWaitsForOnDone) {
   Log log;
   ForeignService foreign(&log);
-  FakeServer server(&foreign.service);
+  ServerUnderTest server(&foreign.service);
   const auto call = server.Call(KindsService::kBidi);
   Foreign* const reactor = foreign.WaitForReactor();
   std::thread shutdown([&] {

@@ -18,10 +18,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using testing::Event;
-using testing::FakeServer;
 using testing::FakeServerCall;
 using ::testing::HasSubstr;
 using testing::KindsService;
+using testing::ServerUnderTest;
 using testing::StringValue;
 using testing::Text;
 
@@ -49,7 +49,7 @@ absl::Status Echo(ServerContext*, const StringValue* request, StringValue* reply
 
 TEST(ServerStreamTest, RunsAllKindsWithTheRequestAtOnce) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto unary = server.Call(KindsService::kUnary, "abc");
   EXPECT_EQ(unary->WaitForStatus(), absl::OkStatus());
   EXPECT_THAT(unary->sent(), ElementsAre("abc"));
@@ -67,7 +67,7 @@ TEST(ServerStreamTest, RunsAllKindsWithTheRequestAtOnce) {
 
 TEST(ServerStreamTest, RunsAllKindsWithMessagesThatComeLater) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method : {KindsService::kUnary, KindsService::kServerStreaming}) {
     const auto call = server.Call(method);
     call->WaitForReceive();
@@ -99,7 +99,7 @@ TEST(ServerStreamTest, AMethodWithOneRequestTakesExactlyOne) {
     ++handled;
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* method : {KindsService::kUnary, KindsService::kServerStreaming}) {
     const auto none = server.Call(method);
     none->HalfClose();
@@ -132,7 +132,7 @@ TEST(ServerStreamTest, AMethodWithOneRequestTakesExactlyOne) {
 
 TEST(ServerStreamTest, WriteWaitsForCredit) {
   KindsService service(&Echo);
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kServerStreaming;
   options.request = Text("abcd").SerializeAsString();
@@ -158,7 +158,7 @@ TEST(ServerStreamTest, CancellationEndsReadAndWrite) {
     read_ended.Set();
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto reading = server.Call(KindsService::kBidi);
   reading->WaitForReceive();
   reading->Cancel();
@@ -166,7 +166,7 @@ TEST(ServerStreamTest, CancellationEndsReadAndWrite) {
   EXPECT_EQ(reading->WaitForStatus(), absl::OkStatus());
 
   KindsService echo(&Echo);
-  FakeServer echo_server(&echo);
+  ServerUnderTest echo_server(&echo);
   FakeServerCall::Options options;
   options.method = KindsService::kServerStreaming;
   options.request = Text("ab").SerializeAsString();
@@ -185,7 +185,7 @@ TEST(ServerStreamTest, TheDeadlineEndsReadAndWrite) {
     EXPECT_FALSE(stream->Write(message));
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kBidi;
   options.deadline = absl::Now() + absl::Milliseconds(20);
@@ -194,7 +194,7 @@ TEST(ServerStreamTest, TheDeadlineEndsReadAndWrite) {
   call->Send("late");
 
   KindsService echo(&Echo);
-  FakeServer echo_server(&echo);
+  ServerUnderTest echo_server(&echo);
   options.method = KindsService::kServerStreaming;
   options.request = Text("ab").SerializeAsString();
   options.deadline = absl::Now() + absl::Milliseconds(20);
@@ -216,7 +216,7 @@ TEST(ServerStreamTest, ReadsAndWritesOnTwoThreads) {
     EXPECT_EQ(read, kMessages);
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kBidi;
   options.credits = 0;
@@ -236,7 +236,7 @@ TEST(ServerStreamTest, AHandlerMayReturnWhileTheClientStillSends) {
     EXPECT_TRUE(stream->Read(&message));
     return absl::ResourceExhaustedError("enough");
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (bool done_inside_finish : {false, true}) {
     FakeServerCall::Options options;
     options.method = KindsService::kClientStreaming;
@@ -255,7 +255,7 @@ TEST(ServerStreamTest, MessagesThatCannotBeAcceptedEndTheCall) {
     EXPECT_FALSE(stream->Write(message));
     return absl::OkStatus();  // says nothing of the failure
   });
-  FakeServer server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
+  ServerUnderTest server(&service, [](ServerBuilder* builder) { builder->SetMaxSendMessageBytes(10); });
   const auto garbled = server.Call(KindsService::kBidi);
   garbled->SendBytes("\xff");
   EXPECT_EQ(garbled->WaitForStatus().code(), absl::StatusCode::kInternal);
@@ -275,7 +275,7 @@ TEST(ServerStreamTest, RequiredFieldsAreChecked) {
     EXPECT_FALSE(stream->Write(KindsService::NamePart()));
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto lacking = server.Call(KindsService::kRequired);
   lacking->SendBytes("");
   absl::Status status = lacking->WaitForStatus();
@@ -297,7 +297,7 @@ TEST(ServerStreamTest, ExceptionsBecomeUnknown) {
     stream->Read(&message);
     throw std::runtime_error("out of cheese");
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kBidi);
   call->HalfClose();
   const absl::Status status = call->WaitForStatus();
@@ -321,7 +321,7 @@ TEST(ServerStreamTest, InitialMetadataGoesAheadOfMessages) {
     stream->Write(*request);
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   for (const char* request : {"explicit", "implicit"}) {
     const auto call = server.Call(KindsService::kServerStreaming, request);
     EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
@@ -348,7 +348,7 @@ TEST(CancellationCallbackTest, ComesOnceToABlockedHandler) {
     context->ClearCancellationCallback();  // it uses a local variable
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto unary = server.Call(KindsService::kUnary, "x");
   while (!unary->started()) std::this_thread::yield();
   unary->Cancel();
@@ -374,7 +374,7 @@ TEST(CancellationCallbackTest, ComesAtOnceWhenCancelledAlready) {
     EXPECT_EQ(called_on, std::this_thread::get_id());
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kUnary, "x");
   call->Cancel();
   EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
@@ -390,7 +390,7 @@ TEST(CancellationCallbackTest, DoesNotComeAfterTheHandler) {
     }
     return absl::OkStatus();
   });
-  FakeServer server(&service);
+  ServerUnderTest server(&service);
   const auto call = server.Call(KindsService::kUnary, "x");
   EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
   call->Cancel();
@@ -411,7 +411,7 @@ TEST(CancellationCallbackTest, RacesWithTheEndOfTheHandler) {
       });
       return absl::OkStatus();
     });
-    FakeServer server(&service);
+    ServerUnderTest server(&service);
     const auto call = server.Call(KindsService::kUnary, "x");
     while (!call->started()) std::this_thread::yield();
     call->Cancel();
@@ -429,7 +429,7 @@ TEST(MaxConcurrentCallsTest, RefusesWhatIsBeyondTheLimit) {
     if (request != nullptr && request->value() == "wait") go.Wait();
     return absl::OkStatus();
   });
-  FakeServer server(&service, [](ServerBuilder* builder) { builder->SetMaxConcurrentCalls(2); });
+  ServerUnderTest server(&service, [](ServerBuilder* builder) { builder->SetMaxConcurrentCalls(2); });
   const auto first = server.Call(KindsService::kUnary, "wait");
   const auto second = server.Call(KindsService::kServerStreaming, "wait");
   while (running < 2) std::this_thread::yield();
@@ -452,7 +452,7 @@ TEST(FlowControlTest, IsPassedOnToTheTransport) {
   FlowControlOptions flow_control;
   flow_control.stream_bytes = 20000;
   flow_control.connection_bytes = 70000;
-  FakeServer server(&service, [&](ServerBuilder* builder) { builder->SetFlowControl(flow_control); });
+  ServerUnderTest server(&service, [&](ServerBuilder* builder) { builder->SetFlowControl(flow_control); });
   EXPECT_EQ(server.options().flow_control.stream_bytes, 20000u);
   EXPECT_EQ(server.options().flow_control.connection_bytes, 70000u);
 }
