@@ -23,9 +23,11 @@ TEST(CallbackThreadsTest, RunsElsewhere) {
   {
     MutexLock lock(&held);
     CallbackThreads::Get().Run([&] {
-      MutexLock in_callback(&held);
-      ran_on = std::this_thread::get_id();
-      ran.Set();
+      {
+        MutexLock in_callback(&held);
+        ran_on = std::this_thread::get_id();
+      }
+      ran.Set();  // the test may be over from here on
     });
   }
   EXPECT_TRUE(ran.Wait());
