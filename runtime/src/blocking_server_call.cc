@@ -43,17 +43,19 @@ absl::Status BlockingServerCall::ReceiveOnlyRequest(google::protobuf::MessageLit
 
 bool BlockingServerCall::Read(google::protobuf::MessageLite* message) {
   if (no_more_messages_ || IsOver()) return false;
-  const ReadState state = only_message_ != nullptr ? ReadOnlyMessage(message) : ReadNext(message);
-  if (state == ReadState::kMessage) return true;
-  no_more_messages_ = true;
-  return false;
+  if (only_message_ != nullptr) {
+    no_more_messages_ = true;  // the client has half-closed with it
+    return ReadOnlyMessage(message);
+  }
+  no_more_messages_ = ReadNext(message) != ReadState::kMessage;
+  return !no_more_messages_;
 }
 
-BlockingServerCall::ReadState BlockingServerCall::ReadOnlyMessage(google::protobuf::MessageLite* message) {
-  absl::Status status = ParseRequest(*method_, *std::exchange(only_message_, nullptr), message);
-  if (status.ok()) return ReadState::kMessage;
+bool BlockingServerCall::ReadOnlyMessage(google::protobuf::MessageLite* message) {
+  absl::Status status = ParseRequest(*method_, *only_message_, message);
+  if (status.ok()) return true;
   Fail(std::move(status));
-  return ReadState::kUnusable;
+  return false;
 }
 
 BlockingServerCall::ReadState BlockingServerCall::ReadNext(google::protobuf::MessageLite* message) {

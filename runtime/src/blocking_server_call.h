@@ -31,8 +31,8 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // For a call that needs only its cancellation.
   explicit BlockingServerCall(ServerCall* call) : call_(call) {}
 
-  // For a stream, or a request that is yet to come. Starts the call unless `only_message`, which the client has
-  // half-closed with and which lives until End, is not null and nothing is going to be sent.
+  // For a stream, or a request that is yet to come. `only_message` (may be null): the one message of a client that
+  // streams, which came with the call; it lives until End.
   BlockingServerCall(ServerCall* call, const ServerCalls* calls, const ServiceMethod* method,
                      const IncomingMessage* only_message)
       : call_(call), calls_(calls), method_(method), only_message_(only_message) {}
@@ -70,7 +70,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
 
   // Asks for a message, into `message` unless that is null, and waits for the answer.
   ReadState ReadNext(google::protobuf::MessageLite* message);
-  ReadState ReadOnlyMessage(google::protobuf::MessageLite* message);
+  bool ReadOnlyMessage(google::protobuf::MessageLite* message);
 
   // True when there is nothing to be read or written any more.
   bool IsOver() const;

@@ -62,8 +62,8 @@ class ServerBuilder final {
   ServerBuilder& SetMaxReceiveMessageBytes(size_t limit);
   ServerBuilder& SetMaxSendMessageBytes(size_t limit);
 
-  // Calls that the whole server runs at the same time at most, from the start of their handlers to their end. A call
-  // beyond it gets RESOURCE_EXHAUSTED before its handler runs; nothing queues. Default: no limit.
+  // Calls that the whole server has at the same time at most, from their arrival until their reply is sent. A call
+  // beyond it gets RESOURCE_EXHAUSTED and its handler does not run; nothing queues. Default: no limit.
   ServerBuilder& SetMaxConcurrentCalls(int limit);
 
   // How much a stream's client may send ahead of its handler. For the limits see FlowControlOptions.

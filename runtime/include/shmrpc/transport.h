@@ -58,8 +58,8 @@ enum class SendResult {
 };
 
 // What happens to one client call, in the grammar  [OnHeaders OnMessage*] OnStatus,  with OnSendable at any time before
-// OnStatus. The events of one call never run concurrently with each other. After OnStatus, which comes exactly once, the
-// transport uses neither this object nor, except for its memory, the Call.
+// OnStatus. The events of one call never run concurrently with each other. After OnStatus, which comes exactly once,
+// the transport uses neither this object nor, except for its memory, the Call.
 class CallEvents {
  public:
   virtual ~CallEvents() = default;
@@ -176,10 +176,10 @@ struct ConnectOptions {
 
 // What happens to one call on the server after Start. The events of one call never run concurrently with each other.
 //
-// OnMessage and OnHalfClose answer Receive; none comes after OnHalfClose. OnCancelled comes at most once: the client has
-// cancelled the call or is gone, Receive is not answered any more and Send says kOver; Finish is still to be called, and
-// there it may come too late to be told. OnDone comes exactly once, after Finish, as the last event: then the transport
-// uses this object no more.
+// OnMessage and OnHalfClose answer Receive; none comes after OnHalfClose. OnCancelled comes at most once: the client
+// has cancelled the call or is gone, Receive is not answered any more and Send says kOver; Finish is still to be
+// called, and there it may come too late to be told. OnDone comes exactly once, after Finish, as the last event: then
+// the transport uses this object no more.
 class ServerCallEvents {
  public:
   virtual ~ServerCallEvents() = default;
