@@ -22,6 +22,8 @@ namespace {
 constexpr int kThreadsKept = 2;
 constexpr int kIdleThreadMilliseconds = 10'000;
 constexpr absl::Duration kGuardianPeriod = absl::Milliseconds(1);
+// After so many periods a task counts as one that may take for ever, rather than one that waits for a CPU.
+constexpr int kLooksUntilStuck = 4;
 
 absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed")); }
 
@@ -44,6 +46,7 @@ struct Poller::Slot {
   // counting. Written by the slot's thread, which needs the mutex for that only.
   std::shared_ptr<Pollable> current ABSL_GUARDED_BY(mutex);
   uint64_t seen ABSL_GUARDED_BY(mutex) = 0;   // `tasks` when the guardian last looked
+  int looks ABSL_GUARDED_BY(mutex) = 0;       // how often it has seen the same task
   uint64_t taken ABSL_GUARDED_BY(mutex) = 0;  // the task that was last taken over from
 
   // For the slot's own thread.
@@ -308,19 +311,23 @@ bool Poller::LookAfterTasks() {
     for (Slot* slot : slots_) {
       MutexLock slot_lock(&slot->mutex);
       const uint64_t task = slot->tasks.load(std::memory_order_acquire);
-      if (task % 2 == 0 || task == slot->taken) continue;
+      if (task % 2 == 0) continue;
       if (task != slot->seen) {
         slot->seen = task;
+        slot->looks = 0;
         look_again = true;
         continue;
       }
+      if (slot->looks < kLooksUntilStuck) {
+        look_again = true;
+        stuck += ++slot->looks == kLooksUntilStuck;
+      }
+      if (task == slot->taken) continue;
       slot->taken = task;
-      ++stuck;
       if (slot->unattended.load(std::memory_order_relaxed)) left.push_back(slot->current);
     }
   }
-  if (stuck == 0) return look_again;
-  if (waiting_.load(std::memory_order_relaxed) == 0) {
+  if (stuck > 0 && waiting_.load(std::memory_order_relaxed) == 0) {
     for (int i = 0; i < 1 + stuck / 8; ++i) MaybeSpawnThread();
   }
   if (!left.empty()) has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner

@@ -89,8 +89,9 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // The guardian: a thread of its own that looks at the others about every millisecond while one of them runs a task that
 // may leave something unattended: input that nobody is told of (the thread was scanning, or there was more already), or
 // the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
-// over what is unattended, and there is one more thread if none is free. So threads become many only when tasks take
-// long, not when there are many of them, and the fast path costs no wake-up. It sleeps when nothing is left unattended.
+// over what is unattended; when it finds it some more times and no thread is free, it starts another one. So threads
+// become many only when tasks take long, not when there are many of them, and the fast path costs no wake-up. It sleeps
+// when nothing is left unattended.
 //
 // Threads beyond the second end when they had nothing to do for ten seconds.
 //
