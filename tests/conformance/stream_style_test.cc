@@ -273,7 +273,9 @@ TEST_P(ConformanceTest, TenThousandCoroutineCallsNeedFewThreads) {
   ASSERT_TRUE(ended.WaitFor(count));
   RecordProperty("milliseconds", static_cast<int>(absl::ToInt64Milliseconds(absl::Now() - begin)));
   EXPECT_EQ(failed, 0);
-  EXPECT_LT(std::max(threads, CountThreads()), UnderSanitizer() ? 20 : 10);
+  // Those of the client, of the server, and of the process: nine, and some more where a busy machine makes tasks look
+  // as if they took long.
+  EXPECT_LT(std::max(threads, CountThreads()), 20);
   server_.reset();
 }
 

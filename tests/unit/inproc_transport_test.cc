@@ -25,7 +25,10 @@ class FunctionHandler final : public CallHandler {
  public:
   using Function = std::function<void(ServerCallPtr, const IncomingMessage&)>;
   explicit FunctionHandler(Function function) : function_(std::move(function)) {}
-  void OnCall(ServerCallPtr call, const IncomingMessage& request) override { function_(std::move(call), request); }
+  void OnCall(ServerCallPtr call, const IncomingMessage* request) override {
+    ASSERT_NE(request, nullptr) << "these calls are unary";
+    function_(std::move(call), *request);
+  }
 
  private:
   const Function function_;
@@ -82,7 +85,8 @@ struct StartedCall {
     spec.method = "/test.Echo/Echo";
     spec.deadline = deadline;
     Call* started = nullptr;
-    connection.StartCall(spec, OutgoingProto(request), &events, &started);
+    const OutgoingProto message(request);
+    connection.StartCall(spec, &message, &events, &started);
     call.reset(started);
   }
 
