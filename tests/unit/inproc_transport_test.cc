@@ -210,34 +210,6 @@ TEST(InprocTransportTest, WaitUntilHonoursItsDeadlineAndCancelEndsTheCall) {
   EXPECT_EQ(events.events_, "S");
 }
 
-TEST(InprocTransportTest, ACallCancelledInTheQueueNeverRuns) {
-  Event go;
-  Event running;
-  std::atomic<int> runs{0};
-  FunctionHandler handler([&](ServerCallPtr call, const IncomingMessage&) {
-    ++runs;
-    running.Set();
-    go.Wait();
-    FinishOk(std::move(call), "x");
-  });
-  InprocTransport transport;
-  ListenOptions options;
-  options.max_threads = 1;
-  auto listener = transport.Listen(InprocTarget("queue"), options, &handler).value();
-  auto connection = transport.Connect(InprocTarget("queue"), {}).value();
-  Recorder first_events;
-  StartedCall first(*connection, first_events, "1");
-  running.Wait();
-  Recorder second_events;
-  StartedCall second(*connection, second_events, "2");
-  second.call->Cancel(absl::CancelledError("changed my mind"));
-  EXPECT_TRUE(second_events.IsOver());
-  go.Set();
-  EXPECT_TRUE(first.WaitFor(first_events));
-  listener->Shutdown(absl::InfiniteFuture());
-  EXPECT_EQ(runs, 1);
-}
-
 TEST(InprocTransportTest, DestroyingTheConnectionCancelsItsCallsOnly) {
   Event go;
   FunctionHandler handler([&](ServerCallPtr call, const IncomingMessage&) {

@@ -182,8 +182,9 @@ void ClientCall::DeliverEnd() {
 
 void ClientCall::Run() {
   const std::shared_ptr<ClientSession> alive = session;
-  if (!alive->BeginQueued(this)) return DeliverEnd();
-  alive->RunEvents(this);
+  if (alive->BeginQueued(this)) return alive->RunEvents(this);
+  DeliverEnd();
+  alive->NotifyWaiter(this);
 }
 
 // Ends a call that TakeCall has returned, for a reason on this side: at once, with what has not been read dropped.
@@ -269,7 +270,7 @@ void ClientSession::Fail(const absl::Status& status) {
   std::vector<ClientCall*> calls;
   {
     MutexLock lock(&calls_mutex_);
-    if (reason_over_.ok() || !link_ended_) reason_over_ = status;
+    if (reason_over_.ok()) reason_over_ = status;
     over_.store(true, std::memory_order_release);
     link_ended_ = true;
     for (CallSlot& slot : slots_) {
@@ -374,6 +375,7 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
   const size_t offset = control.message_offset;
   const size_t message_bytes = control.message_bytes;
   const bool has_message = (header.flags & kFlagNoMessage) == 0;
+  const bool has_headers = has_message || (header.flags & kFlagMetadata) != 0;
   if (more) {
     bool wanted = false;
     {
@@ -382,7 +384,7 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
       ClientCall* const call = FindCall(header.call_id);
       wanted = call != nullptr && control.status.ok() && message_bytes <= call->max_receive_message_bytes;
       if (wanted) {
-        call->has_headers = true;
+        call->has_headers = has_headers;
         call->has_message = has_message;
         call->end = std::move(control);
       }
@@ -397,7 +399,7 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
         absl::StrCat("the reply is ", message_bytes, " bytes long, more than the client's limit of ",
                      call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
   }
-  call->has_headers = true;
+  call->has_headers = has_headers;
   call->has_message = has_message;
   call->end = std::move(control);
   if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));

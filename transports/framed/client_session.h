@@ -106,6 +106,7 @@ class ClientSession final : public Session {
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void Fail(const absl::Status& status);
   void NotifyWaiter(const ClientCall* call);
+  void WakeSleeper() ABSL_EXCLUSIVE_LOCKS_REQUIRED(waiters_mutex_);
   bool WaitForRoom(absl::Time deadline) override;
 
   std::atomic<bool> over_{false};

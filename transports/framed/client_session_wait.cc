@@ -182,7 +182,10 @@ void ClientSession::NotifyWaiter(const ClientCall* call) {
   for (Waiter* waiter : waiters_) {
     if (waiter->call == call) waiter->changed.Signal();
   }
-  // Whose call the sleeper waits for is not known: it looks, and sleeps again.
+  WakeSleeper();  // whose call it waits for is not known: it looks, and sleeps again
+}
+
+void ClientSession::WakeSleeper() {
   const uint64_t one = 1;
   if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
@@ -190,6 +193,11 @@ void ClientSession::NotifyWaiter(const ClientCall* call) {
 bool ClientSession::WaitForRoom(absl::Time deadline) {
   const auto has_room = [this] { return link_->HasRoom() || link_ended_; };
   room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
+  {
+    // The thread that sleeps may have gone to sleep when there was nothing to send, and does not look out for room.
+    MutexLock lock(&waiters_mutex_);
+    WakeSleeper();
+  }
   const bool room = WaitUntil(nullptr, has_room, deadline);
   room_waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
   return room && !link_ended_;
