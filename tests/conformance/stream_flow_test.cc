@@ -1,5 +1,8 @@
 // What bounds a stream: flow control, and that streams and calls of one connection do not hold each other up.
 
+#include <unistd.h>
+
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -85,6 +88,47 @@ TEST_P(ConformanceStreamTest, FlowAServerThatDoesNotReadStopsItsClient) {
   EXPECT_EQ(received, count);
   const absl::Status status = chat->Finish();
   EXPECT_TRUE(status.ok()) << status;
+}
+
+// Resident memory of this process, which is client and server, in KiB.
+int64_t ResidentKiB() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+TEST_P(ConformanceStreamTest, FlowAMillionMessagesEachWayArriveInOrderAndInFlatMemory) {
+  StartStreams(ServerStyle::kSynchronous);
+  Streams::Stub stub(NewChannel());
+  ClientContext context;
+  const auto chat = stub.Chat(&context);
+  const uint64_t count = static_cast<uint64_t>(Scaled(Scaled(Scaled(1'000'000))));
+  std::thread writer([&] {
+    Item item;
+    item.set_payload(std::string(56, 'x'));
+    for (uint64_t i = 0; i < count; ++i) {
+      item.set_number(i);
+      ASSERT_TRUE(chat->Write(item));
+    }
+    EXPECT_TRUE(chat->WritesDone());
+  });
+  Item item;
+  uint64_t received = 0;
+  int64_t early = 0, most = 0;
+  while (chat->Read(&item)) {
+    ASSERT_EQ(item.number(), received);
+    ++received;
+    if (received == count / 10) early = ResidentKiB();
+    if (received % 10'000 == 0) most = std::max(most, ResidentKiB());
+  }
+  writer.join();
+  EXPECT_EQ(received, count);
+  const absl::Status status = chat->Finish();
+  EXPECT_TRUE(status.ok()) << status;
+  RecordProperty("resident_kib_early", static_cast<int>(early));
+  RecordProperty("resident_kib_most", static_cast<int>(most));
+  if (!UnderSanitizer()) EXPECT_LT(most, early + 16 * 1024);
 }
 
 TEST_P(ConformanceStreamTest, FlowEmptyMessagesAreBoundedToo) {

@@ -110,15 +110,15 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   answer.set_network_namespace(NetworkNamespace());
   const bool may_spin = framed::CanRunTogether(answer.cpus(), client.cpus());
   SetWindow(listener_->options_.flow_control, answer.mutable_window());
-  const absl::StatusOr<FlowControlOptions> window = GetWindow(client.window());
-  if (!window.ok()) {
-    answer.set_refused(std::string(window.status().message()));
-    Send(answer, -1);
-    return;
-  }
   if (client.version() != kProtocolVersion) {
     answer.set_refused(absl::StrCat("the server speaks version ", kProtocolVersion, " of the protocol, the client ",
                                     client.version()));
+    Send(answer, -1);
+    return;
+  }
+  const absl::StatusOr<FlowControlOptions> window = GetWindow(client.window());
+  if (!window.ok()) {
+    answer.set_refused(std::string(window.status().message()));
     Send(answer, -1);
     return;
   }

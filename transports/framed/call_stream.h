@@ -50,12 +50,12 @@ class ReceivedMessage {
   uint64_t cost_;
 };
 
-// The state of a call that sends or receives with frames of their own, at either end, and of the delivery of its events.
-// Guarded by the session's calls_mutex_.
+// The state of a call that sends or receives with frames of their own, at either end, and of the delivery of its
+// events. Guarded by the session's calls_mutex_.
 //
-// Events are delivered by one thread at a time: the one that has set `busy`. It goes on until nothing is due, so whoever
-// makes something due while `busy` is set need not do more. Events that run the user's code are delivered by the
-// poller's threads only: `queued` says that the call is in the list of those that wait for one.
+// Events are delivered by one thread at a time: the one that has set `busy`. It goes on until nothing is due, so
+// whoever makes something due while `busy` is set need not do more. Events that run the user's code are delivered by
+// the poller's threads only: `queued` says that the call is in the list of those that wait for one.
 struct CallStream {
   SendAccount::Call sent;
   ReceiveAccount::Call received;

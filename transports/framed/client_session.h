@@ -127,7 +127,7 @@ class ClientSession final : public Session {
   std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
-  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);  // the poller has something to tell of them
+  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
   SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
   ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were

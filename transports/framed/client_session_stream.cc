@@ -31,9 +31,15 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
       send_account_.OnSent(&stream.sent, MessageCost(message->size()));
     }
   }
-  const bool sent =
+  const Sender::Outcome outcome =
       sender_.Send(header, absl::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
-  return sent ? SendResult::kSent : SendResult::kOver;
+  if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
+  if (outcome == Sender::Outcome::kNothingSent && message != nullptr) {
+    MutexLock lock(&calls_mutex_);
+    ClientCall* const active = FindCall(id);
+    send_account_.OnNotSent(active == nullptr ? nullptr : &active->stream->sent, MessageCost(message->size()));
+  }
+  return SendResult::kOver;
 }
 
 void ClientSession::Receive(ClientCall* call) {

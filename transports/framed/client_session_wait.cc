@@ -224,7 +224,7 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
         *task = ended_.front();
         ended_.pop_front();
         has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
-        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the watch look
+        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
       }
     }
     if (link_ended_) return Outcome::kOver;

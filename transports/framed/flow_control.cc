@@ -16,8 +16,8 @@ static_assert(FlowControlOptions::kMaxBytes + (uint64_t{1} << 31) + FlowControlO
 
 absl::Status SendAccount::OnCredit(Call* call, const Credit& credit) {
   if (credit.connection_bytes > under_way_ || (call != nullptr && credit.call_bytes > call->under_way)) {
-    return absl::InternalError(absl::StrCat("the peer broke the protocol: credit for ", credit.connection_bytes, " and ",
-                                            credit.call_bytes, " bytes, where ", under_way_, " and ",
+    return absl::InternalError(absl::StrCat("the peer broke the protocol: credit for ", credit.connection_bytes,
+                                            " and ", credit.call_bytes, " bytes, where ", under_way_, " and ",
                                             call == nullptr ? 0 : call->under_way, " are under way"));
   }
   under_way_ -= credit.connection_bytes;

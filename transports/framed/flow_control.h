@@ -32,9 +32,7 @@
 
 namespace shmrpc::framed {
 
-inline uint64_t MessageCost(size_t message_bytes) {
-  return message_bytes + FlowControlOptions::kMessageOverheadBytes;
-}
+inline uint64_t MessageCost(size_t message_bytes) { return message_bytes + FlowControlOptions::kMessageOverheadBytes; }
 
 // What a credit frame says; see FrameType::kCredit.
 struct Credit {
@@ -60,6 +58,12 @@ class SendAccount {
   void OnSent(Call* call, uint64_t cost) {
     call->under_way += cost;
     under_way_ += cost;
+  }
+
+  // What was counted was not sent after all.
+  void OnNotSent(Call* call, uint64_t cost) {
+    if (call != nullptr) call->under_way -= cost;
+    under_way_ -= cost;
   }
 
   // Credit has come back. `call` is null when the call is over. INTERNAL: more than was under way.

@@ -84,7 +84,7 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // there, without passing anything on. What may spin then joins the hot set, which at most one thread, the scanner, goes
 // round. Before it runs a task the scanner gives the right to scan away, so any other thread that is woken meanwhile
 // becomes the scanner, and a task that takes long holds up nobody. No thread is woken for that on the fast path: it is
-// a sleeping client, or the watch (below), that notices input nobody looks at.
+// a sleeping client, or the guardian (below), that notices input nobody looks at.
 //
 // The guardian: a thread of its own that looks at the others about every millisecond while one of them runs a task that
 // may leave something unattended: input that nobody is told of (the thread was scanning, or there was more already), or
@@ -152,7 +152,7 @@ class Poller {
   const char* const name_;
   const int max_threads_;
   UniqueFd epoll_;
-  UniqueFd kick_event_;   // eventfd: kicked_ is not empty, or stopping_
+  UniqueFd kick_event_;  // eventfd: kicked_ is not empty, or stopping_
   std::atomic<bool> stopping_{false};
   std::atomic<bool> guardian_called_{false};
   std::atomic<int> waiting_{0};  // threads in epoll_wait

@@ -135,25 +135,25 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
   Flush(always_ring);
 }
 
-bool Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
-                        absl::Time deadline, absl::FunctionRef<bool()> stop) {
+Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
+                                   absl::Time deadline, absl::FunctionRef<bool()> stop) {
   const size_t message_bytes = message == nullptr ? 0 : message->size();
   const size_t before = kFrameHeaderBytes + control.size();
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
   bool waited = false;
   uint8_t* const frame = Reserve(before + message_bytes, deadline, &waited);
   // While this thread waited, the call may have been cancelled and its reset sent: nothing may follow that.
-  if (frame == nullptr) return false;
+  if (frame == nullptr) return Outcome::kNothingSent;
   if (waited && stop()) {
     ForgetReservation();
-    return false;
+    return Outcome::kNothingSent;
   }
   StoreFrameHeader(frame, header);
   if (!control.empty()) std::memcpy(frame + kFrameHeaderBytes, control.data(), control.size());
   if (message_bytes != 0) message->SerializeToArray(frame + before);
   Commit(before + message_bytes);
   Flush(/*always_ring=*/false);
-  return true;
+  return Outcome::kSent;
 }
 
 // The memory of frame after frame, for protobuf to write a message into. Between two frames the sender's lock is given
@@ -239,12 +239,12 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
   bool begun_ = false;        // the first frame has been committed
 };
 
-bool Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
-                        absl::Time deadline, absl::FunctionRef<bool()> stop) {
+Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
+                                   absl::Time deadline, absl::FunctionRef<bool()> stop) {
   while (in_pieces_ && !closed_) {
-    if (pieces_done_.WaitWithDeadline(&mutex_, deadline) && in_pieces_) return false;
+    if (pieces_done_.WaitWithDeadline(&mutex_, deadline) && in_pieces_) return Outcome::kNothingSent;
   }
-  if (closed_) return false;
+  if (closed_) return Outcome::kNothingSent;
   in_pieces_ = true;
   const uint32_t message_bytes = static_cast<uint32_t>(message.size());
   const std::string sized_control =
@@ -260,7 +260,8 @@ bool Sender::SendPieces(FrameHeader header, absl::string_view control, const Out
     SendControlLocked(reset, absl::string_view(), /*always_ring=*/true);
   }
   pieces_done_.Signal();
-  return sent;
+  if (sent) return Outcome::kSent;
+  return stream.begun() ? Outcome::kCutOff : Outcome::kNothingSent;
 }
 
 }  // namespace shmrpc::framed

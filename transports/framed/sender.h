@@ -20,9 +20,9 @@ namespace shmrpc::framed {
 // that has no room.
 //
 // Two ways to deal with it. A client *waits*: the caller blocks until there is room, while the session receives. A
-// server *spills*: after a little patience the frames go to private memory, and the session takes no more requests
-// until they are sent; so a client that does not read its replies costs no thread, and memory only for the replies of
-// the calls that were already running. Frames that must not wait at all (resets, go-away) are spilled on both sides.
+// server *spills*: after a little patience the frames go to private memory, and when that has become much the session
+// receives nothing more until some were sent; so a client that does not read its replies costs no thread, and memory
+// only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets, go-away) are spilled on both sides.
 //
 // One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
 // messages go between the pieces. So the receiver puts together one message at most.
@@ -48,14 +48,19 @@ class Sender {
   // Taken for everything that concerns the order of frames.
   Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
 
+  enum class Outcome {
+    kSent,
+    kNothingSent,  // the link is over, the deadline passed, or `stop` said so
+    kCutOff,       // the same, in the middle of a message in pieces: a reset followed
+  };
+
   // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;
-  // the rest is filled in. False when it was not sent whole: the link is over, the deadline passed, or `stop` said so;
-  // if part of it was sent a reset follows. The first overload's caller holds mutex() and has sent what must come just
+  // the rest is filled in. The first overload's caller holds mutex() and has sent what must come just
   // before; it is released in between when there is no room.
-  bool SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
-                  absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
-            absl::FunctionRef<bool()> stop) ABSL_LOCKS_EXCLUDED(mutex_) {
+  Outcome SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+                     absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Outcome Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+               absl::FunctionRef<bool()> stop) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
     return SendLocked(header, control, message, deadline, stop);
   }
@@ -89,9 +94,10 @@ class Sender {
  private:
   class FragmentStream;
 
-  bool SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
-                  absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Outcome SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
+                     absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -120,7 +120,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
           return Poll(scanning, task);
         }
         *task = call;
-        // Unless the watch looks after it, have what comes during the task reported.
+        // Unless the guardian looks after it, have what comes during the task reported.
         if (!scanning) ReportInput(true);
         const bool more = scanning ? link_->HasFrame() : !link_->PrepareToPark();
         // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.

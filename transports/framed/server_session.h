@@ -132,7 +132,7 @@ class ServerSession final : public Session {
   std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
 
   Mutex waiters_mutex_;
-  CondVar call_changed_;          // something was delivered to a call that somebody waits for
+  CondVar call_changed_;         // something was delivered to a call that somebody waits for
   std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
 };
 

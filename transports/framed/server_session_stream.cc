@@ -1,4 +1,5 @@
-// The part of ServerSession that is about calls with events: their messages, credits, and the threads that wait for them.
+// The part of ServerSession that is about calls with events: their messages, credits, and the threads that wait for
+// them.
 
 #include <algorithm>
 #include <utility>
@@ -64,9 +65,14 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   FrameHeader header;
   header.type = FrameType::kMessage;
   header.call_id = call->id;
-  const bool sent = sender_.Send(header, absl::string_view(), &message, absl::InfiniteFuture(),
-                                 [call] { return call->cancelled.load(std::memory_order_acquire); });
-  return sent ? SendResult::kSent : SendResult::kOver;
+  const Sender::Outcome outcome = sender_.Send(header, absl::string_view(), &message, absl::InfiniteFuture(),
+                                               [call] { return call->cancelled.load(std::memory_order_acquire); });
+  if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
+  if (outcome == Sender::Outcome::kNothingSent) {
+    MutexLock lock(&calls_mutex_);
+    send_account_.OnNotSent(&call->stream->sent, MessageCost(message.size()));
+  }
+  return SendResult::kOver;
 }
 
 // After the reply.
@@ -330,8 +336,12 @@ void ServerSession::ReturnUnread(uint64_t cost) {
   SendCredit(0, credit);
 }
 
-// The client is told at once; the handler, whose reply will be dropped, sees a cancelled call.
+// The client is told first, so that nothing about the call goes before; then the handler, whose reply will be dropped,
+// sees a cancelled call.
 void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
+  Refuse(call_id, absl::ResourceExhaustedError(absl::StrCat(
+                      "a message of ", message_bytes, " bytes came, more than the server's limit of ",
+                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes")));
   FramedServerCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
   {
@@ -339,13 +349,9 @@ void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
     const auto found = calls_.find(call_id);
     if (found == calls_.end()) return;
     call = found->second;
-    if (call->cancelled.load(std::memory_order_relaxed)) return;
     Cancelled(call);
     wake_up = MarkDue(call);
   }
-  Refuse(call_id, absl::ResourceExhaustedError(absl::StrCat(
-                      "a message of ", message_bytes, " bytes came, more than the server's limit of ",
-                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes")));
   Wake(call, wake_up);
 }
 

@@ -48,8 +48,8 @@ void ServerSessions::Over(ServerSession* session) {
   if (found == sessions_.end()) return;
   ending_.push_back(std::move(found->second));
   sessions_.erase(found);
-  const auto first_idle = std::partition(ending_.begin(), ending_.end(),
-                                         [](const auto& ending) { return !ending->IsIdle(); });
+  const auto first_idle =
+      std::partition(ending_.begin(), ending_.end(), [](const auto& ending) { return !ending->IsIdle(); });
   std::move(first_idle, ending_.end(), std::back_inserter(idle));
   ending_.erase(first_idle, ending_.end());
   changed_.SignalAll();
