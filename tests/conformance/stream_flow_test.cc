@@ -128,7 +128,9 @@ TEST_P(ConformanceStreamTest, FlowAMillionMessagesEachWayArriveInOrderAndInFlatM
   EXPECT_TRUE(status.ok()) << status;
   RecordProperty("resident_kib_early", static_cast<int>(early));
   RecordProperty("resident_kib_most", static_cast<int>(most));
-  if (!UnderSanitizer()) EXPECT_LT(most, early + 16 * 1024);
+  if (!UnderSanitizer()) {
+    EXPECT_LT(most, early + 16 * 1024);
+  }
 }
 
 TEST_P(ConformanceStreamTest, FlowEmptyMessagesAreBoundedToo) {
@@ -290,7 +292,9 @@ TEST_P(ConformanceStreamTest, FlowCancellationAndReplyRace) {
       if (i % 8 == 2) context.TryCancel();
       const absl::Status status = chat->Finish();
       status.ok() ? ++ok : ++cancelled;
-      if (!status.ok()) ASSERT_EQ(status.code(), absl::StatusCode::kCancelled);
+      if (!status.ok()) {
+        ASSERT_EQ(status.code(), absl::StatusCode::kCancelled);
+      }
       if (canceller.joinable()) canceller.join();
     }
     EXPECT_EQ(ok + cancelled, rounds);
