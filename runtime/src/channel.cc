@@ -84,6 +84,22 @@ std::shared_ptr<Transport> FindTransport(const TransportSet& transports, const T
 
 }  // namespace
 
+absl::string_view ChannelStateName(ChannelState state) {
+  switch (state) {
+    case ChannelState::kIdle:
+      return "idle";
+    case ChannelState::kConnecting:
+      return "connecting";
+    case ChannelState::kReady:
+      return "ready";
+    case ChannelState::kTransientFailure:
+      return "transient failure";
+    case ChannelState::kShutdown:
+      return "shutdown";
+  }
+  return "unknown";
+}
+
 std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelOptions options,
                                          TransportSet transports) {
   absl::Status status = CheckOptions(options);
@@ -128,6 +144,12 @@ absl::Status Channel::WaitForConnected(absl::Time deadline) {
   if (!status.ok()) return status;
   ConnectionPtr connection;
   return impl_->WaitForConnection(deadline, ChannelImpl::Patience::kNextAttempt, nullptr, &connection);
+}
+
+ChannelState Channel::GetState(bool try_to_connect) { return impl_->GetState(try_to_connect); }
+
+bool Channel::WaitForStateChange(ChannelState last_observed, absl::Time deadline) {
+  return impl_->WaitForStateChange(last_observed, deadline);
 }
 
 std::string Channel::transport() const { return impl_->DescribeTransport(); }

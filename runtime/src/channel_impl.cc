@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/optional.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/thread.h"
 
@@ -18,6 +19,9 @@ namespace {
 
 constexpr double kBackoffGrowth = 1.6;
 constexpr double kBackoffJitter = 0.2;
+
+// Connections do not tell when they are over: they are asked, which may be a system call.
+constexpr absl::Duration kLossCheckInterval = absl::Milliseconds(50);
 
 absl::Status ChannelGoneError() {
   return absl::CancelledError("the channel was destroyed before the call could start");
@@ -104,6 +108,65 @@ bool ChannelImpl::TakeReady(Use use, ConnectionPtr* connection) {
   return false;
 }
 
+void ChannelImpl::NoticeLoss() {
+  ConnectionPtr connection;
+  {
+    MutexLock lock(&mutex_);
+    connection = connection_;
+  }
+  if (connection != nullptr && connection->connection->IsOver()) DropLost(connection);
+}
+
+void ChannelImpl::SetState(State state) {
+  if (state == state_) return;
+  state_ = state;
+  ++state_changes_;
+  changed_.SignalAll();
+}
+
+ChannelState ChannelImpl::PublicState() const {
+  if (closed_) return ChannelState::kShutdown;
+  switch (state_) {
+    case State::kIdle:
+      return ChannelState::kIdle;
+    case State::kConnecting:
+      return ChannelState::kConnecting;
+    case State::kReady:
+      return ChannelState::kReady;
+    case State::kBackoff:
+      return ChannelState::kTransientFailure;
+  }
+  return ChannelState::kShutdown;
+}
+
+ChannelState ChannelImpl::GetState(bool try_to_connect) {
+  if (!status_.ok() || !CheckProcess().ok()) return ChannelState::kShutdown;
+  NoticeLoss();
+  MutexLock lock(&mutex_);
+  EndBackoffIfDue(absl::Now());
+  if (try_to_connect && state_ == State::kIdle && !closed_) WantConnection();
+  return PublicState();
+}
+
+bool ChannelImpl::WaitForStateChange(ChannelState last_observed, absl::Time deadline) {
+  absl::optional<uint64_t> state_changes;
+  for (;;) {
+    if (GetState(/*try_to_connect=*/false) != last_observed) return true;
+    if (last_observed == ChannelState::kShutdown) return false;
+    MutexLock lock(&mutex_);
+    if (PublicState() != last_observed) return true;
+    // It may have changed there and back again.
+    if (state_changes.value_or(state_changes_) != state_changes_) return true;
+    state_changes = state_changes_;
+    const absl::Time now = absl::Now();
+    if (now >= deadline) return false;
+    absl::Time wake_up = deadline;
+    if (state_ == State::kReady) wake_up = std::min(wake_up, now + kLossCheckInterval);
+    if (state_ == State::kBackoff) wake_up = std::min(wake_up, next_attempt_);
+    changed_.WaitWithDeadline(&mutex_, wake_up);
+  }
+}
+
 void ChannelImpl::DropLost(const ConnectionPtr& lost) {
   absl::Status reason = lost->connection->reason_over();
   ConnectionPtr dropped;  // the channel's reference, released after the lock
@@ -111,8 +174,8 @@ void ChannelImpl::DropLost(const ConnectionPtr& lost) {
   if (connection_ != lost) return;  // another thread was faster
   dropped = std::move(connection_);
   connection_ = nullptr;
-  if (lost->used.load(std::memory_order_relaxed)) {
-    state_ = State::kIdle;
+  if (lost->used.load(std::memory_order_relaxed) || absl::Now() - lost->since >= backoff_) {
+    SetState(State::kIdle);
     last_error_ = std::move(reason);
     failures_in_a_row_ = 0;
     backoff_ = options_.initial_backoff;
@@ -122,7 +185,6 @@ void ChannelImpl::DropLost(const ConnectionPtr& lost) {
   }
   lost->load->retired.store(true);
   if (lost->load->asynchronous_calls.load() > 0) retired_.push_back(lost);
-  changed_.SignalAll();
 }
 
 void ChannelImpl::DropRetired(const ConnectionLoad& load) {
@@ -136,11 +198,11 @@ void ChannelImpl::DropRetired(const ConnectionLoad& load) {
 }
 
 void ChannelImpl::EndBackoffIfDue(absl::Time now) {
-  if (state_ == State::kBackoff && now >= next_attempt_) state_ = State::kIdle;
+  if (state_ == State::kBackoff && now >= next_attempt_) SetState(State::kIdle);
 }
 
 void ChannelImpl::StartBackoff(absl::Status error) {
-  state_ = State::kBackoff;
+  SetState(State::kBackoff);
   last_error_ = std::move(error);
   latest_failure_ = attempts_begun_;
   ++failures_in_a_row_;
@@ -150,13 +212,10 @@ void ChannelImpl::StartBackoff(absl::Status error) {
 
 void ChannelImpl::WantConnection() {
   if (state_ == State::kIdle) {
-    state_ = State::kConnecting;
+    SetState(State::kConnecting);
     ++attempts_begun_;
   }
-  if (connector_runs_) {
-    changed_.SignalAll();
-    return;
-  }
+  if (connector_runs_) return;
   // The previous one has ended, or is about to and does not need the lock any more.
   if (connector_.joinable()) connector_.join();
   absl::StatusOr<std::thread> thread =
@@ -276,7 +335,7 @@ void ChannelImpl::RunConnector() {
       ServeWaiters();
       mutex_.Lock();
     } else {
-      state_ = State::kConnecting;
+      SetState(State::kConnecting);
       ++attempts_begun_;
     }
   }
@@ -320,12 +379,11 @@ void ChannelImpl::Attempt() {
   if (interrupt_fd >= 0) close(interrupt_fd);
   if (closed_) return;
   if (established != nullptr) {
-    state_ = State::kReady;
     connection_ = std::move(established);
+    SetState(State::kReady);
   } else {
     StartBackoff(connected.status());
   }
-  changed_.SignalAll();
 }
 
 void ChannelImpl::ServeWaiters() {
@@ -372,7 +430,7 @@ void ChannelImpl::Close() {
   {
     MutexLock lock(&mutex_);
     closed_ = true;
-    state_ = State::kIdle;
+    SetState(State::kIdle);
     waiters.swap(waiters_);
     for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) waiter->queued_ = false;
     connector = std::move(connector_);

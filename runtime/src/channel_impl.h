@@ -14,6 +14,7 @@
 #include "absl/random/random.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/channel.h"
@@ -41,6 +42,7 @@ struct EstablishedConnection {
   const std::unique_ptr<Connection> connection;
   const std::shared_ptr<const Peer> peer;
   const std::shared_ptr<ConnectionLoad> load = std::make_shared<ConnectionLoad>();
+  const absl::Time since = absl::Now();
   std::atomic<bool> used{false};  // a call was started on it
 };
 using ConnectionPtr = std::shared_ptr<EstablishedConnection>;
@@ -65,7 +67,7 @@ class ConnectionWaiter {
 // The one connection of a channel, and how it comes to be:
 //
 //   idle ──a call──▶ connecting ──success──▶ ready ──lost──▶ idle
-//                        │  ▲                  (lost before any call was started on it ──▶ back-off)
+//                        │  ▲                  (lost at once, before any call was started on it ──▶ back-off)
 //                 failure▼  │time passed, and a call came or waits
 //                      back-off
 //
@@ -105,6 +107,10 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
 
   // The connection if there is one that works. Cheap: what every call begins with.
   bool GetIfReady(ConnectionPtr* connection) { return TakeReady(Use::kSynchronous, connection); }
+
+  // See Channel.
+  ChannelState GetState(bool try_to_connect);
+  bool WaitForStateChange(ChannelState last_observed, absl::Time deadline);
 
   // Waits for a connection, connecting if need be. `context` may be null; when its TryCancel is called, and
   // WakeWaiters then, the result is CANCELLED. DEADLINE_EXCEEDED when `deadline` passed.
@@ -148,6 +154,11 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   void DropLost(const ConnectionPtr& lost) ABSL_LOCKS_EXCLUDED(mutex_);
   void DropRetired(const ConnectionLoad& load) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  void SetState(State state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ChannelState PublicState() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops the connection if it is over.
+  void NoticeLoss() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // A back-off whose time is over becomes kIdle.
   void EndBackoffIfDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartBackoff(absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -177,8 +188,9 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const uint32_t fork_generation_ = internal::ForkGeneration();
 
   Mutex mutex_;
-  CondVar changed_;  // anything that a thread in WaitForConnection or the connector thread waits for
+  CondVar changed_;  // anything that a waiting thread, in a call or the connector, waits for
   State state_ ABSL_GUARDED_BY(mutex_) = State::kIdle;
+  uint64_t state_changes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   ConnectionPtr connection_ ABSL_GUARDED_BY(mutex_);
   // Connections that take no more calls but still have asynchronous ones in flight: a server that shuts down finishes

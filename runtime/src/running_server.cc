@@ -29,14 +29,19 @@ std::string JoinNames(std::vector<std::string> names) {
 
 }  // namespace
 
-RunningServer::RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
-                             absl::optional<int> max_concurrent_calls)
-    : calls_(max_send_message_bytes, max_concurrent_calls) {
-  for (Service* service : services) {
-    service_names_.emplace_back(service->ShmrpcServiceName());
-    for (const ServiceMethod& method : service->ShmrpcMethods()) {
-      methods_.emplace(method.path, RegisteredMethod{service, &method});
-    }
+RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
+                             size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls)
+    : health_(std::move(health)),
+      calls_(max_send_message_bytes, max_concurrent_calls),
+      health_calls_(max_send_message_bytes, absl::nullopt) {
+  for (Service* service : services) AddService(service);
+  if (health_ != nullptr) AddService(health_.get());
+}
+
+void RunningServer::AddService(Service* service) {
+  service_names_.emplace_back(service->ShmrpcServiceName());
+  for (const ServiceMethod& method : service->ShmrpcMethods()) {
+    methods_.emplace(method.path, RegisteredMethod{service, &method});
   }
 }
 
@@ -61,6 +66,8 @@ absl::Status RunningServer::Listen(Transport& transport, const Target& target, c
 }
 
 void RunningServer::Shutdown(absl::Time deadline) {
+  // First, while there is somebody to be told, and so that the Watches end, which would hold up the listeners.
+  if (health_ != nullptr) health_->Shutdown();
   // All at the same time: each may take until the deadline.
   std::vector<std::thread> threads;
   for (size_t i = 1; i < listeners_.size(); ++i) {
@@ -76,6 +83,7 @@ void RunningServer::Shutdown(absl::Time deadline) {
   if (!listeners_.empty()) listeners_[0]->Shutdown(deadline);
   for (std::thread& thread : threads) thread.join();
   calls_.WaitForAsynchronous();
+  health_calls_.WaitForAsynchronous();
 
   MutexLock lock(&mutex_);
   shut_down_ = true;
@@ -96,12 +104,13 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
     absl::Status status = UnknownMethod(call->method());
     return FailServerCall(std::move(call), std::move(status));
   }
-  absl::Status status = calls_.Enter();
-  if (!status.ok()) return FailServerCall(std::move(call), std::move(status));
   const RegisteredMethod& method = found->second;
-  if (method.method->invoke != nullptr) return RunSynchronous(&calls_, method, std::move(call), request);
-  if (method.method->react != nullptr) return RunReactor(&calls_, method, std::move(call), request);
-  RunCoroutine(&calls_, method, std::move(call), request);
+  ServerCalls& calls = health_ != nullptr && method.service == health_.get() ? health_calls_ : calls_;
+  absl::Status status = calls.Enter();
+  if (!status.ok()) return FailServerCall(std::move(call), std::move(status));
+  if (method.method->invoke != nullptr) return RunSynchronous(&calls, method, std::move(call), request);
+  if (method.method->react != nullptr) return RunReactor(&calls, method, std::move(call), request);
+  RunCoroutine(&calls, method, std::move(call), request);
 }
 
 absl::Status RunningServer::UnknownMethod(absl::string_view path) const {

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "runtime/src/fork.h"
+#include "runtime/src/health_service.h"
 #include "runtime/src/server_call.h"
 #include "runtime/src/server_calls.h"
 #include "shmrpc/mutex.h"
@@ -24,8 +25,9 @@ namespace shmrpc::internal {
 // What ServerBuilder starts: owns the listeners, and brings the calls that they hand over to their methods.
 class RunningServer final : public Server, private CallHandler {
  public:
-  RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
-                absl::optional<int> max_concurrent_calls);
+  // `health` may be null.
+  RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
+                size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.
@@ -34,11 +36,14 @@ class RunningServer final : public Server, private CallHandler {
   // Server
   const std::vector<Target>& addresses() const override { return addresses_; }
   void Shutdown(absl::Time deadline) override;
+  HealthService* health() override { return health_.get(); }
   void Wait() override;
 
  private:
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
+
+  void AddService(Service* service);
 
   // Why `path`, which comes from the client and may be anything, is not served.
   absl::Status UnknownMethod(absl::string_view path) const;
@@ -46,7 +51,10 @@ class RunningServer final : public Server, private CallHandler {
   const uint32_t fork_generation_ = ForkGeneration();
   std::vector<std::string> service_names_;
   absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
+  const std::unique_ptr<ServedHealthService> health_;
   ServerCalls calls_;
+  // Apart, because they must not take the places of the others: a Watch would do so for ever.
+  ServerCalls health_calls_;
 
   std::vector<Target> addresses_;
 

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/health_service.h"
 #include "runtime/src/running_server.h"
 #include "shmrpc/server.h"
 
@@ -116,6 +117,11 @@ ServerBuilder& ServerBuilder::SetTransport(TransportPreference preference) {
   return *this;
 }
 
+ServerBuilder& ServerBuilder::EnableHealthService(bool enable) {
+  health_service_ = enable;
+  return *this;
+}
+
 ServerBuilder& ServerBuilder::SetUnixSocketMode(mode_t mode) {
   options_.unix_socket_mode = mode;
   return *this;
@@ -163,7 +169,14 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   // The limit is for all addresses together.
   ListenOptions options = options_;
   options.max_threads = std::max(1, options_.max_threads / static_cast<int>(places.size()));
-  auto server = std::make_unique<internal::RunningServer>(services_, max_send_message_bytes_, max_concurrent_calls_);
+  std::unique_ptr<internal::ServedHealthService> health;
+  if (health_service_ && std::none_of(services_.begin(), services_.end(), [](const Service* service) {
+        return service->ShmrpcServiceName() == internal::ServedHealthService::kName;
+      })) {
+    health = std::make_unique<internal::ServedHealthService>(services_);
+  }
+  auto server = std::make_unique<internal::RunningServer>(services_, std::move(health), max_send_message_bytes_,
+                                                          max_concurrent_calls_);
   for (const auto& [target, transport] : places) {
     status = server->Listen(*transport, target, options);
     if (!status.ok()) return status;

@@ -441,5 +441,90 @@ TEST(ChannelConnectTest, AServerThatDrainsFinishesAsynchronousCalls) {
   shutdown.join();
 }
 
+// Waits until the channel is ready, connecting if need be.
+bool WaitForReady(Channel& channel) {
+  const absl::Time deadline = absl::Now() + testing::kHang;
+  ChannelState state;
+  while ((state = channel.GetState(/*try_to_connect=*/true)) != ChannelState::kReady) {
+    if (!channel.WaitForStateChange(state, deadline)) return false;
+  }
+  return true;
+}
+
+TEST(ChannelStateTest, FollowsAnAttempt) {
+  Event go;
+  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions&) {
+    go.Wait();
+    return absl::UnavailableError("after all no");
+  });
+  const auto channel = Channel::Create("localhost:1", LongBackoff(), {fake});
+  EXPECT_EQ(channel->GetState(false), ChannelState::kIdle);
+  EXPECT_EQ(fake->attempts(), 0);
+  EXPECT_FALSE(channel->WaitForStateChange(ChannelState::kIdle, absl::Now() + absl::Milliseconds(5)));
+  EXPECT_TRUE(channel->WaitForStateChange(ChannelState::kReady, absl::InfinitePast()));
+
+  bool changed = false;
+  std::thread waiter([&] { changed = channel->WaitForStateChange(ChannelState::kIdle, absl::Now() + testing::kHang); });
+  EXPECT_EQ(channel->GetState(true), ChannelState::kConnecting);
+  waiter.join();
+  EXPECT_TRUE(changed);
+  EXPECT_EQ(channel->GetState(true), ChannelState::kConnecting);
+  EXPECT_FALSE(channel->WaitForStateChange(ChannelState::kConnecting, absl::Now() + absl::Milliseconds(5)));
+
+  go.Set();
+  EXPECT_TRUE(channel->WaitForStateChange(ChannelState::kConnecting, absl::Now() + testing::kHang));
+  EXPECT_EQ(channel->GetState(true), ChannelState::kTransientFailure);
+  EXPECT_FALSE(channel->WaitForStateChange(ChannelState::kTransientFailure, absl::Now() + absl::Milliseconds(5)));
+  EXPECT_EQ(fake->attempts(), 1);
+}
+
+TEST(ChannelStateTest, ABackoffEndsByItself) {
+  const auto channel = Channel::Create("inproc:state-backoff", ShortBackoff(), Inproc());
+  EXPECT_EQ(Call(*channel).code(), absl::StatusCode::kUnavailable);
+  if (channel->GetState(false) == ChannelState::kTransientFailure) {
+    EXPECT_TRUE(channel->WaitForStateChange(ChannelState::kTransientFailure, absl::Now() + testing::kHang));
+  }
+  EXPECT_EQ(channel->GetState(false), ChannelState::kIdle);
+  TestService service;
+  const auto server = StartServer("inproc:state-backoff", &service);
+  EXPECT_TRUE(WaitForReady(*channel));
+  EXPECT_EQ(Call(*channel), absl::OkStatus());
+}
+
+TEST(ChannelStateTest, NoticesALossWithoutACall) {
+  TestService service;
+  auto server = StartServer("inproc:state-loss", &service);
+  const auto channel = Channel::Create("inproc:state-loss", LongBackoff(), Inproc());
+  EXPECT_EQ(Call(*channel), absl::OkStatus());
+  EXPECT_EQ(channel->GetState(false), ChannelState::kReady);
+  bool changed = false;
+  std::thread waiter(
+      [&] { changed = channel->WaitForStateChange(ChannelState::kReady, absl::Now() + testing::kHang); });
+  server.reset();
+  waiter.join();
+  EXPECT_TRUE(changed);
+  EXPECT_EQ(channel->GetState(false), ChannelState::kIdle);
+  server = StartServer("inproc:state-loss", &service);
+  EXPECT_TRUE(WaitForReady(*channel));
+}
+
+TEST(ChannelStateTest, ALossAfterAWhileIsNoFailure) {
+  TestService service;
+  auto server = StartServer("inproc:state-unused", &service);
+  const auto channel = Channel::Create("inproc:state-unused", ShortBackoff(), Inproc());
+  EXPECT_TRUE(WaitForReady(*channel));
+  absl::SleepFor(absl::Milliseconds(5));  // longer than the back-off, which would be of no use
+  server.reset();
+  EXPECT_EQ(channel->GetState(false), ChannelState::kIdle);
+}
+
+TEST(ChannelStateTest, AChannelThatCanNeverWorkIsShutDown) {
+  const auto channel = Channel::Create("localhost", {}, Inproc());
+  EXPECT_EQ(channel->GetState(true), ChannelState::kShutdown);
+  EXPECT_TRUE(channel->WaitForStateChange(ChannelState::kIdle, absl::InfiniteFuture()));
+  EXPECT_FALSE(channel->WaitForStateChange(ChannelState::kShutdown, absl::InfiniteFuture()));
+  EXPECT_EQ(ChannelStateName(ChannelState::kShutdown), "shutdown");
+}
+
 }  // namespace
 }  // namespace shmrpc

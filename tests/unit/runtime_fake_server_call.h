@@ -110,6 +110,11 @@ class FakeServerCall final : public ServerCall {
     MutexLock lock(&mutex_);
     return sent_;
   }
+  // The same for messages of any type.
+  std::vector<std::string> sent_bytes() {
+    MutexLock lock(&mutex_);
+    return sent_bytes_;
+  }
   Metadata headers() {
     MutexLock lock(&mutex_);
     return headers_;
@@ -236,6 +241,7 @@ class FakeServerCall final : public ServerCall {
     StringValue message;
     EXPECT_TRUE(message.ParsePartialFromString(bytes));
     sent_.push_back(message.value());
+    sent_bytes_.push_back(bytes);
     changed_.SignalAll();
   }
 
@@ -317,6 +323,7 @@ class FakeServerCall final : public ServerCall {
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::string> sent_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> sent_bytes_ ABSL_GUARDED_BY(mutex_);
   Metadata headers_ ABSL_GUARDED_BY(mutex_);
   Metadata trailing_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);

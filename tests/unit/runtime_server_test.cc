@@ -39,7 +39,7 @@ TEST(ServerTest, NamesWhatIsRegisteredWhenAskedForSomethingElse) {
   const auto server = StartServer(kAddress, &service);
   absl::Status status = CallMethod("/test.Ecko/Echo");
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(status.message(), "unknown service \"test.Ecko\"; this server has: test.Echo");
+  EXPECT_EQ(status.message(), "unknown service \"test.Ecko\"; this server has: grpc.health.v1.Health, test.Echo");
   status = CallMethod("/test.Echo/Ecko");
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(status.message(), "service \"test.Echo\" has no method \"Ecko\"; it has: Echo, Other");

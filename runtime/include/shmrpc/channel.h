@@ -31,6 +31,18 @@ struct ChannelOptions {
   absl::Duration max_backoff = absl::Seconds(10);
 };
 
+// How a channel is connected, as in gRPC.
+enum class ChannelState {
+  kIdle,              // not connected; the next call, or GetState(true), will connect
+  kConnecting,        // an attempt is in progress
+  kReady,             // connected
+  kTransientFailure,  // the latest attempt has failed, and it is not yet time for the next one
+  kShutdown,          // no call can ever succeed: see status()
+};
+
+// "idle", "connecting", "ready", "transient failure", "shutdown".
+absl::string_view ChannelStateName(ChannelState state);
+
 // A client's way to one address, which any number of threads and stubs share. Connects when first used and again
 // whenever the connection is lost.
 //
@@ -56,6 +68,19 @@ class Channel final {
   // Connects now instead of with the first call; waits for it until `deadline`. OK when connected, UNAVAILABLE when
   // the attempt failed, DEADLINE_EXCEEDED.
   absl::Status WaitForConnected(absl::Time deadline);
+
+  // The state now. An idle channel begins to connect if `try_to_connect`. A connection that was lost while nobody used
+  // it is found out here, or by the next call; a call in flight is told at once.
+  ChannelState GetState(bool try_to_connect);
+
+  // Blocks until the state is not, or has ceased to be, `last_observed`; false when `deadline` passed before, or the
+  // state can never change. The loss of a connection that nobody uses is noticed within 50 ms. To wait for a
+  // connection, call GetState(true) before each wait:
+  //
+  //   while ((state = channel->GetState(true)) != ChannelState::kReady) {
+  //     if (!channel->WaitForStateChange(state, deadline)) return false;
+  //   }
+  bool WaitForStateChange(ChannelState last_observed, absl::Time deadline);
 
   // Which way the calls go and why not a better one: "shm", "tcp: peer on another host", "tcp: memfd refused
   // (EMFILE)"; "none: " and the reason while there is no connection.

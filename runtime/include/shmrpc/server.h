@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "shmrpc/health.h"
 #include "shmrpc/options.h"
 #include "shmrpc/service.h"
 #include "shmrpc/target.h"
@@ -27,10 +28,14 @@ class Server {
   // asked for.
   virtual const std::vector<Target>& addresses() const = 0;
 
-  // Takes no further connections and calls, waits until the accepted calls have finished or `deadline` passed, cancels
-  // the rest and waits for their handlers: for synchronous ones and coroutines to return, for reactors' OnDone. Calls
-  // that come too late get UNAVAILABLE. Idempotent.
+  // Tells those who watch the server's health, takes no further connections and calls, waits until the accepted calls
+  // have finished or `deadline` passed, cancels the rest and waits for their handlers: for synchronous ones and
+  // coroutines to return, for reactors' OnDone. Calls that come too late get UNAVAILABLE. Idempotent.
   virtual void Shutdown(absl::Time deadline) = 0;
+
+  // Where the server's health is set. Null when the health service is off, or when the user has registered a service of
+  // that name. Belongs to the server.
+  virtual HealthService* health() = 0;
 
   // Blocks until some thread has called Shutdown and it is complete.
   virtual void Wait() = 0;
@@ -63,7 +68,8 @@ class ServerBuilder final {
   ServerBuilder& SetMaxSendMessageBytes(size_t limit);
 
   // Calls that the whole server has at the same time at most, from their arrival until their reply is sent. A call
-  // beyond it gets RESOURCE_EXHAUSTED and its handler does not run; nothing queues. Default: no limit.
+  // beyond it gets RESOURCE_EXHAUSTED and its handler does not run; nothing queues. Those of the health service do not
+  // count. Default: no limit.
   ServerBuilder& SetMaxConcurrentCalls(int limit);
 
   // How much a stream's client may send ahead of its handler. For the limits see FlowControlOptions.
@@ -73,6 +79,10 @@ class ServerBuilder final {
 
   // kTcp or kUnix: do not offer shared memory. Default kAuto.
   ServerBuilder& SetTransport(TransportPreference preference);
+
+  // Whether the server has the standard service grpc.health.v1.Health (see HealthService); on by default. A service of
+  // that name that is registered with Register comes in its place.
+  ServerBuilder& EnableHealthService(bool enable);
 
   // The mode of the socket files of unix: addresses. Default 0600.
   ServerBuilder& SetUnixSocketMode(mode_t mode);
@@ -91,6 +101,7 @@ class ServerBuilder final {
   ListenOptions options_;
   size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
   absl::optional<int> max_concurrent_calls_;
+  bool health_service_ = true;
 };
 
 }  // namespace shmrpc
