@@ -67,7 +67,8 @@ class CallEvents {
   // The server's initial metadata; left out when the server sent nothing but a status.
   virtual void OnHeaders(Metadata metadata) = 0;
   virtual void OnMessage(const IncomingMessage& message) = 0;
-  // Send may be tried again. Comes once for each kWait, unless the call ends first.
+  // Send may be tried again. Comes once for each kWait, unless the call ends first; on another thread perhaps before the
+  // Send that says kWait has returned.
   virtual void OnSendable() {}
   // Comes after all messages when the server has ended the call. When it ends for another reason (Cancel, a lost
   // connection) it comes at once and messages that were not asked for yet are dropped.
@@ -80,7 +81,8 @@ class CallEvents {
 };
 
 // One call of a client. Thread-safe, but for Release; of Send, HalfClose and of Receive, DropMessages one thread at a
-// time each.
+// time each. All may be called from inside any event of the call, and are harmless between OnStatus and Release, because
+// who calls them cannot know that the call ends at that moment.
 class Call {
  public:
   // Sends one more message, and half-closes with it if it is the `last`. For calls with client_streams, before
@@ -90,7 +92,7 @@ class Call {
   // Half-closes without a message.
   virtual void HalfClose() = 0;
 
-  // Asks for the next message: one OnMessage, or OnStatus. For calls with server_streams; the next one only when the
+  // Asks for the next message: one OnMessage, or OnStatus. (OnHeaders comes without being asked for.) For calls with server_streams; the next one only when the
   // previous one has been answered, which may be from inside OnMessage.
   virtual void Receive() = 0;
 
@@ -108,7 +110,7 @@ class Call {
   // not block, and may only turn true through an event of this call. Several threads may wait for one call.
   virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
 
-  // Gives the object back. Called once, during or after OnStatus.
+  // Gives the object back. Called once, during or after OnStatus; maybe after the connection is gone.
   virtual void Release() = 0;
 
  protected:
@@ -178,8 +180,9 @@ struct ConnectOptions {
 //
 // OnMessage and OnHalfClose answer Receive; none comes after OnHalfClose. OnCancelled comes at most once: the client
 // has cancelled the call or is gone, Receive is not answered any more and Send says kOver; Finish is still to be
-// called, and there it may come too late to be told. OnDone comes exactly once, after Finish, as the last event: then
-// the transport uses this object no more.
+// called, and there it may come too late to be told. A call that was cancelled before Start is told so after it. OnDone
+// comes exactly once, as the last event, when Finish has been called, maybe inside it: then the transport uses this
+// object no more, and the ServerCall is not to be used any more either.
 class ServerCallEvents {
  public:
   virtual ~ServerCallEvents() = default;
@@ -211,7 +214,7 @@ class ServerCall {
 
   // Asks for the next message of the client: one OnMessage, OnHalfClose or OnCancelled. The next one only when the
   // previous one has been answered, which may be from inside OnMessage. A message that OnCall has brought is not
-  // delivered again.
+  // delivered again: what follows it is the half-close.
   virtual void Receive() = 0;
 
   // Sends the initial metadata (validated) ahead of the reply; at most once, and then Reply::initial_metadata is null.
@@ -283,7 +286,7 @@ class Listener {
 
   // Takes no further connections or calls (clients are told to go elsewhere), waits until the accepted calls have
   // finished or `deadline` passed, then cancels what is left, closes all connections and waits for handlers that are
-  // still running. Idempotent. Must not be called from a handler.
+  // still running, and for the OnDone of calls that have events. Idempotent. Must not be called from a handler.
   virtual void Shutdown(absl::Time deadline) = 0;
 };
 
