@@ -228,7 +228,10 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
       }
     }
     if (link_ended_) return Outcome::kOver;
-    if (!AcquireForPoller()) return Outcome::kElsewhere;
+    if (!AcquireForPoller()) {
+      ContinueSending();
+      return Outcome::kElsewhere;
+    }
     poller_receives_.store(true, std::memory_order_relaxed);
     BeginReceiving();
     Link::ReceiveResult result;

@@ -95,7 +95,10 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
     }
   }
   if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
-  if (!right_.TryAcquire()) return Outcome::kElsewhere;
+  if (!right_.TryAcquire()) {
+    ContinueSending();
+    return Outcome::kElsewhere;
+  }
   BeginReceiving();
   for (;;) {
     if (HoldsBack()) {

@@ -60,11 +60,15 @@ void Session::BeginReceiving() {
   if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
     link_->DrainWakeups();
   }
-  if (sender_.HasLeftover() && sender_.Continue() && (events_.load(std::memory_order_relaxed) & EPOLLOUT) != 0) {
-    ChangeEvents(0, EPOLLOUT);
-    // A sender may have filled the socket again meanwhile and found that it was being watched.
-    if (link_->SendBufferFull()) WatchWritable();
-  }
+  ContinueSending();
+}
+
+void Session::ContinueSending() {
+  if (!sender_.HasLeftover() || !sender_.Continue()) return;
+  if ((events_.load(std::memory_order_relaxed) & EPOLLOUT) == 0) return;
+  ChangeEvents(0, EPOLLOUT);
+  // A sender may have filled the socket again meanwhile and found that it was being watched.
+  if (link_->SendBufferFull()) WatchWritable();
 }
 
 void Session::WatchWritable() { ChangeEvents(EPOLLOUT, 0); }

@@ -83,6 +83,10 @@ class Session : public Pollable, private Sender::Host {
   // sending. Caller holds right_.
   void BeginReceiving();
 
+  // Goes on with what could not be sent before. Without right_, too: the thread that has it may be asleep, waiting for
+  // input only.
+  void ContinueSending();
+
   // Whether, with nothing received at present, it pays to look again. Caller holds right_.
   bool KeepSpinning();
   // Something was received. Caller holds right_.
