@@ -106,6 +106,8 @@ class ClientSession final : public Session {
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void Fail(const absl::Status& status);
   void NotifyWaiter(const ClientCall* call);
+  // Wakes the threads that wait for room, if there is some.
+  void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   void WakeSleeper() ABSL_EXCLUSIVE_LOCKS_REQUIRED(waiters_mutex_);
   bool WaitForRoom(absl::Time deadline) override;
 

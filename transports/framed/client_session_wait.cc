@@ -80,12 +80,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
     if (look) {
       const Link::ReceiveResult result = ReceiveOne();
       if (result == Link::ReceiveResult::kFrame) NoteReceived();
-      if (room_waiter_count_.load(std::memory_order_relaxed) > 0 && link_->HasRoom()) {
-        MutexLock lock(&waiters_mutex_);
-        for (Waiter* waiter : waiters_) {
-          if (waiter->call == nullptr) waiter->changed.Signal();
-        }
-      }
+      TellOfRoom();
       if (done()) return true;
       if (result == Link::ReceiveResult::kEnd) return false;
       if (result == Link::ReceiveResult::kFrame) {
@@ -185,6 +180,14 @@ void ClientSession::NotifyWaiter(const ClientCall* call) {
   WakeSleeper();  // whose call it waits for is not known: it looks, and sleeps again
 }
 
+void ClientSession::TellOfRoom() {
+  if (room_waiter_count_.load(std::memory_order_seq_cst) == 0 || !link_->HasRoom()) return;
+  MutexLock lock(&waiters_mutex_);
+  for (Waiter* waiter : waiters_) {
+    if (waiter->call == nullptr) waiter->changed.Signal();
+  }
+}
+
 void ClientSession::WakeSleeper() {
   const uint64_t one = 1;
   if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
@@ -230,6 +233,7 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     if (link_ended_) return Outcome::kOver;
     if (!AcquireForPoller()) {
       ContinueSending();
+      TellOfRoom();
       return Outcome::kElsewhere;
     }
     poller_receives_.store(true, std::memory_order_relaxed);
