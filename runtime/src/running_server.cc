@@ -29,9 +29,9 @@ std::string JoinNames(std::vector<std::string> names) {
 
 }  // namespace
 
-RunningServer::RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
-                             absl::optional<int> max_concurrent_calls)
-    : calls_(max_send_message_bytes, max_concurrent_calls) {
+RunningServer::RunningServer(const std::vector<Service*>& services, std::vector<ServerInterceptor> interceptors,
+                             size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls)
+    : calls_(std::move(interceptors), max_send_message_bytes, max_concurrent_calls) {
   for (Service* service : services) {
     service_names_.emplace_back(service->ShmrpcServiceName());
     for (const ServiceMethod& method : service->ShmrpcMethods()) {

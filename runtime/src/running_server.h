@@ -24,8 +24,8 @@ namespace shmrpc::internal {
 // What ServerBuilder starts: owns the listeners, and brings the calls that they hand over to their methods.
 class RunningServer final : public Server, private CallHandler {
  public:
-  RunningServer(const std::vector<Service*>& services, size_t max_send_message_bytes,
-                absl::optional<int> max_concurrent_calls);
+  RunningServer(const std::vector<Service*>& services, std::vector<ServerInterceptor> interceptors,
+                size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.
