@@ -35,8 +35,7 @@ class InterceptedServerCall {
 
   // Exactly once, when the call is finished: `*status` is what the client will be told (an error that comes after the
   // deadline it sees as DEADLINE_EXCEEDED), and may be replaced; trailing metadata may be added to the context for the
-  // last time. An OK in place of an error needs a handler that has filled
-  // in the reply.
+  // last time. An OK in place of an error needs a handler that has filled in the reply.
   void OnEnd(absl::AnyInvocable<void(absl::Status* status)> function);
 
  protected:
