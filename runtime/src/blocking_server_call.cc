@@ -45,10 +45,13 @@ bool BlockingServerCall::Read(google::protobuf::MessageLite* message) {
   if (no_more_messages_ || IsOver()) return false;
   if (only_message_ != nullptr) {
     no_more_messages_ = true;  // the client has half-closed with it
-    return ReadOnlyMessage(message);
+    if (!ReadOnlyMessage(message)) return false;
+  } else if (ReadNext(message) != ReadState::kMessage) {
+    no_more_messages_ = true;
+    return false;
   }
-  no_more_messages_ = ReadNext(message) != ReadState::kMessage;
-  return !no_more_messages_;
+  interception_->Received(*message);
+  return true;
 }
 
 bool BlockingServerCall::ReadOnlyMessage(google::protobuf::MessageLite* message) {
@@ -102,6 +105,7 @@ bool BlockingServerCall::Write(const google::protobuf::MessageLite& message) {
     Fail(std::move(status));
     return false;
   }
+  interception_->Sending(message);
   for (;;) {
     const SendResult result = call_->Send(outgoing);
     if (result != SendResult::kWait) return result == SendResult::kSent;

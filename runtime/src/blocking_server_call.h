@@ -10,6 +10,7 @@
 #include "runtime/src/cancellation_callback.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/server_calls.h"
+#include "runtime/src/server_interception.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/server_context.h"
 #include "shmrpc/server_stream.h"
@@ -40,8 +41,11 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // Events begin. Before the handler runs, but for a call that needs only its cancellation.
   void Start();
 
-  // Before the handler runs: whose initial metadata is sent.
-  void set_context(ServerContext* context) { context_ = context; }
+  // Before events begin: whose initial metadata is sent, and who is told of the stream's messages.
+  void set_context(ServerContext* context, ServerInterception* interception) {
+    context_ = context;
+    interception_ = interception;
+  }
 
   // Waits for the one request of a method that takes one.
   absl::Status ReceiveOnlyRequest(google::protobuf::MessageLite* request);
@@ -91,6 +95,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   const ServerCalls* const calls_ = nullptr;
   const ServiceMethod* const method_ = nullptr;
   ServerContext* context_ = nullptr;
+  ServerInterception* interception_ = nullptr;
   std::atomic<int> references_{1};
   bool started_ = false;
 

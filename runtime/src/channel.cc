@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -22,6 +23,9 @@ absl::Status CheckLimit(absl::string_view name, size_t limit) {
 absl::Status CheckOptions(const ChannelOptions& options) {
   absl::Status status = CheckLimit("max_send_message_bytes", options.max_send_message_bytes);
   status.Update(CheckLimit("max_receive_message_bytes", options.max_receive_message_bytes));
+  if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
+    status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),

@@ -31,6 +31,9 @@ class SerializedRequest final : public OutgoingMessage {
 
 void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
   absl::Status failure = AttachToContext();
+  if (failure.ok() && !channel_->options().interceptors.empty() && !PassInterceptors(&failure)) {
+    return Finish(std::move(failure), Metadata());
+  }
   if (failure.ok()) failure = parameters_.Check(*channel_);
   if (failure.ok() && request != nullptr) failure = parameters_.CheckRequest(*request);
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
@@ -38,7 +41,16 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
   const OutgoingProto message(*request);
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
+  if (interception_ != nullptr) interception_->Sending(*request);
   StartOrWait(&message);
+}
+
+bool AsynchronousCall::PassInterceptors(absl::Status* status) {
+  interception_ = std::make_unique<ClientInterception>(parameters_, reply_.message());
+  const bool passed = interception_->Begin(channel_->options().interceptors, status);
+  parameters_.metadata = interception_->metadata_or_null();
+  if (interception_->replied()) reply_.OnFilledIn();
+  return passed;
 }
 
 absl::Status AsynchronousCall::AttachToContext() {
@@ -186,6 +198,7 @@ void AsynchronousCall::Abandon(absl::Status status) {
 }
 
 void AsynchronousCall::OnHeaders(Metadata metadata) {
+  if (interception_ != nullptr) interception_->ReceivedInitialMetadata(metadata);
   {
     MutexLock lock(&mutex_);
     if (context_ != nullptr) ClientCallAccess::set_server_initial_metadata(context_, std::move(metadata));
@@ -201,6 +214,8 @@ void AsynchronousCall::OnStatus(absl::Status status, Metadata trailing_metadata)
 
 // On the one thread that has ended the call.
 void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
+  if (!ServerStreams(parameters_.kind)) status = reply_.Conclude(std::move(status));
+  if (interception_ != nullptr) status = interception_->Ended(std::move(status), trailing_metadata);
   internal::DeadlineTimer::Handle timer;
   {
     MutexLock lock(&mutex_);

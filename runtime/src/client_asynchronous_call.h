@@ -10,6 +10,8 @@
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/client_call_parameters.h"
+#include "runtime/src/client_interception.h"
+#include "runtime/src/client_reply.h"
 #include "runtime/src/deadline_timer.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/message.h"
@@ -18,7 +20,8 @@
 
 namespace shmrpc {
 
-// What calls have in common that nobody waits for: getting a connection, the deadline, TryCancel, the one end.
+// What calls have in common that nobody waits for: getting a connection, the deadline, TryCancel, the one end; the
+// reply, if it does not stream; and what interceptors want.
 //
 //   kStarting ──no connection──▶ kWaiting ──connected──▶ kStarting ──▶ kStarted ──status──▶ kEnded
 //
@@ -55,6 +58,7 @@ class AsynchronousCall : public CallEvents,
 
   // CallEvents
   void OnHeaders(Metadata metadata) final;
+  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
   void OnStatus(absl::Status status, Metadata trailing_metadata) final;
   bool RunsUserCode() const final { return true; }
 
@@ -62,8 +66,13 @@ class AsynchronousCall : public CallEvents,
   void OnTryCancel() final { End(internal::CancelledByCaller()); }
 
  protected:
-  AsynchronousCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context)
-      : channel_(std::move(channel)), parameters_(method, kind, context, channel_->options()), context_(context) {}
+  // `reply` is not used if the replies stream.
+  AsynchronousCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
+                   google::protobuf::MessageLite* reply)
+      : channel_(std::move(channel)),
+        parameters_(method, kind, context, channel_->options()),
+        reply_(method, reply),
+        context_(context) {}
 
   // The call is on its way: call() may be used from now on. Comes at most once, on the starting thread, which has no
   // lock; events, even OnEnd, may come before or meanwhile.
@@ -76,12 +85,16 @@ class AsynchronousCall : public CallEvents,
   virtual void OnEnd(absl::Status status) = 0;
 
   const CallParameters& parameters() const { return parameters_; }
+  // Null when there are no interceptors. Constant once Begin has been entered.
+  ClientInterception* interception() const { return interception_.get(); }
   Call& call() const { return *call_; }
 
  private:
   enum class Phase { kStarting, kWaiting, kStarted, kEnded };
 
   absl::Status AttachToContext();
+  // False: an interceptor has answered the call.
+  bool PassInterceptors(absl::Status* status);
   void StartOrWait(const OutgoingMessage* request);
   void Wait(const OutgoingMessage* request);
   bool LeaveQueue();
@@ -91,6 +104,8 @@ class AsynchronousCall : public CallEvents,
 
   const std::shared_ptr<ChannelImpl> channel_;
   CallParameters parameters_;  // constant once Begin has checked them, but for what Wait does
+  SingleReply reply_;          // unless the server streams
+  std::unique_ptr<ClientInterception> interception_;
   std::unique_ptr<OutgoingMessage> waiting_request_;
   Metadata waiting_metadata_;  // a copy: the context may go while the call waits or is about to be started
 

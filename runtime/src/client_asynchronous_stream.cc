@@ -1,5 +1,7 @@
 #include "runtime/src/client_asynchronous_stream.h"
 
+#include "runtime/src/client_reply.h"
+
 namespace shmrpc {
 
 AsynchronousStream::Outcome AsynchronousStream::Read(google::protobuf::MessageLite* message) {
@@ -20,6 +22,7 @@ AsynchronousStream::Outcome AsynchronousStream::Write(const google::protobuf::Me
     half_closed_ = last;
     write_message_ = &message;
     write_last_ = last;
+    write_intercepted_ = false;
     writing_ = started_ ? Writing::kSending : Writing::kQueued;
     if (!started_) return Outcome::kLater;
   }
@@ -77,14 +80,17 @@ void AsynchronousStream::OnStarted() {
 }
 
 void AsynchronousStream::OnMessage(const IncomingMessage& message) {
-  if (!ServerStreams(parameters().kind)) return reply_.OnMessage(message);
+  if (!ServerStreams(parameters().kind)) return AsynchronousCall::OnMessage(message);
   google::protobuf::MessageLite* target;
   {
     MutexLock lock(&stream_mutex_);
     target = std::exchange(read_target_, nullptr);
   }
   absl::Status status = ParseReply(parameters().method, message, target);
-  if (status.ok()) return OnReadDone(true);
+  if (status.ok()) {
+    if (interception() != nullptr) interception()->Received(*target);
+    return OnReadDone(true);
+  }
   const std::shared_ptr<AsynchronousCall> self = shared_from_this();  // the call may end inside End
   End(std::move(status));
   OnReadDone(false);
@@ -110,6 +116,9 @@ AsynchronousStream::Outcome AsynchronousStream::Send() {
   if (error.ok()) {
     const OutgoingProto outgoing(*write_message_);
     error = parameters().CheckRequestSize(outgoing.size());
+    if (interception() != nullptr && error.ok() && !std::exchange(write_intercepted_, true)) {
+      interception()->Sending(*write_message_);
+    }
     while (error.ok()) {
       const SendResult result = call().Send(outgoing, write_last_);
       MutexLock lock(&stream_mutex_);
@@ -158,7 +167,6 @@ void AsynchronousStream::OnEnd(absl::Status status) {
     if (write) writing_ = Writing::kNone;
     half_close = std::exchange(half_close_queued_, false);
   }
-  if (!ServerStreams(parameters().kind)) status = reply_.Conclude(std::move(status));
   if (read) OnReadDone(false);
   if (write) OnWriteDone(false);
   if (half_close) OnHalfCloseDone(false);

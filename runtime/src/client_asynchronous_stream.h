@@ -8,7 +8,6 @@
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/client_asynchronous_call.h"
-#include "runtime/src/client_reply.h"
 #include "shmrpc/message.h"
 #include "shmrpc/mutex.h"
 
@@ -49,7 +48,7 @@ class AsynchronousStream : public AsynchronousCall {
  protected:
   AsynchronousStream(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
                      google::protobuf::MessageLite* reply)
-      : AsynchronousCall(std::move(channel), method, kind, context), reply_(method, reply) {}
+      : AsynchronousCall(std::move(channel), method, kind, context, reply) {}
 
   // With no lock held. Those for reading and those for writing may come at the same time, from different threads.
   virtual void OnReadDone(bool ok) = 0;
@@ -69,8 +68,6 @@ class AsynchronousStream : public AsynchronousCall {
   void SendAndAnswer();
   void HalfCloseIfQueued();
 
-  SingleReply reply_;  // unless the server streams
-
   Mutex stream_mutex_;
   bool started_ ABSL_GUARDED_BY(stream_mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(stream_mutex_) = false;
@@ -84,6 +81,7 @@ class AsynchronousStream : public AsynchronousCall {
   // Constant while writing_ is not kNone.
   const google::protobuf::MessageLite* write_message_ = nullptr;
   bool write_last_ = false;
+  bool write_intercepted_ = false;  // the sending thread's
 };
 
 }  // namespace shmrpc

@@ -6,7 +6,6 @@
 #include "runtime/src/client_asynchronous_call.h"
 #include "runtime/src/client_asynchronous_stream.h"
 #include "runtime/src/client_call_access.h"
-#include "runtime/src/client_reply.h"
 #include "shmrpc/mutex.h"
 
 namespace shmrpc {
@@ -18,8 +17,7 @@ class CoroutineUnaryCall final : public AsynchronousCall {
  public:
   CoroutineUnaryCall(std::shared_ptr<ChannelImpl> channel, const char* method, ClientContext* context,
                      google::protobuf::MessageLite* reply, absl::Status* status, std::coroutine_handle<> waiting)
-      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context),
-        reply_(method, reply),
+      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context, reply),
         status_(status),
         waiting_(waiting) {}
 
@@ -27,18 +25,14 @@ class CoroutineUnaryCall final : public AsynchronousCall {
   // does not resume it on top of itself, as often as it tries again.
   bool Suspend() { return progress_.exchange(kSuspended, std::memory_order_acq_rel) != kEnded; }
 
-  // CallEvents
-  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
-
  private:
   void OnEnd(absl::Status status) override {
-    *status_ = reply_.Conclude(std::move(status));
+    *status_ = std::move(status);
     if (progress_.exchange(kEnded, std::memory_order_acq_rel) == kSuspended) waiting_.resume();
   }
 
   enum Progress { kStarting, kSuspended, kEnded };
 
-  SingleReply reply_;
   absl::Status* const status_;
   const std::coroutine_handle<> waiting_;
   std::atomic<Progress> progress_{kStarting};

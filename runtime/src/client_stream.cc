@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/client_interception.h"
 #include "runtime/src/client_reply.h"
 #include "runtime/src/client_synchronous_call.h"
 #include "shmrpc/message.h"
@@ -16,10 +17,12 @@ namespace {
 // while another thread delivers.
 class SynchronousStream final : public ClientStream, public SynchronousCall {
  public:
+  // `own_context` is `context`, or null when that is the user's.
   SynchronousStream(std::shared_ptr<Channel> channel, const char* method, MethodKind kind, ClientContext* context,
-                    google::protobuf::MessageLite* reply)
+                    std::unique_ptr<ClientContext> own_context, google::protobuf::MessageLite* reply)
       : SynchronousCall(ChannelAccess::impl(*channel), method, kind, context),
         keeps_alive_(std::move(channel)),
+        own_context_(std::move(own_context)),
         half_closed_(!ClientStreams(kind)),
         reply_(method, reply) {}
 
@@ -34,6 +37,9 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   void Begin(const google::protobuf::MessageLite* request) {
     absl::Status failure = Attach();
     attached_ = failure.ok();
+    if (failure.ok() && !interceptors().empty() && !PassInterceptors(&failure)) {
+      return EndUnstarted(std::move(failure));
+    }
     if (failure.ok()) failure = StartAttached(request);
     if (!failure.ok()) EndUnstarted(std::move(failure));
   }
@@ -46,7 +52,10 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     call_->Receive();
     Wait([this] { return read_answered_.load(std::memory_order_acquire) || IsOver(); });
     if (!read_answered_.load(std::memory_order_acquire)) return false;
-    if (read_error_.ok()) return true;
+    if (read_error_.ok()) {
+      if (interception_ != nullptr) InterceptRead(*message);
+      return true;
+    }
     // Not cancelled from inside the event: that would be a call into the transport on its own stack.
     call_->Cancel(std::move(read_error_));
     WaitForEnd();
@@ -60,6 +69,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     const OutgoingProto outgoing(message);
     error = parameters_.CheckRequestSize(outgoing.size());
     if (!error.ok()) return CancelWrite(std::move(error));
+    if (interception_ != nullptr) interception_->Sending(message);
     for (;;) {
       sendable_.store(false, std::memory_order_relaxed);
       switch (call_->Send(outgoing, last)) {
@@ -85,6 +95,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   void WaitForInitialMetadata() override {
     if (CallIsOver()) return;
     Wait([this] { return headers_arrived_.load(std::memory_order_acquire) || IsOver(); });
+    if (interception_ != nullptr) InterceptInitialMetadata();
   }
 
   absl::Status Finish() override {
@@ -128,9 +139,30 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (!status.ok()) return status;
     const OutgoingProto message(*request);
     status = parameters_.CheckRequestSize(message.size());
+    if (status.ok() && interception_ != nullptr) interception_->Sending(*request);
     if (status.ok()) status = Connect();
     if (status.ok()) Start(&message);
     return status;
+  }
+
+  // What interceptors are told of is told on the caller's threads: events must not run user code.
+  bool PassInterceptors(absl::Status* status) {
+    interception_ = std::make_unique<ClientInterception>(parameters_, reply_.message());
+    const bool passed = interception_->Begin(interceptors(), status);
+    parameters_.metadata = interception_->metadata_or_null();
+    return passed;
+  }
+  void InterceptInitialMetadata() {
+    if (!headers_arrived_.load(std::memory_order_acquire) || std::exchange(headers_intercepted_, true)) return;
+    interception_->ReceivedInitialMetadata(context()->GetServerInitialMetadata());
+  }
+  void InterceptRead(const google::protobuf::MessageLite& message) {
+    InterceptInitialMetadata();
+    interception_->Received(message);
+  }
+  void InterceptEnd() {
+    InterceptInitialMetadata();
+    status_ = interception_->Ended(std::move(status_), context()->GetServerTrailingMetadata());
   }
 
   // Whether an operation can no longer begin. Nobody else notices the deadline of a call for which nobody waits.
@@ -160,11 +192,13 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
 
   // The context may go from here on.
   void Release() {
-    if (attached_) Detach();
-    attached_ = false;
+    if (!std::exchange(attached_, false)) return;
+    if (interception_ != nullptr) InterceptEnd();
+    Detach();
   }
 
   const std::shared_ptr<Channel> keeps_alive_;
+  const std::unique_ptr<ClientContext> own_context_;
   bool attached_ = false;  // to the context
   bool finished_ = false;
 
@@ -177,6 +211,9 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   std::atomic<bool> headers_arrived_{false};
 
   SingleReply reply_;  // unless the server streams
+
+  std::unique_ptr<ClientInterception> interception_;  // null when there are no interceptors
+  bool headers_intercepted_ = false;                  // the reading thread's
 };
 
 }  // namespace
@@ -185,7 +222,12 @@ std::unique_ptr<ClientStream> StartClientStream(const std::shared_ptr<Channel>& 
                                                 MethodKind kind, ClientContext* context,
                                                 const google::protobuf::MessageLite* request,
                                                 google::protobuf::MessageLite* reply) {
-  auto stream = std::make_unique<SynchronousStream>(channel, method, kind, context, reply);
+  std::unique_ptr<ClientContext> own_context;
+  if (context == nullptr && !ChannelAccess::impl(*channel).options().interceptors.empty()) {
+    own_context = std::make_unique<ClientContext>();  // interceptors see the metadata that comes back
+    context = own_context.get();
+  }
+  auto stream = std::make_unique<SynchronousStream>(channel, method, kind, context, std::move(own_context), reply);
   stream->Begin(request);
   return stream;
 }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -70,6 +71,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
     status_ = std::move(status);
     over_.store(true, std::memory_order_release);
   }
+  ClientContext* context() const { return context_; }
+  const std::vector<ClientInterceptor>& interceptors() const { return channel_.options().interceptors; }
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
 
   CallParameters parameters_;

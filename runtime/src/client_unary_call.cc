@@ -3,10 +3,12 @@
 #include <memory>
 #include <utility>
 
+#include "absl/base/optimization.h"
 #include "absl/status/status.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_asynchronous_call.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/client_interception.h"
 #include "runtime/src/client_reply.h"
 #include "runtime/src/client_synchronous_call.h"
 #include "shmrpc/message.h"
@@ -26,6 +28,23 @@ class SynchronousUnaryCall final : public SynchronousCall {
     absl::Status status = Attach();
     if (!status.ok()) return status;
     status = RunAttached(request);
+    Detach();
+    return status;
+  }
+
+  // The same for a channel with interceptors; the call has a context.
+  absl::Status RunIntercepted(const google::protobuf::MessageLite& request) {
+    absl::Status status = Attach();
+    if (!status.ok()) return status;
+    ClientInterception interception(parameters_, reply_.message());
+    if (interception.Begin(interceptors(), &status)) {
+      parameters_.metadata = interception.metadata_or_null();
+      interception.Sending(request);
+      status = RunAttached(request);
+      const Metadata& initial_metadata = context()->GetServerInitialMetadata();
+      if (status.ok() || !initial_metadata.empty()) interception.ReceivedInitialMetadata(initial_metadata);
+    }
+    status = interception.Ended(std::move(status), context()->GetServerTrailingMetadata());
     Detach();
     return status;
   }
@@ -60,20 +79,14 @@ class AsynchronousUnaryCall final : public AsynchronousCall {
  public:
   AsynchronousUnaryCall(std::shared_ptr<ChannelImpl> channel, const char* method, ClientContext* context,
                         google::protobuf::MessageLite* reply, StatusCallback done)
-      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context),
-        reply_(method, reply),
-        done_(std::move(done)) {}
-
-  // CallEvents
-  void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+      : AsynchronousCall(std::move(channel), method, MethodKind::kUnary, context, reply), done_(std::move(done)) {}
 
  private:
   void OnEnd(absl::Status status) override {
     StatusCallback done = std::move(done_);
-    done(reply_.Conclude(std::move(status)));
+    done(std::move(status));
   }
 
-  SingleReply reply_;
   StatusCallback done_;
 };
 
@@ -81,7 +94,13 @@ class AsynchronousUnaryCall final : public AsynchronousCall {
 
 absl::Status UnaryCall(Channel& channel, const char* method, ClientContext* context,
                        const google::protobuf::MessageLite& request, google::protobuf::MessageLite* reply) {
-  return SynchronousUnaryCall(ChannelAccess::impl(channel), method, context, reply).Run(request);
+  ChannelImpl& impl = ChannelAccess::impl(channel);
+  if (ABSL_PREDICT_FALSE(!impl.options().interceptors.empty())) {
+    ClientContext own_context;  // interceptors see the metadata that comes back
+    if (context == nullptr) context = &own_context;
+    return SynchronousUnaryCall(impl, method, context, reply).RunIntercepted(request);
+  }
+  return SynchronousUnaryCall(impl, method, context, reply).Run(request);
 }
 
 void AsyncUnaryCall(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context,

@@ -30,10 +30,11 @@ std::string JoinNames(std::vector<std::string> names) {
 }  // namespace
 
 RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
-                             size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls)
+                             std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
+                             absl::optional<int> max_concurrent_calls)
     : health_(std::move(health)),
-      calls_(max_send_message_bytes, max_concurrent_calls),
-      health_calls_(max_send_message_bytes, absl::nullopt) {
+      calls_(interceptors, max_send_message_bytes, max_concurrent_calls),
+      health_calls_(std::move(interceptors), max_send_message_bytes, absl::nullopt) {
   for (Service* service : services) AddService(service);
   if (health_ != nullptr) AddService(health_.get());
 }

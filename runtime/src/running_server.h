@@ -27,7 +27,8 @@ class RunningServer final : public Server, private CallHandler {
  public:
   // `health` may be null.
   RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
-                size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls);
+                std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
+                absl::optional<int> max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.

@@ -21,7 +21,12 @@ std::string CopyBytes(const IncomingMessage& message) {
 }  // namespace
 
 ServerAsynchronousCall::ServerAsynchronousCall(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call)
-    : calls_(calls), method_(method), owned_call_(std::move(call)), call_(owned_call_.get()), context_(call_, this) {
+    : calls_(calls),
+      method_(method),
+      owned_call_(std::move(call)),
+      call_(owned_call_.get()),
+      context_(call_, this),
+      interception_(*calls, *method.method, &context_) {
   const ServiceMethod& description = *method_.method;
   if (!ClientStreams(description.kind)) request_ = description.request_prototype().New(&arena_);
   if (!ServerStreams(description.kind)) reply_ = description.reply_prototype().New(&arena_);
@@ -30,8 +35,8 @@ ServerAsynchronousCall::ServerAsynchronousCall(ServerCalls* calls, const Registe
 
 void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
   const bool awaits_request = request_ != nullptr && request == nullptr;
-  absl::Status failure;
-  if (request_ != nullptr && request != nullptr) failure = ParseRequest(*method_.method, *request, request_);
+  absl::Status failure = interception_.Begin();
+  if (failure.ok() && request_ != nullptr && request != nullptr) failure = Parse(*request, request_);
   {
     MutexLock lock(&mutex_);
     if (awaits_request) {
@@ -46,8 +51,11 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
     timer_ = DeadlineTimer::Get().Schedule(call_->deadline(),
                                            [this] { Cancel(DeadlineBeforeHandler(), Where::kElsewhere); });
   }
-  if (!failure.ok()) Finish(std::move(failure), nullptr);
-  if (awaits_request) Receive();
+  if (!failure.ok()) {
+    Finish(std::move(failure), nullptr);
+  } else if (awaits_request) {
+    Receive();
+  }
   RunReactions();
 }
 
@@ -85,8 +93,7 @@ bool ServerAsynchronousCall::StartRead(google::protobuf::MessageLite* message, A
 bool ServerAsynchronousCall::ReadOnlyMessage(const std::string& bytes, google::protobuf::MessageLite* target,
                                              Answer answer) {
   const absl::string_view piece = bytes;
-  absl::Status failure =
-      ParseRequest(*method_.method, IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)), target);
+  absl::Status failure = Parse(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)), target);
   const bool ok = failure.ok();
   Duty duty;
   {
@@ -135,7 +142,10 @@ SendResult ServerAsynchronousCall::StartWrite(const google::protobuf::MessageLit
   if (!over) {
     failure = CheckReply(*calls_, *method_.method, *message, OutgoingProto(*message));
     failure.Update(internal::SendInitialMetadata(call_, *method_.method, &context_, /*ahead_of_message=*/true));
-    if (failure.ok()) result = Send(*message);
+    if (failure.ok()) {
+      interception_.Sending(*message);
+      result = Send(*message);
+    }
   }
   EndSend(result, std::move(failure), answer, Where::kElsewhere);
   return result;
@@ -232,6 +242,12 @@ void ServerAsynchronousCall::SetCancellationCallback(absl::AnyInvocable<void()> 
 
 // ---- What the transport says.
 
+absl::Status ServerAsynchronousCall::Parse(const IncomingMessage& message, google::protobuf::MessageLite* target) {
+  absl::Status status = ParseRequest(*method_.method, message, target);
+  if (status.ok()) interception_.Received(*target);
+  return status;
+}
+
 void ServerAsynchronousCall::OnMessage(const IncomingMessage& message) {
   google::protobuf::MessageLite* target = nullptr;
   Phase phase;
@@ -243,7 +259,7 @@ void ServerAsynchronousCall::OnMessage(const IncomingMessage& message) {
   if (phase == Phase::kAwaitingRequest) return OnOnlyRequest(message);
   if (phase == Phase::kAwaitingHalfClose) return Finish(SecondRequest(*method_.method), nullptr);
   if (target == nullptr) return;  // the read has failed meanwhile
-  absl::Status failure = ParseRequest(*method_.method, message, target);
+  absl::Status failure = Parse(message, target);
   Duty duty;
   {
     MutexLock lock(&mutex_);
@@ -256,7 +272,7 @@ void ServerAsynchronousCall::OnMessage(const IncomingMessage& message) {
 }
 
 void ServerAsynchronousCall::OnOnlyRequest(const IncomingMessage& message) {
-  absl::Status failure = ParseRequest(*method_.method, message, request_);
+  absl::Status failure = Parse(message, request_);
   if (!failure.ok()) return Finish(std::move(failure), nullptr);
   {
     MutexLock lock(&mutex_);
@@ -376,6 +392,7 @@ void ServerAsynchronousCall::SendFinish() {
     status = failure_.ok() ? std::move(finish_status_) : failure_;
     if (last_message_ != nullptr) message = last_message_;
   }
+  status = interception_.Ended(std::move(status), message);
   FinishServerCall(calls_, std::move(owned_call_), *method_.method, context_, std::move(status), message);
 }
 

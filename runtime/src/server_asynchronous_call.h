@@ -13,6 +13,7 @@
 #include "runtime/src/cancellation_callback.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/server_call.h"
+#include "runtime/src/server_interception.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/server_context.h"
 #include "shmrpc/transport.h"
@@ -114,6 +115,8 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   void OnDone() override;
   bool RunsUserCode() const override { return true; }
 
+  // Takes in a message of the client.
+  absl::Status Parse(const IncomingMessage& message, google::protobuf::MessageLite* target);
   void OnOnlyRequest(const IncomingMessage& message);
   // The transport or the deadline says so; `status` is for a call whose handler has not run.
   void Cancel(absl::Status status, Where where);
@@ -145,6 +148,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   google::protobuf::MessageLite* request_ = nullptr;
   google::protobuf::MessageLite* reply_ = nullptr;
   ServerContext context_;
+  ServerInterception interception_;
   CancellationCallback cancellation_;
   DeadlineTimer::Handle timer_;
 

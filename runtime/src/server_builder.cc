@@ -82,6 +82,11 @@ ServerBuilder& ServerBuilder::Register(Service* service) {
   return *this;
 }
 
+ServerBuilder& ServerBuilder::AddInterceptor(ServerInterceptor interceptor) {
+  interceptors_.push_back(std::move(interceptor));
+  return *this;
+}
+
 ServerBuilder& ServerBuilder::SetMaxThreads(int max_threads) {
   options_.max_threads = max_threads;
   return *this;
@@ -146,6 +151,9 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
                                                 "): a server must be allowed to run at least one call")));
   }
   status.Update(CheckFlowControl(options_.flow_control));
+  if (std::find(interceptors_.begin(), interceptors_.end(), nullptr) != interceptors_.end()) {
+    status.Update(absl::InvalidArgumentError("ServerBuilder::AddInterceptor was given an empty function"));
+  }
   if (addresses_.empty()) {
     status.Update(absl::InvalidArgumentError("the server has no address; ServerBuilder::Listen names one"));
   }
@@ -175,8 +183,8 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
       })) {
     health = std::make_unique<internal::ServedHealthService>(services_);
   }
-  auto server = std::make_unique<internal::RunningServer>(services_, std::move(health), max_send_message_bytes_,
-                                                          max_concurrent_calls_);
+  auto server = std::make_unique<internal::RunningServer>(services_, std::move(health), interceptors_,
+                                                          max_send_message_bytes_, max_concurrent_calls_);
   for (const auto& [target, transport] : places) {
     status = server->Listen(*transport, target, options);
     if (!status.ok()) return status;

@@ -4,22 +4,30 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/server_interceptor.h"
 
 namespace shmrpc::internal {
 
-// What all calls of one server share: its limits, and how many calls there are. Thread-safe. Outlives the calls.
+// What all calls of one server share: its limits and interceptors, and how many calls there are. Thread-safe. Outlives
+// the calls.
 class ServerCalls {
  public:
-  ServerCalls(size_t max_send_message_bytes, absl::optional<int> max_concurrent_calls)
-      : max_send_message_bytes_(max_send_message_bytes), max_concurrent_calls_(max_concurrent_calls.value_or(0)) {}
+  ServerCalls(std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
+              absl::optional<int> max_concurrent_calls)
+      : interceptors_(std::move(interceptors)),
+        max_send_message_bytes_(max_send_message_bytes),
+        max_concurrent_calls_(max_concurrent_calls.value_or(0)) {}
   ServerCalls(const ServerCalls&) = delete;
   ServerCalls& operator=(const ServerCalls&) = delete;
 
+  const std::vector<ServerInterceptor>& interceptors() const { return interceptors_; }
   size_t max_send_message_bytes() const { return max_send_message_bytes_; }
 
   // Counts a call that begins; RESOURCE_EXHAUSTED, and not counted, when there are as many as the server may run.
@@ -47,6 +55,7 @@ class ServerCalls {
  private:
   absl::Status TooManyCalls() const;
 
+  const std::vector<ServerInterceptor> interceptors_;
   const size_t max_send_message_bytes_;
   const int max_concurrent_calls_;  // 0: no limit
   std::atomic<int> concurrent_calls_{0};

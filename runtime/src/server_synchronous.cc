@@ -7,6 +7,7 @@
 #include "google/protobuf/arena.h"
 #include "runtime/src/blocking_server_call.h"
 #include "runtime/src/server_context_access.h"
+#include "runtime/src/server_interception.h"
 #include "runtime/src/server_styles.h"
 
 namespace shmrpc {
@@ -43,7 +44,7 @@ absl::Status Invoke(const RegisteredMethod& method, ServerContext* context,
                     [&] { return method.method->invoke(method.service, context, request, reply, stream); });
 }
 
-// The call that most calls are: its request is there, and it has no events.
+// The call that most calls are: its request is there, it has no events, and nobody intercepts it.
 void RunUnary(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
               const IncomingMessage& request_bytes) {
   StackArena arena;
@@ -68,19 +69,22 @@ void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCal
   const IncomingMessage* const only_message = ClientStreams(kind) ? request_bytes : nullptr;
   auto* const blocking = new BlockingServerCall(call.get(), calls, method.method, only_message);
   ServerContext context(call.get(), blocking);
-  blocking->set_context(&context);
+  ServerInterception interception(*calls, *method.method, &context);
+  blocking->set_context(&context, &interception);
   blocking->Start();
 
-  absl::Status status;
-  if (request != nullptr) {
+  absl::Status status = interception.Begin();
+  if (status.ok() && request != nullptr) {
     status = request_bytes != nullptr ? ParseRequest(*method.method, *request_bytes, request)
                                       : blocking->ReceiveOnlyRequest(request);
+    if (status.ok()) interception.Received(*request);
   }
   if (status.ok()) {
     status = Invoke(method, &context, request, reply, kind == MethodKind::kUnary ? nullptr : blocking);
   }
   absl::Status failure = blocking->End();
   if (!failure.ok()) status = std::move(failure);
+  status = interception.Ended(std::move(status), reply);
   FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply);
 }
 
@@ -88,7 +92,8 @@ void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCal
 
 void RunSynchronous(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
                     const IncomingMessage* request) {
-  if (ABSL_PREDICT_TRUE(method.method->kind == MethodKind::kUnary && request != nullptr)) {
+  if (ABSL_PREDICT_TRUE(method.method->kind == MethodKind::kUnary && request != nullptr &&
+                        calls->interceptors().empty())) {
     RunUnary(calls, method, std::move(call), *request);
   } else {
     RunWithEvents(calls, method, std::move(call), request);

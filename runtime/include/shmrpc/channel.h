@@ -3,10 +3,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "shmrpc/client_interceptor.h"
 #include "shmrpc/options.h"
 #include "shmrpc/target.h"
 #include "shmrpc/transport.h"
@@ -29,6 +31,9 @@ struct ChannelOptions {
   absl::Duration connect_timeout = absl::Seconds(20);
   absl::Duration initial_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(10);
+
+  // Each call passes through these, in order, before it begins. See ClientInterceptor.
+  std::vector<ClientInterceptor> interceptors;
 };
 
 // How a channel is connected, as in gRPC.

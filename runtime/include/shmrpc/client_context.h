@@ -28,7 +28,15 @@ class ServerContext;
 class ClientContext final {
  public:
   ClientContext() = default;
-  // For a call that a handler makes on behalf of its own: it ends when the time for that one is over.
+  // For a call that a handler makes on behalf of its own: it ends when the time for that one is over. A cancellation is
+  // not passed on by itself, because the two contexts may end in either order; a handler whose client may give up early
+  // does that with
+  //
+  //   server_context->SetCancellationCallback([&] { context->TryCancel(); });
+  //   … the call …
+  //   server_context->ClearCancellationCallback();  // before `context` goes
+  //
+  // Nor is metadata: what the next server is to see, the handler copies.
   static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context);
   ~ClientContext() = default;
   ClientContext(const ClientContext&) = delete;

@@ -11,6 +11,7 @@
 #include "absl/types/optional.h"
 #include "shmrpc/health.h"
 #include "shmrpc/options.h"
+#include "shmrpc/server_interceptor.h"
 #include "shmrpc/service.h"
 #include "shmrpc/target.h"
 #include "shmrpc/transport.h"
@@ -59,6 +60,10 @@ class ServerBuilder final {
   // `service` is not owned and outlives the server.
   ServerBuilder& Register(Service* service);
 
+  // Each call passes through `interceptor` before its handler runs; through several in the order in which they were
+  // added. See ServerInterceptor.
+  ServerBuilder& AddInterceptor(ServerInterceptor interceptor);
+
   // Threads that run handlers at most, shared out evenly among the addresses. They come and go as needed. Default 512.
   ServerBuilder& SetMaxThreads(int max_threads);
 
@@ -98,6 +103,7 @@ class ServerBuilder final {
   const TransportSet transports_;
   std::vector<std::string> addresses_;
   std::vector<Service*> services_;
+  std::vector<ServerInterceptor> interceptors_;
   ListenOptions options_;
   size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
   absl::optional<int> max_concurrent_calls_;

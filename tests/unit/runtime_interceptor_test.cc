@@ -1,0 +1,605 @@
+// Interceptors of both sides. Each side is tested against a peer that the test plays.
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "shmrpc/client_coroutine.h"
+#include "shmrpc/client_interceptor.h"
+#include "shmrpc/client_reactor.h"
+#include "shmrpc/client_stream.h"
+#include "shmrpc/server_coroutine.h"
+#include "shmrpc/server_interceptor.h"
+#include "shmrpc/server_reactor.h"
+#include "shmrpc/server_stream.h"
+#include "tests/unit/runtime_fake_server.h"
+#include "tests/unit/runtime_fake_server_call.h"
+#include "tests/unit/runtime_test_service.h"
+
+namespace shmrpc {
+namespace {
+
+using google::protobuf::MessageLite;
+using ::testing::ElementsAre;
+using testing::Event;
+using testing::FakeCall;
+using testing::FakeServer;
+using testing::FakeServerCall;
+using ::testing::HasSubstr;
+using testing::KindsService;
+using testing::Outcome;
+using testing::ServerUnderTest;
+using testing::StringValue;
+using testing::TestService;
+using testing::Text;
+
+std::string TextOf(const MessageLite& message) { return static_cast<const StringValue&>(message).value(); }
+
+// What interceptors have seen, in order.
+class Notes {
+ public:
+  void Add(std::string note) {
+    MutexLock lock(&mutex_);
+    notes_.push_back(std::move(note));
+  }
+  std::vector<std::string> Take() {
+    MutexLock lock(&mutex_);
+    return std::exchange(notes_, {});
+  }
+
+ private:
+  Mutex mutex_;
+  std::vector<std::string> notes_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Notes everything, with its name.
+ClientInterceptor NotingClient(const std::string& name, Notes* notes) {
+  return [name, notes](InterceptedClientCall* call) {
+    notes->Add(absl::StrCat(name, " begin"));
+    call->OnSend([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " send ", TextOf(message))); });
+    call->OnReceive([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " receive ", TextOf(message))); });
+    call->OnInitialMetadata([=](const Metadata& metadata) {
+      notes->Add(absl::StrCat(name, " headers ", metadata.Find("first").value_or("none")));
+    });
+    call->OnEnd([=](absl::Status* status, const Metadata& metadata) {
+      notes->Add(absl::StrCat(name, " end ", absl::StatusCodeToString(status->code()), " ",
+                              metadata.Find("last").value_or("none")));
+    });
+    return absl::OkStatus();
+  };
+}
+
+ServerInterceptor NotingServer(const std::string& name, Notes* notes) {
+  return [name, notes](InterceptedServerCall* call) {
+    notes->Add(absl::StrCat(name, " begin"));
+    call->OnSend([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " send ", TextOf(message))); });
+    call->OnReceive([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " receive ", TextOf(message))); });
+    call->OnEnd([=](absl::Status* status) {
+      notes->Add(absl::StrCat(name, " end ", absl::StatusCodeToString(status->code())));
+    });
+    return absl::OkStatus();
+  };
+}
+
+// ---- Clients. Unary calls go to a TestService in this process.
+
+Task<absl::Status> CoCall(std::shared_ptr<Channel> channel, ClientContext* context, const StringValue* request,
+                          StringValue* reply) {
+  absl::StatusOr<StringValue> result =
+      co_await CoUnaryCall<StringValue>(channel, TestService::kEcho, context, *request);
+  if (result.ok()) *reply = *result;
+  co_return result.status();
+}
+
+using UnaryStyle = absl::Status (*)(const std::shared_ptr<Channel>&, ClientContext*, const StringValue&, StringValue*);
+constexpr UnaryStyle kUnaryStyles[] = {
+    [](const std::shared_ptr<Channel>& channel, ClientContext* context, const StringValue& request,
+       StringValue* reply) { return UnaryCall(*channel, TestService::kEcho, context, request, reply); },
+    [](const std::shared_ptr<Channel>& channel, ClientContext* context, const StringValue& request,
+       StringValue* reply) {
+      Outcome outcome;
+      AsyncUnaryCall(channel, TestService::kEcho, context, request, reply, outcome.Callback());
+      return outcome.Wait();
+    },
+    [](const std::shared_ptr<Channel>& channel, ClientContext* context, const StringValue& request,
+       StringValue* reply) { return SyncWait(CoCall(channel, context, &request, reply)); }};
+
+class ClientInterceptorTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<Channel> NewChannel(std::vector<ClientInterceptor> interceptors) {
+    ChannelOptions options;
+    options.interceptors = std::move(interceptors);
+    return Channel::Create("inproc:interceptors", options, testing::Inproc());
+  }
+
+  int handled_ = 0;
+  Metadata client_metadata_;
+  TestService service_{[this](ServerContext* context, const StringValue& request, StringValue* reply) {
+    ++handled_;
+    client_metadata_ = context->client_metadata();
+    context->AddInitialMetadata("first", "one");
+    context->AddTrailingMetadata("last", "two");
+    if (request.value() == "fail") return absl::AbortedError("as asked for");
+    reply->set_value(absl::StrCat(request.value(), "!"));
+    return absl::OkStatus();
+  }};
+  std::unique_ptr<Server> server_ = testing::StartServer("inproc:interceptors", &service_);
+  Notes notes_;
+};
+
+TEST_F(ClientInterceptorTest, WrapUnaryCallsOfEveryStyleLikeTheLayersOfAnOnion) {
+  const auto channel = NewChannel({NotingClient("a", &notes_), NotingClient("b", &notes_)});
+  for (const UnaryStyle call : kUnaryStyles) {
+    for (const bool with_context : {true, false}) {
+      ClientContext context;
+      StringValue reply;
+      EXPECT_EQ(call(channel, with_context ? &context : nullptr, Text("x"), &reply), absl::OkStatus());
+      EXPECT_EQ(reply.value(), "x!");
+      EXPECT_THAT(notes_.Take(),
+                  ElementsAre("a begin", "b begin", "a send x", "b send x", "b headers one", "a headers one",
+                              "b receive x!", "a receive x!", "b end OK two", "a end OK two"));
+      if (!with_context) continue;
+      EXPECT_EQ(context.GetServerTrailingMetadata().Find("last"), "two");
+    }
+  }
+}
+
+TEST_F(ClientInterceptorTest, SeeFailures) {
+  const auto channel = NewChannel({NotingClient("a", &notes_)});
+  const auto nowhere =
+      Channel::Create("inproc:nobody", {.interceptors = {NotingClient("a", &notes_)}}, testing::Inproc());
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    EXPECT_EQ(call(channel, nullptr, Text("fail"), &reply).code(), absl::StatusCode::kAborted);
+    EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a send fail", "a headers one", "a end ABORTED two"));
+    EXPECT_EQ(call(nowhere, nullptr, Text("x"), &reply).code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a send x", "a end UNAVAILABLE none"));
+  }
+}
+
+TEST_F(ClientInterceptorTest, ChangeMetadata) {
+  const auto channel = NewChannel({[](InterceptedClientCall* call) {
+    EXPECT_EQ(call->method(), TestService::kEcho);
+    EXPECT_EQ(call->kind(), MethodKind::kUnary);
+    EXPECT_NE(call->deadline(), absl::InfiniteFuture());
+    call->metadata().Add("authorization", "Bearer 1234");
+    return absl::OkStatus();
+  }});
+  for (const UnaryStyle call : kUnaryStyles) {
+    ClientContext context;
+    context.set_timeout(testing::kHang);
+    context.AddMetadata("mine", "too");
+    StringValue reply;
+    EXPECT_EQ(call(channel, &context, Text("x"), &reply), absl::OkStatus());
+    EXPECT_EQ(client_metadata_, (Metadata{{"mine", "too"}, {"authorization", "Bearer 1234"}}));
+    EXPECT_EQ(context.metadata().size(), 1u);
+  }
+  const auto wrong = NewChannel({[](InterceptedClientCall* call) {
+    call->metadata().Add("grpc-reserved", "x");
+    return absl::OkStatus();
+  }});
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    EXPECT_EQ(call(wrong, nullptr, Text("x"), &reply).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(ClientInterceptorTest, AnswerWithAStatus) {
+  const auto channel = NewChannel({NotingClient("a", &notes_),
+                                   [](InterceptedClientCall*) { return absl::PermissionDeniedError("not you"); },
+                                   NotingClient("c", &notes_)});
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    EXPECT_EQ(call(channel, nullptr, Text("x"), &reply), absl::PermissionDeniedError("not you"));
+    EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a end PERMISSION_DENIED none"));
+  }
+  EXPECT_EQ(handled_, 0);
+}
+
+TEST_F(ClientInterceptorTest, AnswerWithAReply) {
+  const auto channel = NewChannel({NotingClient("a", &notes_), [](InterceptedClientCall* call) {
+                                     call->Reply(Text("from the cache"));
+                                     return absl::OkStatus();
+                                   }});
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply = Text("what was there");
+    EXPECT_EQ(call(channel, nullptr, Text("x"), &reply), absl::OkStatus());
+    EXPECT_EQ(reply.value(), "from the cache");
+    EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a receive from the cache", "a end OK none"));
+  }
+  EXPECT_EQ(handled_, 0);
+}
+
+TEST_F(ClientInterceptorTest, AReplyOfAnotherTypeIsAnError) {
+  const auto channel = NewChannel({[](InterceptedClientCall* call) {
+    call->Reply(google::protobuf::BoolValue());
+    return absl::OkStatus();
+  }});
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    const absl::Status status = call(channel, nullptr, Text("x"), &reply);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("google.protobuf.BoolValue instead of a google.protobuf.String"));
+  }
+}
+
+TEST_F(ClientInterceptorTest, ReplaceTheStatus) {
+  const auto channel = NewChannel({NotingClient("a", &notes_), [](InterceptedClientCall* call) {
+                                     call->OnEnd([](absl::Status* status, const Metadata&) {
+                                       if (absl::IsAborted(*status)) *status = absl::UnavailableError("try again");
+                                     });
+                                     return absl::OkStatus();
+                                   }});
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    EXPECT_EQ(call(channel, nullptr, Text("fail"), &reply), absl::UnavailableError("try again"));
+    EXPECT_EQ(notes_.Take().back(), "a end UNAVAILABLE two");
+  }
+}
+
+TEST_F(ClientInterceptorTest, DoNotSeeACallWhoseContextIsAnothers) {
+  const auto channel = NewChannel({NotingClient("a", &notes_)});
+  for (const UnaryStyle call : kUnaryStyles) {
+    ClientContext context;
+    StringValue reply;
+    EXPECT_EQ(call(channel, &context, Text("x"), &reply), absl::OkStatus());
+    notes_.Take();
+    EXPECT_EQ(call(channel, &context, Text("x"), &reply).code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(notes_.Take(), ElementsAre());
+  }
+}
+
+TEST_F(ClientInterceptorTest, AnEmptyFunctionIsAMistake) {
+  const auto channel = NewChannel({nullptr});
+  EXPECT_EQ(channel->status().code(), absl::StatusCode::kInvalidArgument);
+  TestService service;
+  EXPECT_EQ(ServerBuilder(testing::Inproc())
+                .Listen("inproc:none")
+                .Register(&service)
+                .AddInterceptor(nullptr)
+                .Start()
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// ---- Streams of clients.
+
+constexpr const char* kMethod = "/test.Stream/Method";
+
+class ClientStreamInterceptorTest : public ::testing::Test {
+ protected:
+  static ChannelOptions Options(ClientInterceptor interceptor) {
+    ChannelOptions options;
+    options.interceptors = {std::move(interceptor)};
+    return options;
+  }
+
+  // Takes two messages, slowly, and answers the two.
+  void Serve() {
+    const std::shared_ptr<FakeCall> call = server_.NextCall();
+    call->SendHeaders({{"first", "one"}});
+    EXPECT_EQ(call->Take(), "a");
+    EXPECT_EQ(call->Take(), "b");
+    EXPECT_EQ(call->Take(), absl::nullopt);
+    call->SendText("A");
+    call->SendText("B");
+    call->Finish(absl::OkStatus(), {{"last", "two"}});
+  }
+  static auto AllOfIt() {
+    return ElementsAre("i begin", "i send a", "i send b", "i headers one", "i receive A", "i receive B",
+                       "i end OK two");
+  }
+  // Writing and reading go on at the same time; this is the order of each.
+  void ExpectAllOfIt() {
+    std::vector<std::string> notes = notes_.Take();
+    std::stable_sort(notes.begin() + 1, notes.end() - 1, [](const std::string& a, const std::string& b) {
+      return absl::StartsWith(a, "i send") && !absl::StartsWith(b, "i send");
+    });
+    EXPECT_THAT(notes, AllOfIt());
+  }
+
+  Notes notes_;
+  FakeServer server_;
+  std::shared_ptr<Channel> channel_ = server_.NewChannel(Options(NotingClient("i", &notes_)));
+};
+
+TEST_F(ClientStreamInterceptorTest, SynchronousStreams) {
+  server_.set_window(1);
+  for (const bool with_context : {true, false}) {
+    ClientContext context;
+    ClientReaderWriter<StringValue, StringValue> stream(StartClientStream(
+        channel_, kMethod, MethodKind::kBidiStreaming, with_context ? &context : nullptr, nullptr, nullptr));
+    std::thread server([this] { Serve(); });
+    EXPECT_TRUE(stream.Write(Text("a")));
+    EXPECT_TRUE(stream.Write(Text("b")));
+    EXPECT_TRUE(stream.WritesDone());
+    StringValue message;
+    EXPECT_TRUE(stream.Read(&message));
+    EXPECT_TRUE(stream.Read(&message));
+    EXPECT_FALSE(stream.Read(&message));
+    EXPECT_EQ(stream.Finish(), absl::OkStatus());
+    EXPECT_EQ(stream.Finish(), absl::OkStatus());
+    server.join();
+    EXPECT_THAT(notes_.Take(), AllOfIt());
+  }
+}
+
+TEST_F(ClientStreamInterceptorTest, StreamsThatAreDestroyedUnfinishedEndOnce) {
+  const StringValue request = Text("x");
+  {
+    ClientReader<StringValue> stream(
+        StartClientStream(channel_, kMethod, MethodKind::kServerStreaming, nullptr, &request, nullptr));
+  }
+  EXPECT_THAT(notes_.Take(), ElementsAre("i begin", "i send x", "i end CANCELLED none"));
+  { CoClientReaderWriter<StringValue, StringValue> stream(channel_, kMethod, nullptr); }
+  EXPECT_THAT(notes_.Take(), ElementsAre("i begin", "i end CANCELLED none"));
+}
+
+class TwiceReactor final : public ClientBidiReactor<StringValue, StringValue> {
+ public:
+  void OnWriteDone(bool ok) override {
+    EXPECT_TRUE(ok);
+    if (out.value() == "b") return StartWritesDone();
+    out.set_value("b");
+    StartWrite(&out);
+  }
+  void OnReadDone(bool ok) override {
+    if (ok) StartRead(&in);
+  }
+  void OnDone(const absl::Status& status) override { outcome.Set(testing::DeepCopy(status)); }
+
+  StringValue in;
+  StringValue out = Text("a");
+  Outcome outcome;
+};
+
+TEST_F(ClientStreamInterceptorTest, Reactors) {
+  server_.set_window(1);
+  TwiceReactor reactor;
+  PrepareClientReactor(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr, &reactor);
+  reactor.StartRead(&reactor.in);
+  reactor.StartWrite(&reactor.out);
+  reactor.StartCall();
+  Serve();
+  EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
+  ExpectAllOfIt();
+}
+
+Task<absl::Status> CoTwice(const std::shared_ptr<Channel>& channel) {
+  CoClientReaderWriter<StringValue, StringValue> stream(channel, kMethod, nullptr);
+  const StringValue a = Text("a");
+  const StringValue b = Text("b");
+  EXPECT_TRUE(co_await stream.Write(a));
+  EXPECT_TRUE(co_await stream.Write(b));
+  EXPECT_TRUE(co_await stream.WritesDone());
+  while (absl::optional<StringValue> message = co_await stream.Read()) {
+  }
+  co_return co_await stream.Finish();
+}
+
+TEST_F(ClientStreamInterceptorTest, Coroutines) {
+  server_.set_window(1);
+  std::thread server([this] { Serve(); });
+  EXPECT_EQ(SyncWait(CoTwice(channel_)), absl::OkStatus());
+  server.join();
+  ExpectAllOfIt();
+}
+
+TEST_F(ClientStreamInterceptorTest, AnswerStreams) {
+  channel_ = server_.NewChannel(Options([](InterceptedClientCall* call) {
+    if (call->kind() == MethodKind::kBidiStreaming) return absl::PermissionDeniedError("no streams");
+    call->Reply(Text("from the cache"));
+    return absl::OkStatus();
+  }));
+  StringValue message;
+  ClientReaderWriter<StringValue, StringValue> stream(
+      StartClientStream(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr));
+  EXPECT_FALSE(stream.Write(message));
+  EXPECT_FALSE(stream.Read(&message));
+  EXPECT_EQ(stream.Finish(), absl::PermissionDeniedError("no streams"));
+  EXPECT_EQ(SyncWait([](auto channel) -> Task<absl::Status> {
+              CoClientReaderWriter<StringValue, StringValue> both(channel, kMethod, nullptr);
+              co_return co_await both.Finish();
+            }(channel_)),
+            absl::PermissionDeniedError("no streams"));
+
+  ClientWriter<StringValue> writer(
+      StartClientStream(channel_, kMethod, MethodKind::kClientStreaming, nullptr, nullptr, &message));
+  EXPECT_EQ(writer.Finish(), absl::OkStatus());
+  EXPECT_EQ(message.value(), "from the cache");
+  const StringValue request;
+  ClientReader<StringValue> reader(
+      StartClientStream(channel_, kMethod, MethodKind::kServerStreaming, nullptr, &request, nullptr));
+  EXPECT_EQ(reader.Finish().code(), absl::StatusCode::kInternal);  // one reply does not make a stream
+}
+
+// ---- Servers, with handlers of every style that echo.
+
+absl::Status Echo(ServerContext*, const StringValue* request, StringValue* reply, ServerStream* stream) {
+  StringValue message;
+  if (request != nullptr && reply != nullptr) {
+    reply->set_value(request->value());
+  } else if (request != nullptr) {
+    stream->Write(*request);
+  } else if (reply != nullptr) {
+    while (stream->Read(&message)) reply->set_value(reply->value() + message.value());
+  } else {
+    while (stream->Read(&message)) stream->Write(message);
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::Status> CoEcho(ServerContext*, const StringValue* request, StringValue* reply, CoServerStream* stream) {
+  if (request != nullptr && reply != nullptr) {
+    reply->set_value(request->value());
+  } else if (request != nullptr) {
+    CoServerWriter<StringValue> writer(stream);
+    co_await writer.Write(*request);
+  } else if (reply != nullptr) {
+    CoServerReader<StringValue> reader(stream);
+    while (absl::optional<StringValue> read = co_await reader.Read()) reply->set_value(reply->value() + read->value());
+  } else {
+    CoServerReaderWriter<StringValue, StringValue> both(stream);
+    while (absl::optional<StringValue> read = co_await both.Read()) co_await both.Write(*read);
+  }
+  co_return absl::OkStatus();
+}
+
+class UnaryReactor final : public ServerUnaryReactor {
+ public:
+  void OnDone() override { delete this; }
+};
+
+class WriteReactor final : public ServerWriteReactor<StringValue> {
+ public:
+  explicit WriteReactor(const StringValue* message) { StartWriteAndFinish(message, absl::OkStatus()); }
+  void OnDone() override { delete this; }
+};
+
+class ReadReactor final : public ServerReadReactor<StringValue> {
+ public:
+  explicit ReadReactor(StringValue* reply) : reply_(reply) { StartRead(&message_); }
+  void OnReadDone(bool ok) override {
+    if (!ok) return Finish(absl::OkStatus());
+    reply_->set_value(reply_->value() + message_.value());
+    StartRead(&message_);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  StringValue* const reply_;
+  StringValue message_;
+};
+
+class BidiReactor final : public ServerBidiReactor<StringValue, StringValue> {
+ public:
+  BidiReactor() { StartRead(&message_); }
+  void OnReadDone(bool ok) override { ok ? StartWrite(&message_) : Finish(absl::OkStatus()); }
+  void OnWriteDone(bool ok) override { ok ? StartRead(&message_) : Finish(absl::AbortedError("not written")); }
+  void OnDone() override { delete this; }
+
+ private:
+  StringValue message_;
+};
+
+ServerReactor* ReactEcho(ServerContext*, const StringValue* request, StringValue* reply) {
+  if (request != nullptr && reply != nullptr) {
+    reply->set_value(request->value());
+    auto* const reactor = new UnaryReactor;
+    reactor->Finish(absl::OkStatus());
+    return reactor;
+  }
+  if (request != nullptr) return new WriteReactor(request);
+  if (reply != nullptr) return new ReadReactor(reply);
+  return new BidiReactor;
+}
+
+class ServerInterceptorTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  ServerInterceptorTest() {
+    if (absl::string_view(GetParam()) == "Synchronous") service_ = std::make_unique<KindsService>(&Echo);
+    if (absl::string_view(GetParam()) == "Callback") service_ = std::make_unique<KindsService>(&ReactEcho);
+    if (absl::string_view(GetParam()) == "Coroutine") service_ = std::make_unique<KindsService>(&CoEcho);
+  }
+
+  std::unique_ptr<ServerUnderTest> Start(const std::vector<ServerInterceptor>& interceptors) {
+    return std::make_unique<ServerUnderTest>(service_.get(), [&](ServerBuilder* builder) {
+      for (const ServerInterceptor& interceptor : interceptors) builder->AddInterceptor(interceptor);
+    });
+  }
+
+  static constexpr const char* kMethods[] = {KindsService::kUnary, KindsService::kServerStreaming,
+                                             KindsService::kClientStreaming, KindsService::kBidi};
+  std::unique_ptr<KindsService> service_;
+  Notes notes_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Styles, ServerInterceptorTest, ::testing::Values("Synchronous", "Callback", "Coroutine"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(ServerInterceptorTest, WrapHandlersOfEveryKindLikeTheLayersOfAnOnion) {
+  const auto server = Start({NotingServer("a", &notes_), NotingServer("b", &notes_)});
+  const auto all_of_it =
+      ElementsAre("a begin", "b begin", "a receive x", "b receive x", "b send x", "a send x", "b end OK", "a end OK");
+  for (const char* method : kMethods) {
+    const auto call = server->Call(method, "x");
+    EXPECT_EQ(call->WaitForStatus(), absl::OkStatus()) << method;
+    EXPECT_THAT(call->sent(), ElementsAre("x"));
+    EXPECT_THAT(notes_.Take(), all_of_it) << method;
+  }
+  for (const char* method : kMethods) {  // the message comes later
+    const auto call = server->Call(method);
+    call->WaitForReceive();
+    call->Send("x");
+    call->HalfClose();
+    EXPECT_EQ(call->WaitForStatus(), absl::OkStatus()) << method;
+    EXPECT_THAT(notes_.Take(), all_of_it) << method;
+  }
+}
+
+TEST_P(ServerInterceptorTest, Reject) {
+  const auto server = Start({NotingServer("a", &notes_),
+                             [](InterceptedServerCall* call) {
+                               EXPECT_EQ(call->context()->client_metadata().Find("authorization"), absl::nullopt);
+                               call->context()->AddTrailingMetadata("why", "because");
+                               return absl::UnauthenticatedError(call->context()->method());
+                             },
+                             NotingServer("c", &notes_)});
+  for (const char* method : kMethods) {
+    for (const bool with_request : {true, false}) {
+      FakeServerCall::Options options;
+      options.method = method;
+      if (with_request) options.request = "this is not a message";
+      const auto call = server->Call(options);
+      EXPECT_EQ(call->WaitForStatus(), absl::UnauthenticatedError(method));
+      EXPECT_EQ(call->trailing_metadata().Find("why"), "because");
+      EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a end UNAUTHENTICATED"));
+    }
+  }
+}
+
+TEST_P(ServerInterceptorTest, ReplaceTheStatusAndAddTrailingMetadata) {
+  const auto server = Start({[](InterceptedServerCall* call) {
+    call->OnEnd([call](absl::Status* status) {
+      call->context()->AddTrailingMetadata("was", absl::StatusCodeToString(status->code()));
+      *status = absl::DataLossError("replaced");
+    });
+    return absl::OkStatus();
+  }});
+  for (const char* method : kMethods) {
+    const auto call = server->Call(method, "x");
+    EXPECT_EQ(call->WaitForStatus(), absl::DataLossError("replaced")) << method;
+    EXPECT_EQ(call->trailing_metadata().Find("was"), "OK");
+  }
+}
+
+TEST_P(ServerInterceptorTest, AnExceptionEndsTheCall) {
+  const auto server =
+      Start({[](InterceptedServerCall*) -> absl::Status { throw std::runtime_error("no interceptor today"); }});
+  for (const char* method : kMethods) {
+    const absl::Status status = server->Call(method, "x")->WaitForStatus();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("no interceptor today"));
+  }
+}
+
+TEST_P(ServerInterceptorTest, SeeTheEndOfACallWithoutARequest) {
+  const auto server = Start({NotingServer("a", &notes_)});
+  const auto call = server->Call(KindsService::kUnary);
+  call->WaitForReceive();
+  call->Cancel();
+  EXPECT_EQ(call->WaitForStatus().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a end CANCELLED"));
+}
+
+}  // namespace
+}  // namespace shmrpc
