@@ -273,23 +273,32 @@ class Writer final : public WaitingReactor<shmrpc::ClientWriteReactor<Request>> 
   Request request = MakeRequest("x");
 };
 
+// Writes the next message when the previous one has been written and its answer has been read: either may be told first.
 class Talker final : public WaitingReactor<shmrpc::ClientBidiReactor<Request, Reply>> {
  public:
+  void OnWriteDone(bool ok) override {
+    if (ok) Next();
+  }
   void OnReadDone(bool ok) override {
     if (!ok) return;
     text += reply.text();
-    if (text == "x") {
-      request = MakeRequest("y");
-      StartWrite(&request);
-    } else {
-      StartWritesDone();
-    }
+    Next();
     StartRead(&reply);
   }
 
   Request request = MakeRequest("x");
   Reply reply;
   std::string text;
+
+ private:
+  void Next() {
+    if (++answers_ % 2 != 0) return;
+    if (answers_ == 4) return StartWritesDone();
+    request = MakeRequest("y");
+    StartWrite(&request);
+  }
+
+  int answers_ = 0;
 };
 
 TEST_P(GeneratedStubTest, CallsWithReactors) {
