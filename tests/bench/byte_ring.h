@@ -21,17 +21,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "runtime/src/spin_pause.h"
 
 namespace shmrpc::bench {
 
-// What a thread does between two looks at a word that another CPU will write.
-inline void SpinPause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+using internal::SpinPause;
 
 // The mapping of one segment, ours (writable) or the peer's (read-only).
 class RingSegment {

@@ -16,9 +16,7 @@ constexpr uint64_t kSlotMask = (uint64_t{1} << kSlotBits) - 1;
 }  // namespace
 
 ClientSession::ClientSession(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options)
-    : Session(std::move(link), poller, options, /*may_spill=*/false, /*events=*/0),
-      send_account_(options.granted_by_peer),
-      receive_account_(options.granted_to_peer) {}
+    : Session(std::move(link), poller, options, /*may_spill=*/false, /*events=*/0) {}
 
 ClientSession::~ClientSession() {
   for (ClientCall* call : unused_calls_) delete call;

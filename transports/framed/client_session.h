@@ -102,7 +102,6 @@ class ClientSession final : public Session {
   absl::Status HandleMessage(const FrameHeader& header, ChunkPtr& chunk);
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
-  void ReturnUnread(uint64_t cost);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void Fail(const absl::Status& status);
   void NotifyWaiter(const ClientCall* call);
@@ -121,7 +120,6 @@ class ClientSession final : public Session {
   std::atomic<bool> poller_present_{false};
   std::atomic<bool> poller_receives_{false};  // the poller's thread holds right_
 
-  mutable Mutex calls_mutex_;
   struct CallSlot {
     ClientCall* call = nullptr;
     uint64_t id = 0;  // of the current or, with the next generation, the coming call
@@ -130,9 +128,6 @@ class ClientSession final : public Session {
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
   std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
-  SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
-  ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
-  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
 
   absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());

@@ -264,17 +264,6 @@ void ClientSession::DeliverMessage(uint64_t call_id, ReceivedMessage message) {
   Wake(call, wake_up);
 }
 
-// A message that nobody will read.
-void ClientSession::ReturnUnread(uint64_t cost) {
-  if (cost == 0) return;
-  Credit credit;
-  {
-    MutexLock lock(&calls_mutex_);
-    credit = receive_account_.OnRead(nullptr, cost);
-  }
-  SendCredit(0, credit);
-}
-
 absl::Status ClientSession::HandleCredit(const FrameHeader& header, const Chunk& chunk) {
   Credit credit;
   const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);

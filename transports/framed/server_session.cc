@@ -24,10 +24,7 @@ constexpr std::chrono::milliseconds kPatience{10};
 }  // namespace
 
 ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options)
-    : Session(std::move(link), poller, options.session, /*may_spill=*/true, EPOLLIN),
-      options_(std::move(options)),
-      send_account_(options_.session.granted_by_peer),
-      receive_account_(options_.session.granted_to_peer) {}
+    : Session(std::move(link), poller, options.session, /*may_spill=*/true, EPOLLIN), options_(std::move(options)) {}
 
 ServerSession::~ServerSession() = default;
 

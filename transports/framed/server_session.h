@@ -78,7 +78,6 @@ class ServerSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   // `open`: more messages follow.
   void DeliverMessage(uint64_t call_id, ReceivedMessage* message, bool open);
-  void ReturnUnread(uint64_t cost);
   void EndTooLarge(uint64_t call_id, size_t message_bytes);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
@@ -122,14 +121,10 @@ class ServerSession final : public Session {
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
   bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
-  mutable Mutex calls_mutex_;
   absl::flat_hash_map<uint64_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
-  SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
-  ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
-  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
 
   Mutex waiters_mutex_;
   CondVar call_changed_;         // something was delivered to a call that somebody waits for

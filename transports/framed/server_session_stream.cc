@@ -326,16 +326,6 @@ void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, b
   if (wake_up == WakeUp::kRun) RunEvents(call);
 }
 
-void ServerSession::ReturnUnread(uint64_t cost) {
-  if (cost == 0) return;
-  Credit credit;
-  {
-    MutexLock lock(&calls_mutex_);
-    credit = receive_account_.OnRead(nullptr, cost);
-  }
-  SendCredit(0, credit);
-}
-
 // The client is told first, so that nothing about the call goes before; then the handler, whose reply will be dropped,
 // sees a cancelled call.
 void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {

@@ -48,6 +48,8 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
     : link_(std::move(link)),
       poller_(poller),
       sender_(this, link_.get(), may_spill),
+      send_account_(options.granted_by_peer),
+      receive_account_(options.granted_to_peer),
       spin_policy_(options.spin_policy),
       events_(events) {}
 
@@ -108,6 +110,16 @@ void Session::SendCredit(uint64_t call_id, const Credit& credit) {
   char body[kCreditBytes];
   EncodeCredit(credit, body);
   sender_.SendControl(header, absl::string_view(body, sizeof body), /*always_ring=*/false);
+}
+
+void Session::ReturnUnread(uint64_t cost) {
+  if (cost == 0) return;
+  Credit credit;
+  {
+    MutexLock lock(&calls_mutex_);
+    credit = receive_account_.OnRead(nullptr, cost);
+  }
+  SendCredit(0, credit);
 }
 
 absl::Status Session::Malformed(absl::string_view what) const {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -101,11 +102,19 @@ class Session : public Pollable, private Sender::Host {
   absl::Status Malformed(absl::string_view what) const;
 
   // Returns credit to the peer. Without locks.
-  void SendCredit(uint64_t call_id, const Credit& credit);
+  void SendCredit(uint64_t call_id, const Credit& credit) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // The same for a message that nobody will read; 0: it was not counted.
+  void ReturnUnread(uint64_t cost) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   const std::unique_ptr<Link> link_;
   Poller* const poller_;
   Sender sender_;
+
+  // Guards the calls of the session and what they share.
+  mutable Mutex calls_mutex_;
+  SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
+  ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
+  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
 
   // The right to be the link's receiver. Guards the members below.
   PollRight right_;
