@@ -26,6 +26,12 @@ absl::Status CheckOptions(const ChannelOptions& options) {
   if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
     status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
   }
+  if (options.retry_policy.has_value()) {
+    const absl::Status policy = options.retry_policy->Validate();
+    if (!policy.ok()) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_policy: ", policy.message())));
+    }
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),

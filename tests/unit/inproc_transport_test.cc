@@ -51,11 +51,12 @@ class Recorder final : public CallEvents {
     EXPECT_TRUE(message.ParseTo(&message_));
     inside_ = false;
   }
-  void OnStatus(absl::Status status, Metadata trailing_metadata) override {
+  void OnStatus(CallEnd end) override {
     EXPECT_FALSE(inside_.exchange(true));
     events_ += 'S';
-    status_ = std::move(status);
-    trailing_metadata_ = std::move(trailing_metadata);
+    status_ = std::move(end.status);
+    trailing_metadata_ = std::move(end.trailing_metadata);
+    not_processed_ = end.not_processed;
     if (on_status_) on_status_();
     inside_ = false;
     over_.store(true, std::memory_order_release);
@@ -71,6 +72,7 @@ class Recorder final : public CallEvents {
   StringValue message_;
   absl::Status status_;
   Metadata trailing_metadata_;
+  bool not_processed_ = false;
 
  private:
   std::atomic<bool> inside_{false};
@@ -134,11 +136,12 @@ TEST(InprocTransportTest, DeliversInTheGrammar) {
     ServerCall::Reply reply;
     std::string events;
   };
-  const std::vector<Case> cases = {
-      {{&initial, &message, absl::OkStatus(), &trailing}, "HMS"},
-      {{nullptr, &message, absl::OkStatus(), nullptr}, "HMS"},
-      {{&initial, nullptr, absl::AbortedError("x"), &trailing}, "HS"},
-      {{nullptr, nullptr, absl::AbortedError("x"), nullptr}, "S"},
+  const Case cases[] = {
+      {{&initial, &message, absl::OkStatus(), &trailing, false}, "HMS"},
+      {{nullptr, &message, absl::OkStatus(), nullptr, false}, "HMS"},
+      {{&initial, nullptr, absl::AbortedError("x"), &trailing, false}, "HS"},
+      {{nullptr, nullptr, absl::AbortedError("x"), nullptr, false}, "S"},
+      {{nullptr, nullptr, absl::AbortedError("x"), nullptr, true}, "S"},
   };
   for (const Case& each : cases) {
     FunctionHandler handler(
@@ -152,6 +155,7 @@ TEST(InprocTransportTest, DeliversInTheGrammar) {
       ASSERT_TRUE(call.WaitFor(events));
       EXPECT_EQ(events.events_, each.events);
       EXPECT_EQ(events.status_, each.reply.status);
+      EXPECT_EQ(events.not_processed_, each.reply.not_processed);
       EXPECT_EQ(events.message_.value(), each.reply.message != nullptr ? "reply" : "");
       EXPECT_EQ(events.headers_.size(), each.reply.initial_metadata != nullptr ? 1u : 0u);
       EXPECT_EQ(events.trailing_metadata_.size(), each.reply.trailing_metadata != nullptr ? 1u : 0u);

@@ -22,7 +22,8 @@ namespace shmrpc::framed {
 // Two ways to deal with it. A client *waits*: the caller blocks until there is room, while the session receives. A
 // server *spills*: after a little patience the frames go to private memory, and when that has become much the session
 // receives nothing more until some were sent; so a client that does not read its replies costs no thread, and memory
-// only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets, go-away) are spilled on both sides.
+// only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets,
+// go-away) are spilled on both sides.
 //
 // One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
 // messages go between the pieces. So the receiver puts together one message at most.
@@ -86,6 +87,10 @@ class Sender {
 
   // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Once everything has been handed to the link: closes, and lets the peer see the end behind it. False: there is
+  // something left; to be tried again.
+  bool Finish() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // For a thread about to sleep until the peer rings: sees to it that a peer that is busy with something long hears of
   // what it has not taken yet, and, if somebody `wants_room`, that it rings when there is some. False: there is room.

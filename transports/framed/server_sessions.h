@@ -29,14 +29,23 @@ class ServerSessions {
   // For what else the listener has to wait for. Null until Init; stopped once shut down.
   Poller* poller() const { return poller_.get(); }
 
-  // A connection whose hellos have been exchanged. `may_spin`: see SpinPolicy.
+  // A connection whose hellos have been exchanged. `may_spin`: see SpinPolicy. One that comes too late is told that its
+  // calls are not processed.
   void Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer, Peer peer);
 
-  // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is hung up on.
+  // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is turned away.
   void Shutdown(absl::Time deadline);
 
  private:
+  using SessionList = std::vector<std::shared_ptr<ServerSession>>;
+
   void Over(ServerSession* session);
+  // The steps of Shutdown: until all have drained, or `deadline`; and until all clients have hung up.
+  void WaitForDrain(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WaitForFarewell(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsOver(const ServerSession* session) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return sessions_.find(session) == sessions_.end();
+  }
 
   const ListenOptions options_;
   CallHandler* const handler_;
@@ -45,8 +54,8 @@ class ServerSessions {
   Mutex mutex_;
   CondVar changed_;  // a session has drained or ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
-  absl::flat_hash_map<ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
+  absl::flat_hash_map<const ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
+  SessionList ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
 };
 
 }  // namespace shmrpc::framed
