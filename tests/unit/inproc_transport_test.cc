@@ -133,15 +133,24 @@ TEST(InprocTransportTest, DeliversInTheGrammar) {
   const StringValue text = Text("reply");
   const OutgoingProto message(text);
   struct Case {
+    Case(const Metadata* initial, const OutgoingMessage* message, absl::Status status, const Metadata* trailing,
+         bool not_processed, std::string its_events)
+        : events(std::move(its_events)) {
+      reply.initial_metadata = initial;
+      reply.message = message;
+      reply.status = std::move(status);
+      reply.trailing_metadata = trailing;
+      reply.not_processed = not_processed;
+    }
     ServerCall::Reply reply;
     std::string events;
   };
   const Case cases[] = {
-      {{&initial, &message, absl::OkStatus(), &trailing, false}, "HMS"},
-      {{nullptr, &message, absl::OkStatus(), nullptr, false}, "HMS"},
-      {{&initial, nullptr, absl::AbortedError("x"), &trailing, false}, "HS"},
-      {{nullptr, nullptr, absl::AbortedError("x"), nullptr, false}, "S"},
-      {{nullptr, nullptr, absl::AbortedError("x"), nullptr, true}, "S"},
+      {&initial, &message, absl::OkStatus(), &trailing, false, "HMS"},
+      {nullptr, &message, absl::OkStatus(), nullptr, false, "HMS"},
+      {&initial, nullptr, absl::AbortedError("x"), &trailing, false, "HS"},
+      {nullptr, nullptr, absl::AbortedError("x"), nullptr, false, "S"},
+      {nullptr, nullptr, absl::AbortedError("x"), nullptr, true, "S"},
   };
   for (const Case& each : cases) {
     FunctionHandler handler(

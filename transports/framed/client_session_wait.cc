@@ -125,7 +125,7 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
     const timespec timeout =
         absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
     if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0 && (fds[0].revents & ~POLLOUT) != 0) {
-      OnEvents(EPOLLIN);
+      OnEvents(static_cast<uint32_t>(fds[0].revents));  // epoll's events have poll's values
     }
   }
   waiter_count_.fetch_sub(1, std::memory_order_seq_cst);

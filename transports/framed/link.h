@@ -92,9 +92,9 @@ class Link {
   virtual void Unpark() = 0;
 
   // To be called when fd() is readable: takes doorbells off a ring's socket. Notices that the peer has hung up, which
-  // Receive then reports once everything that had been sent is received. A stream socket's bytes are Receive's
-  // business.
-  virtual void DrainWakeups() = 0;
+  // Receive then reports once everything that had been sent is received; `hang_up`: that has been reported, perhaps
+  // together with doorbells, and will not be again. A stream socket's bytes are Receive's business.
+  virtual void DrainWakeups(bool hang_up) = 0;
 
   // Why Receive said kEnd. UNAVAILABLE: hung up. INTERNAL: the peer broke the protocol; the message says how.
   virtual absl::Status end_status() const = 0;

@@ -38,13 +38,12 @@ absl::Status ServerSession::Start() {
 }
 
 void ServerSession::BeginDrain() {
-  {
-    MutexLock lock(&calls_mutex_);
-    if (draining_.exchange(true)) return;
-  }
+  // Before any refusal: a client that is refused tries elsewhere, not here again.
   FrameHeader header;
   header.type = FrameType::kGoAway;
   sender_.SendControl(header);
+  MutexLock lock(&calls_mutex_);
+  draining_.store(true, std::memory_order_seq_cst);
 }
 
 void ServerSession::SayFarewell() {

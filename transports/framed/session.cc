@@ -54,13 +54,14 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
       events_(events) {}
 
 void Session::OnEvents(uint32_t events) {
+  if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) hang_up_.store(true, std::memory_order_relaxed);
   if (events & ~static_cast<uint32_t>(EPOLLOUT)) woken_.store(true, std::memory_order_release);
 }
 
 void Session::BeginReceiving() {
   link_->Unpark();
   if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
-    link_->DrainWakeups();
+    link_->DrainWakeups(hang_up_.load(std::memory_order_relaxed));
   }
   ContinueSending();
 }

@@ -43,7 +43,7 @@ class ShmLink final : public framed::Link {
   bool HasFrame() override { return consumer_.Peek() != 0; }
   bool PrepareToPark() override;
   void Unpark() override { consumer_.Unpark(); }
-  void DrainWakeups() override;
+  void DrainWakeups(bool hang_up) override;
   absl::Status end_status() const override { return end_status_; }
 
   bool PeerBehind() const override { return producer_.PeerBehind(); }
