@@ -147,7 +147,10 @@ void ClientSession::HandOver() {
     parked = link_->PrepareToPark();
     if (!parked) (void)ReceiveOne();
   }
-  (void)right_.Release();  // who has failed to acquire it is a waiter, or the poller after clearing poller_present_
+  // Who has failed to acquire it is a waiter, or the poller after clearing poller_present_. That may have been for the
+  // peer's hang-up, which is reported once, and which this thread may not have come to.
+  const bool marked = right_.Release();
+  if (marked && HangUpWasReported() && !link_ended_) poller_->Kick(shared_from_this());
   PassOn(parked);
 }
 

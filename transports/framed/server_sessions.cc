@@ -126,9 +126,11 @@ void ServerSessions::Shutdown(absl::Time deadline) {
   WaitForFarewell(sessions, std::min(deadline, absl::Now() + kFarewellTime));
   for (auto& session : sessions) session->Close();
   {
-    // Calls that are told of their cancellation by the poller's threads end there, too.
+    // A session that one of the poller's threads is closing at this moment is not over yet. Calls that are told of
+    // their cancellation by these threads end there, too.
     MutexLock lock(&mutex_);
-    while (!std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
+    while (!sessions_.empty() ||
+           !std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
       changed_.WaitWithDeadline(&mutex_, absl::Now() + kStep);
     }
   }

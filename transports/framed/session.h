@@ -90,6 +90,8 @@ class Session : public Pollable, private Sender::Host {
 
   // Whether, with nothing received at present, it pays to look again. Caller holds right_.
   bool KeepSpinning();
+  // Whether epoll has said that the descriptor is at its end.
+  bool HangUpWasReported() const { return hang_up_.load(std::memory_order_relaxed); }
   // Something was received. Caller holds right_.
   void NoteReceived();
 
