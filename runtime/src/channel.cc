@@ -26,6 +26,12 @@ absl::Status CheckOptions(const ChannelOptions& options) {
   if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
     status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
   }
+  if (options.keepalive_timeout < kMinKeepaliveTimeout) {
+    status.Update(absl::InvalidArgumentError(
+        absl::StrCat("ChannelOptions::keepalive_timeout is ", absl::FormatDuration(options.keepalive_timeout),
+                     "; it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
+                     ", and InfiniteDuration() switches keepalive off")));
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),

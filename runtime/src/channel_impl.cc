@@ -348,6 +348,7 @@ absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) cons
   ConnectOptions connect_options;
   connect_options.transport = options_.transport;
   connect_options.wait_mode = options_.wait_mode;
+  connect_options.keepalive_timeout = options_.keepalive_timeout;
   connect_options.interrupt_fd = interrupt_fd;
   const absl::Time deadline = absl::Now() + options_.connect_timeout;
   std::string failures;

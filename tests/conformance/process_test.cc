@@ -15,32 +15,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "child_process.h"
 #include "fixture.h"
+#include "server_process.h"
 
 namespace shmrpc::conformance {
 namespace {
 
 using testing::IsSubsetOf;
-
-// conformance_peer as a server.
-class ServerProcess {
- public:
-  ServerProcess(const std::string& transport, const std::string& listen)
-      : process_({SHMRPC_CONFORMANCE_PEER, "server", transport, listen}) {
-    const absl::StatusOr<std::string> line = process_.ReadLine();
-    EXPECT_TRUE(line.ok()) << line.status();
-    if (line.ok()) address_ = std::string(absl::StripPrefix(*line, "listening on "));
-  }
-
-  const std::string& address() const { return address_; }
-  ChildProcess& process() { return process_; }
-
- private:
-  ChildProcess process_;
-  std::string address_;
-};
 
 // Files in the places that are shared by all processes of the host, which `pid` has open or mapped: they could stay
 // behind after kill -9. Not those in or of `own_directory`, which the test chose, and not standard input, output and

@@ -151,6 +151,11 @@ void ClientSession::HandOver() {
   PassOn(parked);
 }
 
+void ClientSession::GiveRightBack() {
+  (void)right_.Release();  // as in HandOver
+  PassOn(/*parked=*/true);
+}
+
 // Somebody else is to receive from now on: a waiting thread, or else the poller, which need not be woken if it is
 // present and the link is parked for it.
 void ClientSession::PassOn(bool parked) {

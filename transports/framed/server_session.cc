@@ -79,6 +79,24 @@ void ServerSession::Fail(const absl::Status& status) {
   options_.on_over(this);
 }
 
+bool ServerSession::OnKeepaliveTick() {
+  if (!keepalive_.enabled() || over_) return false;
+  bool expects;
+  {
+    // Of calls that were cancelled the client knows nothing any more.
+    MutexLock lock(&calls_mutex_);
+    expects = std::any_of(calls_.begin(), calls_.end(),
+                          [](const auto& entry) { return !entry.second->cancelled.load(std::memory_order_relaxed); });
+  }
+  const KeepaliveResult result = TickKeepalive(expects);
+  if (result.dead) Fail(SilentPeer("client", "ServerBuilder::SetKeepaliveTimeout"));
+  return expects || result.heard;
+}
+
+void ServerSession::GiveRightBack() {
+  if (right_.Release()) poller_->Kick(shared_from_this());
+}
+
 // ---- Requests. The caller holds right_.
 
 Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
@@ -166,6 +184,9 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
       return HandleMessage(header, chunk);
     case FrameType::kCredit:
       return HandleCredit(header, *chunk);
+    case FrameType::kAlive:
+      NoteActivity();  // of a request that has not come whole, maybe
+      return absl::OkStatus();
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
   }
@@ -274,6 +295,7 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     MutexLock lock(&calls_mutex_);
     if (!draining_.load(std::memory_order_relaxed)) {
       if (calls_.emplace(id, begun.get()).second) {
+        NoteActivity();
         *call = begun.release();
         return absl::OkStatus();
       }

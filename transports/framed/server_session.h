@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/transport.h"
+#include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
 
 namespace shmrpc::framed {
@@ -40,6 +41,7 @@ class ServerSession final : public Session {
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
+    ServerKeepalive* keepalive = nullptr;  // outlives the session
     // Called each time the last call in progress has ended while draining.
     std::function<void()> on_drained;
   };
@@ -58,6 +60,10 @@ class ServerSession final : public Session {
 
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
+
+  // A tick of the listener's keepalive. True: something is in progress.
+  bool OnKeepaliveTick();
+  absl::Duration keepalive_period() const { return keepalive_.period(); }
 
   Outcome Poll(bool scanning, Task** task) override;
   bool Park() override;
@@ -86,6 +92,10 @@ class ServerSession final : public Session {
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
+  void GiveRightBack() override;
+  void NoteActivity() {
+    if (keepalive_.enabled()) options_.keepalive->NoteActivity();
+  }
   // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
   // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
   bool HoldsBack() const {

@@ -16,16 +16,18 @@ absl::Status ServerSessions::Init() {
   return absl::OkStatus();
 }
 
-void ServerSessions::Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer,
-                         Peer peer) {
+void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer) {
   ServerSession::Options options{
       .handler = handler_,
       .max_receive_message_bytes = options_.max_receive_message_bytes,
-      .session = {.spin_policy = SpinPolicy(options_.wait_mode, may_spin),
-                  .granted_by_peer = granted_by_peer,
-                  .granted_to_peer = options_.flow_control},
+      .session = {.spin_policy = SpinPolicy(options_.wait_mode, agreed.may_spin),
+                  .granted_by_peer = agreed.granted_by_peer,
+                  .granted_to_peer = options_.flow_control,
+                  .keepalive_timeout = options_.keepalive_timeout,
+                  .peers_keepalive_timeout = agreed.peers_keepalive_timeout},
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
+      .keepalive = keepalive_.get(),
       .on_drained =
           [this] {
             MutexLock lock(&mutex_);
@@ -38,7 +40,23 @@ void ServerSessions::Add(std::unique_ptr<Link> link, bool may_spin, const FlowCo
     if (phase_ != Phase::kServing) return;  // the client sees the connection close
     sessions_.emplace(session.get(), session);
   }
+  keepalive_->Add(session->keepalive_period());
   if (!session->Start().ok()) session->Close();
+}
+
+ServerKeepalive::Look ServerSessions::LookForKeepalive() {
+  std::vector<std::shared_ptr<ServerSession>> sessions;
+  {
+    MutexLock lock(&mutex_);
+    sessions.reserve(sessions_.size());
+    for (auto& [key, session] : sessions_) sessions.push_back(session);
+  }
+  ServerKeepalive::Look look;
+  for (const std::shared_ptr<ServerSession>& session : sessions) {
+    look.period = std::min(look.period, session->keepalive_period());
+    if (session->OnKeepaliveTick()) look.active = true;
+  }
+  return look;
 }
 
 void ServerSessions::Over(ServerSession* session) {
@@ -88,6 +106,7 @@ void ServerSessions::Shutdown(absl::Time deadline) {
     }
   }
   sessions.clear();
+  keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
   std::vector<std::shared_ptr<ServerSession>> ended;
   MutexLock lock(&mutex_);

@@ -33,6 +33,12 @@ struct ChannelOptions {
   absl::Duration initial_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(10);
 
+  // A server that is not heard of for this long while calls are in flight, because its process is stopped or its host
+  // has vanished, is given up: the calls end with UNAVAILABLE. One that is only slow is heard of. From
+  // kMinKeepaliveTimeout; InfiniteDuration waits for ever. (A process that ends is noticed at once, whatever this
+  // says.)
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
+
   // Each call passes through these, in order, before it begins. See ClientInterceptor.
   std::vector<ClientInterceptor> interceptors;
 };
