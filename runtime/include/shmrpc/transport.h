@@ -92,8 +92,8 @@ class Call {
   // Half-closes without a message.
   virtual void HalfClose() = 0;
 
-  // Asks for the next message: one OnMessage, or OnStatus. (OnHeaders comes without being asked for.) For calls with server_streams; the next one only when the
-  // previous one has been answered, which may be from inside OnMessage.
+  // Asks for the next message: one OnMessage, or OnStatus. (OnHeaders comes without being asked for.) For calls with
+  // server_streams; the next one only when the previous one has been answered, which may be from inside OnMessage.
   virtual void Receive() = 0;
 
   // Messages that were not asked for, and those that still come, are of no interest: only the status is. Afterwards no
