@@ -44,7 +44,7 @@ class FakeLink final : public Link {
   bool HasFrame() override { return false; }
   bool PrepareToPark() override { return true; }
   void Unpark() override {}
-  void DrainWakeups() override {}
+  void DrainWakeups(bool) override {}
   absl::Status end_status() const override { return absl::OkStatus(); }
   bool PeerBehind() const override { return false; }
   int fd() const override { return -1; }

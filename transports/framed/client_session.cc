@@ -265,10 +265,14 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
   if (!poller_receives_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
 }
 
-void ClientSession::Fail(const absl::Status& status) {
+// The first reason is the calls': to hang up is to make the poller find a second one.
+void ClientSession::Fail(const absl::Status& reason) {
   std::vector<ClientCall*> calls;
+  absl::Status status;
   {
     MutexLock lock(&calls_mutex_);
+    if (!link_ended_) reason_ended_ = reason;
+    status = reason_ended_;
     if (reason_over_.ok()) reason_over_ = status;
     over_.store(true, std::memory_order_release);
     link_ended_ = true;

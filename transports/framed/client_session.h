@@ -108,7 +108,7 @@ class ClientSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
-  void Fail(const absl::Status& status);
+  void Fail(const absl::Status& reason);
   void NotifyWaiter(const ClientCall* call);
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
@@ -134,6 +134,7 @@ class ClientSession final : public Session {
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
   std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
+  absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 
   // The keepalive's timer runs while calls are in flight, and is noticed to be of no use only when it is due.
   bool keepalive_armed_ ABSL_GUARDED_BY(calls_mutex_) = false;

@@ -23,8 +23,10 @@ constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
 
-ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options)
-    : Session(std::move(link), poller, options.session, /*may_spill=*/true, EPOLLIN), options_(std::move(options)) {}
+ServerSession::ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options)
+    : Session(std::move(link), poller.get(), options.session, /*may_spill=*/true, EPOLLIN),
+      kept_poller_(std::move(poller)),
+      options_(std::move(options)) {}
 
 ServerSession::~ServerSession() = default;
 
@@ -378,14 +380,9 @@ void ServerSession::EndCall(FramedServerCall* call) {
     ended->stream = nullptr;
   }
   ReturnUnread(unread);
-  bool drained;
-  {
-    MutexLock lock(&calls_mutex_);
-    calls_.erase(ended->id);
-    drained = calls_.empty();
-    if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
-  }
-  if (drained && draining_.load(std::memory_order_seq_cst)) options_.on_drained();
+  MutexLock lock(&calls_mutex_);
+  calls_.erase(ended->id);
+  if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
 }
 
 const Peer& FramedServerCall::peer() const { return session->options_.peer; }

@@ -41,12 +41,10 @@ class ServerSession final : public Session {
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
-    ServerKeepalive* keepalive = nullptr;  // outlives the session
-    // Called each time the last call in progress has ended while draining.
-    std::function<void()> on_drained;
+    std::shared_ptr<ServerKeepalive> keepalive;
   };
 
-  ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options);
+  ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options);
   ~ServerSession() override;
 
   absl::Status Start();
@@ -55,7 +53,8 @@ class ServerSession final : public Session {
   void BeginDrain();
   // No call is in progress and no reply is waiting to be sent.
   bool IsDrained() const;
-  // No call is in progress: nothing will call the handler's or an application's code any more.
+  // No call is in progress: nothing will call the handler's or an application's code any more, and once it is over as
+  // well, nothing the poller.
   bool IsIdle() const;
 
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
@@ -121,6 +120,9 @@ class ServerSession final : public Session {
   void NotifyWaiters() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   void QueueTask(Task* task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
+  // A thread of the application's may have made an event due, and not yet kicked the poller for it, when the call has
+  // already ended, and with it all that waited for it.
+  const std::shared_ptr<Poller> kept_poller_;
   const Options options_;
   std::atomic<bool> draining_{false};  // set with calls_mutex_
   std::atomic<bool> over_{false};

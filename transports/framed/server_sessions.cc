@@ -8,6 +8,22 @@
 #include "absl/time/clock.h"
 
 namespace shmrpc::framed {
+namespace {
+
+// How a shutdown waits for calls: they do not tell when they end, because who did so could outlive what it tells. The
+// first ones end at once.
+class Steps {
+ public:
+  absl::Time Next() {
+    length_ = std::min(2 * length_, absl::Milliseconds(10));
+    return absl::Now() + length_;
+  }
+
+ private:
+  absl::Duration length_ = absl::Microseconds(50);
+};
+
+}  // namespace
 
 absl::Status ServerSessions::Init() {
   absl::StatusOr<std::unique_ptr<Poller>> poller = Poller::Create("shmrpc-server", options_.max_threads);
@@ -27,14 +43,9 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
                   .peers_keepalive_timeout = agreed.peers_keepalive_timeout},
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
-      .keepalive = keepalive_.get(),
-      .on_drained =
-          [this] {
-            MutexLock lock(&mutex_);
-            changed_.SignalAll();
-          },
+      .keepalive = keepalive_,
   };
-  auto session = std::make_shared<ServerSession>(std::move(link), poller_.get(), std::move(options));
+  auto session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
   {
     MutexLock lock(&mutex_);
     if (phase_ != Phase::kServing) return;  // the client sees the connection close
@@ -92,18 +103,20 @@ void ServerSessions::Shutdown(absl::Time deadline) {
         return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
       });
     };
-    // A reply that waits for room in the ring leaves without telling: hence the short steps.
-    while (!drained() && absl::Now() < deadline) {
-      changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + absl::Milliseconds(10)));
+    for (Steps steps; !drained() && absl::Now() < deadline;) {
+      changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
     }
   }
   for (auto& session : sessions) session->Close();
   {
-    // Calls that are told of their cancellation by the poller's threads end there, too.
+    // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are
+    // told of their cancellation by the poller's threads end there, too.
     MutexLock lock(&mutex_);
-    while (!std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
-      changed_.WaitWithDeadline(&mutex_, absl::Now() + absl::Milliseconds(10));
-    }
+    const auto ended = [&] {
+      return sessions_.empty() &&
+             std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
+    };
+    for (Steps steps; !ended();) changed_.WaitWithDeadline(&mutex_, steps.Next());
   }
   sessions.clear();
   keepalive_->Stop();

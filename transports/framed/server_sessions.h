@@ -52,10 +52,10 @@ class ServerSessions {
   const ListenOptions options_;
   CallHandler* const handler_;
   const std::shared_ptr<ServerKeepalive> keepalive_;
-  std::unique_ptr<Poller> poller_;
+  std::shared_ptr<Poller> poller_;
 
   Mutex mutex_;
-  CondVar changed_;  // a session has drained or ended, or the shutdown is complete
+  CondVar changed_;  // a session has ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
   absl::flat_hash_map<ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress

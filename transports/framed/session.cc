@@ -56,13 +56,15 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
       events_(events) {}
 
 void Session::OnEvents(uint32_t events) {
-  if (events & ~static_cast<uint32_t>(EPOLLOUT)) woken_.store(true, std::memory_order_release);
+  const uint32_t of_interest = events & ~static_cast<uint32_t>(EPOLLOUT);
+  if (of_interest != 0) woken_by_.fetch_or(of_interest, std::memory_order_release);
 }
 
 void Session::BeginReceiving() {
   link_->Unpark();
-  if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
-    link_->DrainWakeups();
+  if (woken_by_.load(std::memory_order_relaxed) != 0) {
+    const uint32_t events = woken_by_.exchange(0, std::memory_order_acquire);
+    if (events != 0) link_->DrainWakeups((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
   }
   ContinueSending();
 }

@@ -147,7 +147,7 @@ class Session : public Pollable, private Sender::Host {
   int ClockStride() const { return link_->CheapToPoll() ? 8 : 1; }
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
 
-  std::atomic<bool> woken_{false};  // the descriptor was reported readable
+  std::atomic<uint32_t> woken_by_{0};  // the events, but for writability, that were reported and not yet looked into
   Mutex events_mutex_;
   std::atomic<uint32_t> events_;  // written with events_mutex_
 };
