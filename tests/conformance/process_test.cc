@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "child_process.h"
 #include "fixture.h"
+#include "relay_service.h"
 #include "server_process.h"
 
 namespace shmrpc::conformance {
@@ -245,6 +246,38 @@ TEST_P(ConformanceProcessTest, ProcessAForkedChildGetsACleanErrorAndTheParentDoe
   EXPECT_EQ(channel->transport(), GetParam().expected);
 }
 #endif
+
+// Each handler waits for the other process, whose handler waits for this one.
+TEST_P(ConformanceProcessTest, ProcessNestedCallsDoNotBlockEachOther) {
+  constexpr int kChains = 8;
+  constexpr uint32_t kDepth = 50;
+  RelayService relay;
+  StartServer(NewServerBuilder().Register(&relay), listen_address());
+  ServerProcess other({"relay", GetParam().name, NewListenAddress(), server_address()});
+  const auto channel = NewChannelTo(other.address());
+  relay.SetNext(channel);
+
+  std::vector<absl::Status> statuses(kChains);
+  std::vector<PassReply> replies(kChains);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kChains; ++i) {
+    threads.emplace_back([&, i] {
+      Relay::Stub stub(channel);
+      PassRequest request;
+      request.set_further(kDepth);
+      ClientContext context;
+      context.set_timeout(kHangGuard);
+      statuses[i] = stub.Pass(&context, request, &replies[i]);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int i = 0; i < kChains; ++i) {
+    EXPECT_TRUE(statuses[i].ok()) << statuses[i];
+    EXPECT_EQ(replies[i].passed(), kDepth);
+  }
+  server_ = nullptr;  // before the relay
+  EXPECT_EQ(other.process().Stop(), 0);
+}
 
 }  // namespace
 }  // namespace shmrpc::conformance

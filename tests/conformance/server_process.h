@@ -2,6 +2,8 @@
 #define SHMRPC_TESTS_CONFORMANCE_SERVER_PROCESS_H_
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/strip.h"
 #include "child_process.h"
@@ -13,7 +15,10 @@ namespace shmrpc::conformance {
 class ServerProcess {
  public:
   ServerProcess(const std::string& transport, const std::string& listen)
-      : process_({SHMRPC_CONFORMANCE_PEER, "server", transport, listen}) {
+      : ServerProcess(std::vector<std::string>{"server", transport, listen}) {}
+
+  // With other arguments than a plain server's; it has to print where it listens.
+  explicit ServerProcess(std::vector<std::string> arguments) : process_(WithProgram(std::move(arguments))) {
     const absl::StatusOr<std::string> line = process_.ReadLine();
     EXPECT_TRUE(line.ok()) << line.status();
     if (line.ok()) address_ = std::string(absl::StripPrefix(*line, "listening on "));
@@ -23,6 +28,11 @@ class ServerProcess {
   ChildProcess& process() { return process_; }
 
  private:
+  static std::vector<std::string> WithProgram(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), SHMRPC_CONFORMANCE_PEER);
+    return arguments;
+  }
+
   ChildProcess process_;
   std::string address_;
 };
