@@ -191,7 +191,14 @@ absl::StatusOr<Target> ParseUnix(absl::string_view text, absl::string_view rest)
   return ParseName(Target::Kind::kUnix, text, "unix", path);
 }
 
-absl::StatusOr<Target> ParseText(absl::string_view text) {
+bool HasKnownScheme(absl::string_view text) {
+  const size_t colon = text.find(':');
+  return colon != absl::string_view::npos &&
+         std::find(std::begin(kSchemes), std::end(kSchemes), text.substr(0, colon)) != std::end(kSchemes);
+}
+
+// `inherited`: what an earlier address of a list says of this one, if it names no scheme itself.
+absl::StatusOr<Target> ParseText(absl::string_view text, HostForm inherited) {
   if (text.empty()) return Malformed(text, absl::StrCat("it is empty; the forms are ", kForms));
   const size_t colon = text.find(':');
   if (colon != absl::string_view::npos) {
@@ -208,15 +215,72 @@ absl::StatusOr<Target> ParseText(absl::string_view text) {
           text, absl::StrCat("the scheme \"", absl::CHexEscape(scheme), "\" is not known; the forms are ", kForms));
     }
   }
-  return ParseHostPort(text, text, HostForm::kAny);
+  return ParseHostPort(text, text, inherited);
+}
+
+// One address of several. `previous`: the one before it, for what may have been meant.
+absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, absl::string_view previous) {
+  if (text.empty())
+    return Malformed(text, "between two commas, and before the first and after the last, is an address");
+  if (absl::ascii_isspace(static_cast<unsigned char>(text.front())) ||
+      absl::ascii_isspace(static_cast<unsigned char>(text.back()))) {
+    return Malformed(text, "there is no white space beside a comma");
+  }
+  absl::StatusOr<Target> target = ParseText(text, inherited);
+  if (target.ok()) {
+    target->original = std::string(text);
+    return target;
+  }
+  std::string why(target.status().message());
+  const absl::string_view scheme = previous.substr(0, previous.find(':'));
+  if (!HasKnownScheme(text) && inherited != HostForm::kAny) {
+    absl::StrAppend(&why,
+                    "; the scheme of an address before it holds for this one, too: write dns:host:port to end that");
+  } else if (!HasKnownScheme(text) && HasKnownScheme(previous) && scheme != "dns") {
+    absl::StrAppend(&why, "; a comma separates addresses, each with its own \"", scheme, ":\"");
+  }
+  return absl::InvalidArgumentError(why);
 }
 
 }  // namespace
 
 absl::StatusOr<Target> Target::Parse(absl::string_view text) {
-  absl::StatusOr<Target> target = ParseText(text);
+  if (absl::StrContains(text, ',')) {
+    return Malformed(text,
+                     "it is a list, which only a channel takes; ServerBuilder::Listen is called once for each address. "
+                     "A name or path "
+                     "has no comma");
+  }
+  absl::StatusOr<Target> target = ParseText(text, HostForm::kAny);
   if (target.ok()) target->original = std::string(text);
   return target;
+}
+
+absl::StatusOr<std::vector<Target>> Target::ParseList(absl::string_view text) {
+  std::vector<Target> targets;
+  if (!absl::StrContains(text, ',')) {
+    absl::StatusOr<Target> target = Parse(text);
+    if (!target.ok()) return target.status();
+    targets.push_back(*std::move(target));
+    return targets;
+  }
+  const std::vector<absl::string_view> elements = absl::StrSplit(text, ',');
+  HostForm inherited = HostForm::kAny;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const absl::string_view element = elements[i];
+    absl::StatusOr<Target> target = ParseElement(element, inherited, i == 0 ? "" : elements[i - 1]);
+    if (!target.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(target.status().message(), " (number ", i + 1, " of ",
+                                                     elements.size(), " in \"", absl::CHexEscape(text), "\")"));
+    }
+    if (HasKnownScheme(element)) {
+      inherited = absl::StartsWith(element, "ipv4:")   ? HostForm::kIpv4
+                  : absl::StartsWith(element, "ipv6:") ? HostForm::kIpv6
+                                                       : HostForm::kAny;
+    }
+    targets.push_back(*std::move(target));
+  }
+  return targets;
 }
 
 std::string Target::ToString() const {

@@ -1,72 +1,99 @@
-// The link's socket, which is doorbell and notice of the peer's end in one.
-
 #include "transports/shm/shm_link.h"
 
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <memory>
 #include <utility>
 
 #include "gtest/gtest.h"
+#include "transports/framed/chunk_pool.h"
+#include "transports/framed/frame.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/shm/segment.h"
 
 namespace shmrpc::shm {
 namespace {
 
+using framed::Link;
 using framed::UniqueFd;
 
 PeerSegment AsPeer(const Segment& segment) {
-  return PeerSegment::Map(UniqueFd(fcntl(segment.fd(), F_DUPFD_CLOEXEC, 0)), kSegmentBytes, kSegmentBytes).value();
+  auto peer = PeerSegment::Map(UniqueFd(fcntl(segment.fd(), F_DUPFD_CLOEXEC, 0)), kSegmentBytes, kSegmentBytes);
+  EXPECT_TRUE(peer.ok()) << peer.status();
+  return *std::move(peer);
 }
 
-struct Links {
-  Links() {
+// Two ends of a link in one process; the near one's descriptor is watched as a session has it watched.
+class ShmLinkTest : public testing::Test {
+ protected:
+  ShmLinkTest() {
     int sockets[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets), 0);
-    Segment first = Segment::Create(kSegmentBytes).value();
-    Segment second = Segment::Create(kSegmentBytes).value();
-    PeerSegment first_as_peer = AsPeer(first);
-    PeerSegment second_as_peer = AsPeer(second);
-    one = std::make_unique<ShmLink>(UniqueFd(sockets[0]), std::move(first), std::move(second_as_peer));
-    other = std::make_unique<ShmLink>(UniqueFd(sockets[1]), std::move(second), std::move(first_as_peer));
+    auto near_segment = Segment::Create(kSegmentBytes);
+    auto far_segment = Segment::Create(kSegmentBytes);
+    PeerSegment near_as_peer = AsPeer(*near_segment), far_as_peer = AsPeer(*far_segment);
+    near_ = std::make_unique<ShmLink>(UniqueFd(sockets[0]), *std::move(near_segment), std::move(far_as_peer), "shm");
+    far_ = std::make_unique<ShmLink>(UniqueFd(sockets[1]), *std::move(far_segment), std::move(near_as_peer), "shm");
+    epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event = {};
+    event.events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+    EXPECT_EQ(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, near_->fd(), &event), 0);
   }
 
-  void SendFrame() {
-    ASSERT_NE(one->Reserve(framed::kFrameHeaderBytes), nullptr);
-    one->Commit(framed::kFrameHeaderBytes);
-    one->Flush(/*always_ring=*/true);
+  static void SendFrame(Link* link) {
+    framed::FrameHeader header;
+    header.type = framed::FrameType::kGoAway;
+    uint8_t* const frame = link->Reserve(framed::kFrameHeaderBytes);
+    ASSERT_NE(frame, nullptr);
+    framed::StoreFrameHeader(frame, header);
+    link->Commit(framed::kFrameHeaderBytes);
+    link->Flush(/*always_ring=*/true);
   }
 
-  std::unique_ptr<ShmLink> one;
-  std::unique_ptr<ShmLink> other;
-  framed::Chunk chunk;
+  // Takes what epoll reports now, which must be something, as a session does.
+  void TakeEvents() {
+    epoll_event event = {};
+    ASSERT_EQ(epoll_wait(epoll_.get(), &event, 1, 0), 1);
+    near_->DrainWakeups((event.events & (EPOLLRDHUP | EPOLLHUP)) != 0);
+  }
+
+  Link::ReceiveResult Receive() {
+    framed::ChunkPtr chunk = framed::ChunkPool::TakeForThread();
+    return near_->Receive(chunk.get());
+  }
+
+  std::unique_ptr<ShmLink> near_, far_;
+  UniqueFd epoll_;
 };
 
-// Edge-triggered epoll reports the two once, if they come together.
-TEST(ShmLinkTest, AHangUpIsSeenBehindADoorbell) {
-  Links links;
-  links.SendFrame();
-  links.one.reset();
-  links.other->DrainWakeups(/*hang_up=*/true);
-  EXPECT_TRUE(links.other->HungUp());
-  EXPECT_EQ(links.other->Receive(&links.chunk), framed::Link::ReceiveResult::kFrame);
-  EXPECT_EQ(links.other->Receive(&links.chunk), framed::Link::ReceiveResult::kEnd);
+TEST_F(ShmLinkTest, ReceivesWhatWasSentBeforeAHangUpThatIsReportedWithTheDoorbell) {
+  SendFrame(far_.get());
+  far_ = nullptr;
+  TakeEvents();
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kFrame);
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kEnd);
+  EXPECT_TRUE(near_->HungUp());
 }
 
-TEST(ShmLinkTest, WhoHasFinishedSendingStillReceives) {
-  Links links;
-  links.SendFrame();
-  links.one->FinishSending();
-  links.other->DrainWakeups(/*hang_up=*/true);
-  EXPECT_EQ(links.other->Receive(&links.chunk), framed::Link::ReceiveResult::kFrame);
-  EXPECT_EQ(links.other->Receive(&links.chunk), framed::Link::ReceiveResult::kEnd);
-  ASSERT_NE(links.other->Reserve(framed::kFrameHeaderBytes), nullptr);
-  links.other->Commit(framed::kFrameHeaderBytes);
-  links.other->Flush(/*always_ring=*/true);
-  links.one->DrainWakeups(/*hang_up=*/false);
-  EXPECT_FALSE(links.one->HungUp());
-  EXPECT_EQ(links.one->Receive(&links.chunk), framed::Link::ReceiveResult::kFrame);
-  EXPECT_EQ(links.one->Receive(&links.chunk), framed::Link::ReceiveResult::kEmpty);
+TEST_F(ShmLinkTest, NoticesAHangUpBehindMoreDoorbellsThanAreTakenAtOnce) {
+  const char bells[8000] = {};
+  ASSERT_EQ(send(far_->fd(), bells, sizeof bells, 0), static_cast<ssize_t>(sizeof bells));
+  far_ = nullptr;
+  TakeEvents();
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kEnd);
+}
+
+TEST_F(ShmLinkTest, ADoorbellAloneIsNoHangUp) {
+  SendFrame(far_.get());
+  TakeEvents();
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kFrame);
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kEmpty);
+  EXPECT_TRUE(near_->PrepareToPark());
+  far_ = nullptr;
+  TakeEvents();
+  EXPECT_EQ(Receive(), Link::ReceiveResult::kEnd);
 }
 
 }  // namespace

@@ -58,15 +58,19 @@ void SetWindow(const FlowControlOptions& options, wire::Window* window) {
 absl::StatusOr<FlowControlOptions> GetWindow(const wire::Window& window) {
   if (window.call_bytes() < FlowControlOptions::kMinStreamBytes || window.connection_bytes() < window.call_bytes() ||
       window.connection_bytes() > FlowControlOptions::kMaxBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the hello grants windows of ", window.call_bytes(), " and ", window.connection_bytes(),
-        " bytes; the first has to be at least ", FlowControlOptions::kMinStreamBytes, ", the second as large and at most ",
-        FlowControlOptions::kMaxBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the hello grants windows of ", window.call_bytes(), " and ", window.connection_bytes(),
+                     " bytes; the first has to be at least ", FlowControlOptions::kMinStreamBytes,
+                     ", the second as large and at most ", FlowControlOptions::kMaxBytes));
   }
   FlowControlOptions options;
   options.stream_bytes = window.call_bytes();
   options.connection_bytes = window.connection_bytes();
   return options;
+}
+
+uint64_t ToKeepaliveMs(absl::Duration timeout) {
+  return timeout == absl::InfiniteDuration() ? 0 : static_cast<uint64_t>(absl::ToInt64Milliseconds(timeout));
 }
 
 std::string EncodeHello(const google::protobuf::MessageLite& hello) {

@@ -124,9 +124,9 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
     const bool forever = deadline == absl::InfiniteFuture();
     const timespec timeout =
         absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
-    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0 && (fds[0].revents & ~POLLOUT) != 0) {
-      OnEvents(static_cast<uint32_t>(fds[0].revents));  // epoll's events have poll's values
-    }
+    // The bits of poll and epoll are the same.
+    static_assert(POLLIN == EPOLLIN && POLLRDHUP == EPOLLRDHUP && POLLHUP == EPOLLHUP && POLLERR == EPOLLERR);
+    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0) OnEvents(static_cast<uint32_t>(fds[0].revents));
   }
   waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
   {
@@ -147,11 +147,20 @@ void ClientSession::HandOver() {
     parked = link_->PrepareToPark();
     if (!parked) (void)ReceiveOne();
   }
-  // Who has failed to acquire it is a waiter, or the poller after clearing poller_present_. That may have been for the
-  // peer's hang-up, which is reported once, and which this thread may not have come to.
+  ReleaseRight();
+  PassOn(parked);
+}
+
+// Who has failed to acquire it is a waiter, or the poller after clearing poller_present_. That may have been for the
+// peer's hang-up, which is reported once, and which this thread may not have come to.
+void ClientSession::ReleaseRight() {
   const bool marked = right_.Release();
   if (marked && HangUpWasReported() && !link_ended_) poller_->Kick(shared_from_this());
-  PassOn(parked);
+}
+
+void ClientSession::GiveRightBack() {
+  ReleaseRight();
+  PassOn(/*parked=*/true);
 }
 
 // Somebody else is to receive from now on: a waiting thread, or else the poller, which need not be woken if it is

@@ -71,6 +71,10 @@ class Sender {
   void SendControl(const FrameHeader& header, absl::string_view body = {}, bool always_ring = true)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Sends a frame of nothing but a header if there is room for it now, and drops it otherwise: for what is of no use to
+  // a peer that has yet to take what was sent before.
+  void SendIfRoom(const FrameHeader& header) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
   // `*waited` is set when the lock was released meanwhile.
   uint8_t* Reserve(size_t size, absl::Time deadline, bool* waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

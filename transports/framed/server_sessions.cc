@@ -11,12 +11,22 @@
 namespace shmrpc::framed {
 namespace {
 
+// How a shutdown waits for what nobody tells of: calls do not tell when they end, because who did so could outlive what
+// it tells, nor does a reply that waits for room. The first ones end at once.
+class Steps {
+ public:
+  absl::Time Next() {
+    length_ = std::min(2 * length_, absl::Milliseconds(10));
+    return absl::Now() + length_;
+  }
+
+ private:
+  absl::Duration length_ = absl::Microseconds(50);
+};
+
 // How long a client may take to hang up once it has been told that the connection is at its end. It does so as soon as
 // it has been told, so this is for one that is stopped or far away.
 constexpr absl::Duration kFarewellTime = absl::Seconds(1);
-
-// How often to look for what nobody tells of.
-constexpr absl::Duration kStep = absl::Milliseconds(10);
 
 // For a client that has connected while the listener was shutting down, and may have begun to call.
 void TurnAway(Link& link) {
@@ -40,32 +50,45 @@ absl::Status ServerSessions::Init() {
   return absl::OkStatus();
 }
 
-void ServerSessions::Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer,
-                         Peer peer) {
+void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer) {
   ServerSession::Options options{
       .handler = handler_,
       .max_receive_message_bytes = options_.max_receive_message_bytes,
-      .session = {.spin_policy = SpinPolicy(options_.wait_mode, may_spin),
-                  .granted_by_peer = granted_by_peer,
-                  .granted_to_peer = options_.flow_control},
+      .session = {.spin_policy = SpinPolicy(options_.wait_mode, agreed.may_spin),
+                  .granted_by_peer = agreed.granted_by_peer,
+                  .granted_to_peer = options_.flow_control,
+                  .keepalive_timeout = options_.keepalive_timeout,
+                  .peers_keepalive_timeout = agreed.peers_keepalive_timeout},
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
-      .on_drained =
-          [this] {
-            MutexLock lock(&mutex_);
-            changed_.SignalAll();
-          },
+      .keepalive = keepalive_,
   };
   std::shared_ptr<ServerSession> session;
   {
     MutexLock lock(&mutex_);
     if (phase_ == Phase::kServing) {
-      session = std::make_shared<ServerSession>(std::move(link), poller_.get(), std::move(options));
+      session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
       sessions_.emplace(session.get(), session);
     }
   }
   if (session == nullptr) return TurnAway(*link);
+  keepalive_->Add(session->keepalive_period());
   if (!session->Start().ok()) session->Close();
+}
+
+ServerKeepalive::Look ServerSessions::LookForKeepalive() {
+  std::vector<std::shared_ptr<ServerSession>> sessions;
+  {
+    MutexLock lock(&mutex_);
+    sessions.reserve(sessions_.size());
+    for (auto& [key, session] : sessions_) sessions.push_back(session);
+  }
+  ServerKeepalive::Look look;
+  for (const std::shared_ptr<ServerSession>& session : sessions) {
+    look.period = std::min(look.period, session->keepalive_period());
+    if (session->OnKeepaliveTick()) look.active = true;
+  }
+  return look;
 }
 
 void ServerSessions::Over(ServerSession* session) {
@@ -88,14 +111,13 @@ void ServerSessions::WaitForDrain(const SessionList& sessions, absl::Time deadli
     return std::all_of(sessions.begin(), sessions.end(),
                        [&](const auto& session) { return IsOver(session.get()) || session->IsDrained(); });
   };
-  // A reply that waits for room in the ring leaves without telling: hence the short steps.
-  while (!drained() && absl::Now() < deadline) {
-    changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + kStep));
+  for (Steps steps; !drained() && absl::Now() < deadline;) {
+    changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
   }
 }
 
 void ServerSessions::WaitForFarewell(const SessionList& sessions, absl::Time deadline) {
-  for (;;) {
+  for (Steps steps;;) {
     // Without the lock: the sender may find that the client is gone, and say so.
     bool all_sent = true;
     for (const auto& session : sessions) all_sent &= session->FinishSending();
@@ -103,9 +125,8 @@ void ServerSessions::WaitForFarewell(const SessionList& sessions, absl::Time dea
     if (std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) { return IsOver(session.get()); })) {
       return;
     }
-    const absl::Time now = absl::Now();
-    if (now >= deadline) return;
-    changed_.WaitWithDeadline(&mutex_, all_sent ? deadline : std::min(deadline, now + kStep));
+    if (absl::Now() >= deadline) return;
+    changed_.WaitWithDeadline(&mutex_, all_sent ? deadline : std::min(deadline, steps.Next()));
   }
 }
 
@@ -126,15 +147,17 @@ void ServerSessions::Shutdown(absl::Time deadline) {
   WaitForFarewell(sessions, std::min(deadline, absl::Now() + kFarewellTime));
   for (auto& session : sessions) session->Close();
   {
-    // A session that one of the poller's threads is closing at this moment is not over yet. Calls that are told of
-    // their cancellation by these threads end there, too.
+    // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are
+    // told of their cancellation by the poller's threads end there, too.
     MutexLock lock(&mutex_);
-    while (!sessions_.empty() ||
-           !std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
-      changed_.WaitWithDeadline(&mutex_, absl::Now() + kStep);
-    }
+    const auto ended = [&] {
+      return sessions_.empty() &&
+             std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
+    };
+    for (Steps steps; !ended();) changed_.WaitWithDeadline(&mutex_, steps.Next());
   }
   sessions.clear();
+  keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
   std::vector<std::shared_ptr<ServerSession>> ended;
   MutexLock lock(&mutex_);

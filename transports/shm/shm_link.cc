@@ -91,13 +91,13 @@ bool ShmLink::PrepareToPark() {
   return parked;
 }
 
-void ShmLink::DrainWakeups(bool hang_up) {
+void ShmLink::DrainWakeups(bool hung_up) {
+  if (hung_up) hung_up_ = true;
   // More than a few doorbells can be waiting only if the peer rings without need; the rest is left for the next time.
-  // Behind the last of them there may be the end, for which it takes one more look.
   char bells[256];
   for (int i = 0; i < 16; ++i) {
     const ssize_t taken = recv(socket_.get(), bells, sizeof bells, MSG_DONTWAIT);
-    if (taken == sizeof bells || (taken > 0 && hang_up)) continue;
+    if (taken == sizeof bells) continue;
     if (taken == 0) hung_up_ = true;
     if (taken < 0 && errno != EAGAIN && errno != EINTR) {
       hung_up_ = true;

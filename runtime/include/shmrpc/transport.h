@@ -181,6 +181,7 @@ struct ConnectOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   FlowControlOptions flow_control;  // of what this side receives
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
   absl::Time deadline = absl::InfiniteFuture();
   // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
   int interrupt_fd = -1;
@@ -281,7 +282,8 @@ struct ListenOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
-  FlowControlOptions flow_control;                      // of what this side receives
+  FlowControlOptions flow_control;  // of what this side receives
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
   int max_threads = 512;                                // threads that run handlers, at most
   absl::Duration handshake_timeout = absl::Seconds(5);  // for a new connection to say who it is
   mode_t unix_socket_mode = 0600;                       // of the socket file of a unix: address
