@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <set>
@@ -128,6 +129,10 @@ Row Summarize(const MeasurementSpec& spec, const std::vector<Measurement>& round
 }
 
 std::string ToJson(const Row& row) {
+  // Not a fixed number of decimals: beside a floor a ratio may be very small, but is never zero.
+  const auto to_five_digits = [](double number) {
+    return std::strtod(absl::StrFormat("%.5g", number).c_str(), nullptr);
+  };
   const auto to_thousandths = [](double number) { return std::round(number * 1000) / 1000; };
   nlohmann::ordered_json json = {
       {"case", row.load},
@@ -142,7 +147,7 @@ std::string ToJson(const Row& row) {
       {"cpu_us_per_call", to_thousandths(row.cpu_micros_per_call)},
       {"calls", std::llround(row.calls)},
   };
-  if (row.ratio_p50) json["ratio_p50"] = to_thousandths(*row.ratio_p50);
+  if (row.ratio_p50) json["ratio_p50"] = to_five_digits(*row.ratio_p50);
   return json.dump();
 }
 

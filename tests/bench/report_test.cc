@@ -46,6 +46,8 @@ TEST(ToJsonTest, HasEveryField) {
   EXPECT_EQ(json["p50_ns"], 1000);
   EXPECT_EQ(json["cpu_us_per_call"], 2.346);
   EXPECT_EQ(json["ratio_p50"], 60.123);
+  row.ratio_p50 = 0.000123456;
+  EXPECT_EQ(nlohmann::json::parse(ToJson(row))["ratio_p50"], 0.00012346);
   for (const char* field : {"payload", "concurrency", "p99_ns", "p999_ns", "calls_per_s", "calls"}) {
     EXPECT_TRUE(json[field].is_number_integer()) << field;
   }
