@@ -47,14 +47,18 @@ absl::Status CheckPreference(const Target& target, TransportPreference preferenc
       if (preference == TransportPreference::kAuto) return absl::OkStatus();
       choices = "auto";
       break;
+    case Target::Kind::kGrpc:
+      if (preference == TransportPreference::kAuto || preference == TransportPreference::kGrpc) return absl::OkStatus();
+      choices = "auto or grpc";
+      break;
     case Target::Kind::kHostPort:
       if (preference != TransportPreference::kUnix) return absl::OkStatus();
-      choices = "auto, shm or tcp";
+      choices = "auto, shm, tcp or grpc";
       break;
     case Target::Kind::kUnix:
     case Target::Kind::kUnixAbstract:
       if (preference != TransportPreference::kTcp) return absl::OkStatus();
-      choices = "auto, shm or unix";
+      choices = "auto, shm, unix or grpc";
       break;
   }
   return absl::InvalidArgumentError(absl::StrCat(source, " asks for \"", TransportPreferenceName(preference),
@@ -67,7 +71,7 @@ absl::Status ResolvePreference(const Target& target, ChannelOptions* options) {
   if (options->transport != TransportPreference::kAuto) {
     return CheckPreference(target, options->transport, "ChannelOptions::transport");
   }
-  if (target.kind == Target::Kind::kInproc) return absl::OkStatus();
+  if (target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc) return absl::OkStatus();
   const char* value = getenv(kTransportVariable);
   if (value == nullptr || *value == '\0') return absl::OkStatus();
   absl::StatusOr<TransportPreference> preference = ParseTransportPreference(value);
@@ -119,7 +123,11 @@ std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelO
           "address \"", target_text, "\": port 0 lets a server choose a port; a client names the one it chose")));
     }
     transport = FindTransport(transports, target);
-    if (transport == nullptr) {
+    if (transport == nullptr && target.kind == Target::Kind::kGrpc) {
+      status.Update(absl::InvalidArgumentError(
+          absl::StrCat("the address \"", absl::CHexEscape(target_text),
+                       "\" needs the gRPC library: link shmrpc::grpc and give the channel TransportsWithGrpc()")));
+    } else if (transport == nullptr) {
       status.Update(absl::InvalidArgumentError(absl::StrCat("none of the channel's ", transports.size(),
                                                             " transports handles the address \"",
                                                             absl::CHexEscape(target_text), "\"")));

@@ -164,6 +164,12 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
     if (!target.ok()) continue;
     const auto transport = std::find_if(transports_.begin(), transports_.end(),
                                         [&](const std::shared_ptr<Transport>& each) { return each->Handles(*target); });
+    if (transport == transports_.end() && target->kind == Target::Kind::kGrpc) {
+      status.Update(absl::InvalidArgumentError(
+          absl::StrCat("the address \"", absl::CHexEscape(address),
+                       "\" needs the gRPC library: link shmrpc::grpc and give the server TransportsWithGrpc()")));
+      continue;
+    }
     if (transport == transports_.end()) {
       status.Update(absl::InvalidArgumentError(absl::StrCat("none of the server's ", transports_.size(),
                                                             " transports handles the address \"",

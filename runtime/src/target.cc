@@ -17,10 +17,10 @@
 namespace shmrpc {
 namespace {
 
-constexpr absl::string_view kSchemes[] = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "inproc"};
+constexpr absl::string_view kSchemes[] = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "inproc", "grpc"};
 constexpr absl::string_view kForms =
     "host:port, [ipv6]:port, dns:///host:port, ipv4:a.b.c.d:port, ipv6:[addr]:port, unix:path, unix-abstract:name, "
-    "inproc:name";
+    "inproc:name, grpc:target";
 
 // A path needs a terminating NUL in sun_path, an abstract name a leading one.
 constexpr size_t kMaxUnixName = sizeof(sockaddr_un::sun_path) - 1;
@@ -191,6 +191,22 @@ absl::StatusOr<Target> ParseUnix(absl::string_view text, absl::string_view rest)
   return ParseName(Target::Kind::kUnix, text, "unix", path);
 }
 
+// Whether it is a good one, the gRPC library says.
+absl::StatusOr<Target> ParseGrpc(absl::string_view text, absl::string_view grpc_target) {
+  if (grpc_target.empty()) {
+    return Malformed(text, "what follows \"grpc:\" is missing; write for example grpc:localhost:50051");
+  }
+  if (grpc_target.find_first_not_of("0123456789") == absl::string_view::npos) {
+    return Malformed(text, absl::StrCat("the host is missing; write for example grpc:localhost:", grpc_target,
+                                        ", or, if the host's name is grpc, dns:grpc:", grpc_target));
+  }
+  if (grpc_target.find('\0') != absl::string_view::npos) return Malformed(text, "a NUL byte is not allowed in a target");
+  Target target;
+  target.kind = Target::Kind::kGrpc;
+  target.name = std::string(grpc_target);
+  return target;
+}
+
 absl::StatusOr<Target> ParseText(absl::string_view text) {
   if (text.empty()) return Malformed(text, absl::StrCat("it is empty; the forms are ", kForms));
   const size_t colon = text.find(':');
@@ -202,6 +218,11 @@ absl::StatusOr<Target> ParseText(absl::string_view text) {
     if (scheme == "ipv6") return ParseHostPort(text, rest, HostForm::kIpv6);
     if (scheme == "unix") return ParseUnix(text, rest);
     if (scheme == "unix-abstract") return ParseName(Target::Kind::kUnixAbstract, text, scheme, rest);
+    if (scheme == "grpc") return ParseGrpc(text, rest);
+    if (scheme == "grpc+unix") {
+      if (rest.empty()) return Malformed(text, "the path after \"grpc+unix:\" is missing");
+      return ParseGrpc(text, absl::StrCat("unix:", rest));
+    }
     if (scheme == "inproc") return ParseName(Target::Kind::kInproc, text, scheme, rest);
     if (absl::StartsWith(rest, "//")) {
       return Malformed(
@@ -234,6 +255,8 @@ std::string Target::ToString() const {
       return absl::StrCat("unix-abstract:", name);
     case Kind::kInproc:
       return absl::StrCat("inproc:", name);
+    case Kind::kGrpc:
+      return absl::StrCat("grpc:", name);
   }
   return original;
 }

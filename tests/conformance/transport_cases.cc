@@ -2,7 +2,22 @@
 
 #include "transport_case.h"
 
+#if SHMRPC_TEST_GRPC
+#include "shmrpc/grpc.h"
+#endif
+
 namespace shmrpc::conformance {
+
+#if SHMRPC_TEST_GRPC
+namespace {
+
+const TransportSet& WithGrpc() {
+  static const auto* const transports = new TransportSet(TransportsWithGrpc());
+  return *transports;
+}
+
+}  // namespace
+#endif
 
 // clang-format off
 const std::vector<TransportCase>& TransportCases() {
@@ -13,6 +28,11 @@ const std::vector<TransportCase>& TransportCases() {
       {.name = "unixshm", .listen = "unix:{directory}/{unique}", .preference = TransportPreference::kShm, .expected = "shm", .kernel_credentials = true},
       {.name = "tcp", .listen = "127.0.0.1:0", .preference = TransportPreference::kTcp, .expected = "tcp: asked for"},
       {.name = "unix", .listen = "unix:{directory}/{unique}", .preference = TransportPreference::kUnix, .expected = "unix: asked for", .kernel_credentials = true},
+#if SHMRPC_TEST_GRPC
+      {.name = "grpc", .listen = "grpc:127.0.0.1:0", .expected = "grpc", .transports = &WithGrpc},
+      {.name = "grpcunix", .listen = "grpc+unix:{directory}/{unique}", .expected = "grpc", .transports = &WithGrpc},
+      {.name = "grpconeport", .listen = "127.0.0.1:0", .preference = TransportPreference::kGrpc, .expected = "grpc: asked for", .transports = &WithGrpc},
+#endif
   };
   return *cases;
 }

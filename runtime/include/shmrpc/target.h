@@ -17,13 +17,15 @@ namespace shmrpc {
 //   unix:path, unix:///absolute/path             a Unix socket in the file system
 //   unix-abstract:name                           a Unix socket in Linux's abstract namespace
 //   inproc:name                                  a server in this process
+//   grpc:target, grpc+unix:path                  through the gRPC library (shmrpc::grpc), which takes `target` in its
+//                                                own syntax: grpc:host:port, grpc:ipv4:a.b.c.d:port,e.f.g.h:port
 struct Target {
-  enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc };
+  enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc, kGrpc };
 
   Kind kind = Kind::kHostPort;
   std::string host;      // kHostPort: without brackets
   uint16_t port = 0;     // kHostPort; 0 lets a server choose
-  std::string name;      // kUnix: the path. kUnixAbstract, kInproc: the name
+  std::string name;      // kUnix: the path. kUnixAbstract, kInproc: the name. kGrpc: what follows "grpc:"
   std::string original;  // what the user wrote
 
   // The canonical form, which Parse accepts again.

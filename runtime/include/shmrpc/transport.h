@@ -124,7 +124,7 @@ using CallPtr = std::unique_ptr<Call, CallReleaser>;
 
 // Which way a connection goes, and why not a better one. Shown to users.
 struct TransportChoice {
-  std::string name;    // "shm", "tcp", "unix", "inproc"
+  std::string name;    // "shm", "tcp", "unix", "inproc", "grpc"
   std::string reason;  // empty for the best way there is; else e.g. "peer on another host", or "asked for"
 
   // "shm", or "tcp: peer on another host".
