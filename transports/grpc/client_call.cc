@@ -123,6 +123,11 @@ void ClientCall::TellNext() {
 
 absl::Status ClientCall::StatusOfServer() {
   absl::Status status = FromGrpcStatus(grpc_status_);
+  // So the gRPC library's servers refuse calls that come while they shut down; no handler has seen them.
+  if (absl::IsCancelled(status) && status.message() == "CANCELLED" && context_.GetServerInitialMetadata().empty() &&
+      context_.GetServerTrailingMetadata().empty()) {
+    status = absl::UnavailableError("the server is shutting down");
+  }
   if (absl::IsUnavailable(status)) {
     MutexLock lock(&channel_->mutex);
     channel_->last_failure = std::string(status.message());

@@ -2,12 +2,14 @@
 
 #include <grpcpp/alarm.h>
 
+#include <cstdint>
 #include <deque>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/clock.h"
+#include "runtime/src/deadline_timer.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
 #include "transports/grpc/conversions.h"
@@ -16,7 +18,8 @@ namespace shmrpc::grpc_transport {
 
 // Invariants, under mutex_:
 //  1. Every thread is counted in exactly one of polling_ and running_.
-//  2. waiting_ is empty unless running_ is the limit: who gives up running takes over what waits.
+//  2. While nobody polls, some thread runs user code that is short, or CheckSoon has been called.
+//  3. waiting_ is empty unless running_ is the limit: who gives up running takes over what waits.
 class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
  public:
   Impl(const char* name, std::unique_ptr<grpc::CompletionQueue> queue, int max_user_threads)
@@ -52,6 +55,7 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
   // Two, so that usually somebody waits while another one runs short user code, and no thread has to be started.
   static constexpr int kMinPolling = 2;
   static constexpr absl::Duration kIdleTime = absl::Seconds(1);
+  static constexpr absl::Duration kShort = absl::Milliseconds(1);  // user code that is worth no thread
 
   // What this thread is doing, for RunSoon.
   struct Current {
@@ -115,19 +119,17 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   void Run(UserCode code) {
-    bool nobody_polls;
     {
       MutexLock lock(&mutex_);
       if (running_ == max_running_) {
         waiting_.push_back(std::move(code));
         return;
       }
+      ++begun_;
       ++running_;
       --polling_;
-      nobody_polls = polling_ == 0;
+      if (polling_ == 0) CheckSoon();
     }
-    // Without a thread to be had the queue waits until this user code is done.
-    if (nobody_polls) AddThread().IgnoreError();
     for (;;) {
       code();
       code = nullptr;
@@ -137,9 +139,33 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
         ++polling_;
         return;
       }
+      ++begun_;
       code = std::move(waiting_.front());
       waiting_.pop_front();
     }
+  }
+
+  // Starts a thread if in a moment nobody polls and no user code has begun since: most is over before that would pay.
+  void CheckSoon() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (check_scheduled_) return;
+    check_scheduled_ = true;
+    begun_before_check_ = begun_;
+    internal::DeadlineTimer::Get().Schedule(absl::Now() + kShort, [weak = weak_from_this()] {
+      if (const std::shared_ptr<Impl> self = weak.lock()) self->Check();
+    });
+  }
+
+  void Check() {
+    {
+      MutexLock lock(&mutex_);
+      check_scheduled_ = false;
+      if (polling_ > 0) return;
+      if (begun_ != begun_before_check_) return CheckSoon();
+    }
+    if (AddThread().ok()) return;
+    // The system has no thread to give now, but may have later.
+    MutexLock lock(&mutex_);
+    CheckSoon();
   }
 
   const char* const name_;
@@ -150,6 +176,9 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
   CondVar ended_;
   int polling_ ABSL_GUARDED_BY(mutex_) = 0;
   int running_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool check_scheduled_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t begun_ ABSL_GUARDED_BY(mutex_) = 0;  // pieces of user code
+  uint64_t begun_before_check_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<UserCode> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -18,6 +18,10 @@ absl::StatusCode ToCode(int code) {
   return code >= 0 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown;
 }
 
+// A status has to fit into HTTP/2's headers, whose size the receiver limits.
+constexpr size_t kMaxMessageBytes = 16 * 1024;
+constexpr size_t kMaxDetailsBytes = 12 * 1024;
+
 // Of the one-byte alphabet of hexadecimal digits; -1 for any other character.
 int HexDigit(char character) {
   if (character >= '0' && character <= '9') return character - '0';
@@ -58,6 +62,14 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     any->set_value(std::string(value));
   });
   std::string message(status.message());
+  if (message.size() > kMaxMessageBytes) {
+    message.resize(kMaxMessageBytes);
+    message.append(" [cut]");
+  }
+  if (details.details_size() > 0 && details.ByteSizeLong() > kMaxDetailsBytes) {
+    details.clear_details();
+    message.append(" [its details are too large and were left out]");
+  }
   if (details.details_size() == 0) return grpc::Status(code, message);
   details.set_code(code);
   details.set_message(message);

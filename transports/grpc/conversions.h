@@ -27,7 +27,7 @@ absl::Time FromGrpcTime(gpr_timespec time);
 
 // The payloads of an absl::Status travel as gRPC's error details do: as a google.rpc.Status with one Any each, whose
 // type_url is the payload's. What cannot be read back as such is left out. A code that is none of the sixteen is
-// UNKNOWN, as gRPC has it.
+// UNKNOWN, as gRPC has it. A message of more than 16 KiB is cut, and details of more than 12 KiB are left out.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 

@@ -15,8 +15,8 @@
 namespace shmrpc::grpc_transport {
 namespace {
 
-// Headers hold this library's metadata and status messages at their largest.
-constexpr int kMaxHeaderBytes = 64 * 1024;
+// Headers hold this library's metadata and statuses at their largest, percent-encoded and in base 64.
+constexpr int kMaxHeaderBytes = 128 * 1024;
 
 // Calls that the gRPC library may hand over before it is asked for more.
 constexpr int kCallsAwaited = 4;
