@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/src/fork.h"
@@ -115,6 +116,12 @@ class Probe final : public CallBase {
   Operation<Probe> finish_{this, &Probe::OnFinish};
 };
 
+// What a client is told of when a server does not accept its certificate: that comes after the client's part of the
+// handshake, and the connection just ends.
+constexpr char kCertificateHint[] =
+    " (over TLS a server ends the connection at once when it does not accept the client's certificate, or demands one: "
+    "see GrpcTlsClientOptions)";
+
 class GrpcConnection final : public Connection {
  public:
   GrpcConnection(std::shared_ptr<ClientChannel> channel, const ClientConnectionOptions& options)
@@ -158,9 +165,7 @@ class GrpcConnection final : public Connection {
     std::string reason = absl::StrCat("the gRPC connection to ", peer_.address, " was lost");
     if (!channel_->last_failure.empty()) absl::StrAppend(&reason, ": ", channel_->last_failure);
     if (tls_ && absl::Now() - since_ < absl::Seconds(1)) {
-      absl::StrAppend(&reason,
-                      " (at once after the TLS handshake, as when a server does not accept the client's certificate or "
-                      "demands one: see GrpcTlsClientOptions)");
+      absl::StrAppend(&reason, kCertificateHint);
     }
     return absl::UnavailableError(reason);
   }
@@ -224,8 +229,11 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
       case GRPC_CHANNEL_TRANSIENT_FAILURE: {
         const absl::Status why = Probe::Run(channel);
         if (channel->channel->GetState(false) == GRPC_CHANNEL_READY) continue;
+        const bool ended =
+            absl::StrContains(why.message(), "Socket closed") || absl::StrContains(why.message(), "Connection reset");
         return absl::UnavailableError(absl::StrCat(connection_options.target, ": ",
-                                                   why.ok() ? "the connection was lost at once" : why.message()));
+                                                   why.ok() ? "the connection was lost at once" : why.message(),
+                                                   connection_options.tls && ended ? kCertificateHint : ""));
       }
       case GRPC_CHANNEL_SHUTDOWN:
         return absl::UnavailableError(absl::StrCat(connection_options.target, ": the gRPC channel has shut down"));

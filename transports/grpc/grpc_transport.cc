@@ -123,8 +123,6 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   connection.tls = client.tls.has_value();
   connection.choice = {"grpc", std::move(reason)};
   grpc::ChannelArguments& arguments = connection.arguments;
-  ForEachCommonArgument(options.flow_control,
-                        [&](const std::string& name, int value) { arguments.SetInt(name, value); });
   // Otherwise channels to the same server share a connection, and their back-off with it.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   if (!client.load_balancing_policy.empty()) arguments.SetLoadBalancingPolicyName(client.load_balancing_policy);
@@ -132,7 +130,7 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   if (client.tls.has_value() && !client.tls->server_name.empty()) {
     arguments.SetSslTargetNameOverride(client.tls->server_name);
   }
-  for (const auto& [name, value] : client.arguments) {
+  for (const auto& [name, value] : WithDefaults(client.arguments, options.flow_control)) {
     if (absl::holds_alternative<int>(value)) {
       arguments.SetInt(name, absl::get<int>(value));
     } else {

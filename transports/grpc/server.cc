@@ -23,16 +23,16 @@ constexpr int kCallsAwaited = 4;
 
 }  // namespace
 
-void ForEachCommonArgument(const FlowControlOptions& flow_control,
-                           absl::FunctionRef<void(const std::string& name, int value)> set) {
-  set(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control) {
+  arguments.emplace(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
   // The limits are this library's, for each call, and it checks them itself.
-  set(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1);
-  set(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1);
+  arguments.emplace(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1);
+  arguments.emplace(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1);
   // The gRPC library would let a stream's window grow with what the link carries. The window asked for is kept, less
   // than all of it, because messages are read ahead and wait to be sent on either side of it.
-  set(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  set(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, static_cast<int>(flow_control.stream_bytes / 2));
+  arguments.emplace(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.emplace(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, static_cast<int>(flow_control.stream_bytes / 2));
+  return arguments;
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options) {
@@ -46,10 +46,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& opt
 
 absl::Status GrpcServer::Init() {
   grpc::ServerBuilder builder;
-  ForEachCommonArgument(options_.listen.flow_control,
-                        [&](const std::string& name, int value) { builder.AddChannelArgument(name, value); });
-  builder.SetMaxReceiveMessageSize(-1);
-  for (const auto& [name, value] : options_.arguments) {
+  for (const auto& [name, value] : WithDefaults(options_.arguments, options_.listen.flow_control)) {
     absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
   builder.RegisterAsyncGenericService(&service_);

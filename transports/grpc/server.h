@@ -7,13 +7,11 @@
 #include <grpcpp/server_builder.h>
 #include <sys/types.h>
 
-#include <map>
 #include <memory>
-#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/types/optional.h"
-#include "absl/types/variant.h"
+#include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
@@ -29,7 +27,7 @@ class GrpcServer {
  public:
   struct Options {
     std::shared_ptr<grpc::ServerCredentials> credentials;
-    std::map<std::string, absl::variant<int, std::string>> arguments;
+    GrpcArguments arguments;
     absl::optional<uid_t> peer_uid;  // of every client, where that is known
     ListenOptions listen;
     CallHandler* handler;
@@ -70,9 +68,9 @@ class GrpcServer {
   int objects_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects, those that wait for a call included
 };
 
-// Channel arguments that both sides set: what keeps memory bounded, and headers as large as this library allows.
-void ForEachCommonArgument(const FlowControlOptions& flow_control,
-                           absl::FunctionRef<void(const std::string& name, int value)> set);
+// The user's arguments, and what both sides set unless those do: what keeps memory bounded, and headers as large as
+// this library allows. (Of an argument that is set twice the gRPC library takes the first.)
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control);
 
 }  // namespace shmrpc::grpc_transport
 
