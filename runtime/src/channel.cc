@@ -26,6 +26,12 @@ absl::Status CheckOptions(const ChannelOptions& options) {
   if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
     status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
   }
+  if (options.keepalive_timeout < kMinKeepaliveTimeout) {
+    status.Update(absl::InvalidArgumentError(
+        absl::StrCat("ChannelOptions::keepalive_timeout is ", absl::FormatDuration(options.keepalive_timeout),
+                     "; it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
+                     ", and InfiniteDuration() switches keepalive off")));
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),
@@ -67,11 +73,18 @@ absl::Status CheckPreference(const Target& target, TransportPreference preferenc
 }
 
 // Fills in what the environment says.
-absl::Status ResolvePreference(const Target& target, ChannelOptions* options) {
+absl::Status ResolvePreference(const std::vector<Target>& targets, ChannelOptions* options) {
+  absl::Status status;
   if (options->transport != TransportPreference::kAuto) {
-    return CheckPreference(target, options->transport, "ChannelOptions::transport");
+    for (const Target& target : targets) {
+      status.Update(CheckPreference(target, options->transport, "ChannelOptions::transport"));
+    }
+    return status;
   }
-  if (target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc) return absl::OkStatus();
+  const auto has_one_way = [](const Target& target) {
+    return target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc;
+  };
+  if (std::all_of(targets.begin(), targets.end(), has_one_way)) return absl::OkStatus();
   const char* value = getenv(kTransportVariable);
   if (value == nullptr || *value == '\0') return absl::OkStatus();
   absl::StatusOr<TransportPreference> preference = ParseTransportPreference(value);
@@ -80,7 +93,11 @@ absl::Status ResolvePreference(const Target& target, ChannelOptions* options) {
         absl::StrCat("the environment variable ", kTransportVariable, ": ", preference.status().message()));
   }
   options->transport = *preference;
-  return CheckPreference(target, *preference, absl::StrCat("the environment variable ", kTransportVariable));
+  for (const Target& target : targets) {
+    if (has_one_way(target)) continue;
+    status.Update(CheckPreference(target, *preference, absl::StrCat("the environment variable ", kTransportVariable)));
+  }
+  return status;
 }
 
 std::shared_ptr<Transport> FindTransport(const TransportSet& transports, const Target& target) {
@@ -111,30 +128,31 @@ absl::string_view ChannelStateName(ChannelState state) {
 std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelOptions options,
                                          TransportSet transports) {
   absl::Status status = CheckOptions(options);
-  Target target;
-  std::shared_ptr<Transport> transport;
-  absl::StatusOr<Target> parsed = Target::Parse(target_text);
-  status.Update(parsed.status());
-  if (parsed.ok()) {
-    target = *std::move(parsed);
-    status.Update(ResolvePreference(target, &options));
-    if (target.kind == Target::Kind::kHostPort && target.port == 0) {
-      status.Update(absl::InvalidArgumentError(absl::StrCat(
-          "address \"", target_text, "\": port 0 lets a server choose a port; a client names the one it chose")));
-    }
-    transport = FindTransport(transports, target);
-    if (transport == nullptr && target.kind == Target::Kind::kGrpc) {
-      status.Update(absl::InvalidArgumentError(
-          absl::StrCat("the address \"", absl::CHexEscape(target_text),
-                       "\" needs the gRPC library: link shmrpc::grpc and give the channel TransportsWithGrpc()")));
-    } else if (transport == nullptr) {
-      status.Update(absl::InvalidArgumentError(absl::StrCat("none of the channel's ", transports.size(),
-                                                            " transports handles the address \"",
-                                                            absl::CHexEscape(target_text), "\"")));
+  std::vector<ChannelAddress> addresses;
+  absl::StatusOr<std::vector<Target>> targets = Target::ParseList(target_text);
+  status.Update(targets.status());
+  if (targets.ok()) {
+    status.Update(ResolvePreference(*targets, &options));
+    for (Target& target : *targets) {
+      if (target.kind == Target::Kind::kHostPort && target.port == 0) {
+        status.Update(absl::InvalidArgumentError(absl::StrCat(
+            "address \"", target.original, "\": port 0 lets a server choose a port; a client names the one it chose")));
+      }
+      std::shared_ptr<Transport> transport = FindTransport(transports, target);
+      if (transport == nullptr && target.kind == Target::Kind::kGrpc) {
+        status.Update(absl::InvalidArgumentError(
+            absl::StrCat("the address \"", absl::CHexEscape(target.original),
+                         "\" needs the gRPC library: link shmrpc::grpc and give the channel TransportsWithGrpc()")));
+      } else if (transport == nullptr) {
+        status.Update(absl::InvalidArgumentError(absl::StrCat("none of the channel's ", transports.size(),
+                                                              " transports handles the address \"",
+                                                              absl::CHexEscape(target.original), "\"")));
+      }
+      addresses.push_back({std::move(target), std::move(transport)});
     }
   }
-  return std::shared_ptr<Channel>(new Channel(std::make_shared<ChannelImpl>(
-      std::string(target_text), std::move(status), std::move(target), options, std::move(transport))));
+  return std::shared_ptr<Channel>(new Channel(
+      std::make_shared<ChannelImpl>(std::string(target_text), std::move(status), std::move(addresses), options)));
 }
 
 Channel::Channel(std::shared_ptr<ChannelImpl> impl) : impl_(std::move(impl)) {}

@@ -29,13 +29,12 @@ absl::Status ChannelGoneError() {
 
 }  // namespace
 
-ChannelImpl::ChannelImpl(std::string target_text, absl::Status status, Target target, ChannelOptions options,
-                         std::shared_ptr<Transport> transport)
+ChannelImpl::ChannelImpl(std::string target_text, absl::Status status, std::vector<ChannelAddress> addresses,
+                         ChannelOptions options)
     : target_text_(std::move(target_text)),
       status_(std::move(status)),
-      target_(std::move(target)),
+      addresses_(std::move(addresses)),
       options_(options),
-      transport_(std::move(transport)),
       backoff_(options.initial_backoff) {}
 
 ChannelImpl::~ChannelImpl() = default;
@@ -85,7 +84,9 @@ std::string ChannelImpl::DescribeTransport() {
     }
   }
   if (connection->connection->IsOver()) return absl::StrCat("none: ", connection->connection->reason_over().message());
-  return connection->connection->choice().ToString();
+  TransportChoice choice = connection->connection->choice();
+  if (addresses_.size() > 1) absl::StrAppend(&choice.name, " to ", absl::CHexEscape(connection->address.original));
+  return choice.ToString();
 }
 
 bool ChannelImpl::TakeReady(Use use, ConnectionPtr* connection) {
@@ -343,6 +344,37 @@ void ChannelImpl::RunConnector() {
   mutex_.Unlock();
 }
 
+absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) const {
+  ConnectOptions connect_options;
+  connect_options.transport = options_.transport;
+  connect_options.wait_mode = options_.wait_mode;
+  connect_options.keepalive_timeout = options_.keepalive_timeout;
+  connect_options.interrupt_fd = interrupt_fd;
+  const absl::Time deadline = absl::Now() + options_.connect_timeout;
+  std::string failures;
+  bool hopeless = true;
+  for (size_t i = 0; i < addresses_.size(); ++i) {
+    const Target& target = addresses_[i].target;
+    const absl::Time now = absl::Now();
+    connect_options.deadline = now + (deadline - now) / static_cast<int64_t>(addresses_.size() - i);
+    absl::StatusOr<std::unique_ptr<Connection>> connected = addresses_[i].transport->Connect(target, connect_options);
+    if (connected.ok()) return std::make_shared<EstablishedConnection>(*std::move(connected), target);
+    if (absl::IsCancelled(connected.status())) return connected.status();
+    hopeless = hopeless && absl::IsInvalidArgument(connected.status());
+    if (addresses_.size() > 1) {
+      absl::StrAppend(&failures, failures.empty() ? "" : "; ", absl::CHexEscape(target.original), ": ");
+    }
+    if (absl::IsDeadlineExceeded(connected.status())) {
+      absl::StrAppend(&failures, "no connection within ",
+                      absl::FormatDuration(absl::Ceil(connect_options.deadline - now, absl::Milliseconds(1))),
+                      addresses_.size() > 1 ? " (its share of ChannelOptions::connect_timeout): "
+                                            : " (ChannelOptions::connect_timeout): ");
+    }
+    absl::StrAppend(&failures, connected.status().message());
+  }
+  return hopeless ? absl::InvalidArgumentError(failures) : absl::UnavailableError(failures);
+}
+
 void ChannelImpl::Attempt() {
   const int interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   const int eventfd_errno = errno;
@@ -355,31 +387,16 @@ void ChannelImpl::Attempt() {
     interrupt_fd_ = interrupt_fd;
   }
 
-  absl::StatusOr<std::unique_ptr<Connection>> connected = absl::UnknownError("");
-  if (interrupt_fd < 0) {
-    connected = absl::UnavailableError(absl::StrCat("cannot create an eventfd: ", strerror(eventfd_errno)));
-  } else {
-    ConnectOptions connect_options;
-    connect_options.transport = options_.transport;
-    connect_options.wait_mode = options_.wait_mode;
-    connect_options.deadline = absl::Now() + options_.connect_timeout;
-    connect_options.interrupt_fd = interrupt_fd;
-    connected = transport_->Connect(target_, connect_options);
-    if (absl::IsDeadlineExceeded(connected.status())) {
-      connected =
-          absl::UnavailableError(absl::StrCat("no connection within ", absl::FormatDuration(options_.connect_timeout),
-                                              " (ChannelOptions::connect_timeout): ", connected.status().message()));
-    }
-  }
-
-  ConnectionPtr established;  // one that came too late is destroyed after the lock is released
-  if (connected.ok()) established = std::make_shared<EstablishedConnection>(*std::move(connected));
+  // One that comes too late is destroyed after the lock is released.
+  absl::StatusOr<ConnectionPtr> connected =
+      interrupt_fd < 0 ? absl::UnavailableError(absl::StrCat("cannot create an eventfd: ", strerror(eventfd_errno)))
+                       : ConnectToFirst(interrupt_fd);
   MutexLock lock(&mutex_);
   interrupt_fd_ = -1;
   if (interrupt_fd >= 0) close(interrupt_fd);
   if (closed_) return;
-  if (established != nullptr) {
-    connection_ = std::move(established);
+  if (connected.ok()) {
+    connection_ = *std::move(connected);
     SetState(State::kReady);
   } else {
     StartBackoff(connected.status());

@@ -36,10 +36,13 @@ struct ConnectionLoad {
 // A connection that a channel has made. Synchronous calls hold a reference for as long as they last; asynchronous ones
 // only while they start, and are counted in `load`: so the end of the channel ends them.
 struct EstablishedConnection {
-  explicit EstablishedConnection(std::unique_ptr<Connection> new_connection)
-      : connection(std::move(new_connection)), peer(std::make_shared<const Peer>(connection->peer())) {}
+  EstablishedConnection(std::unique_ptr<Connection> new_connection, const Target& its_address)
+      : connection(std::move(new_connection)),
+        address(its_address),
+        peer(std::make_shared<const Peer>(connection->peer())) {}
 
   const std::unique_ptr<Connection> connection;
+  const Target address;  // which of the channel's
   const std::shared_ptr<const Peer> peer;
   const std::shared_ptr<ConnectionLoad> load = std::make_shared<ConnectionLoad>();
   const absl::Time since = absl::Now();
@@ -64,12 +67,21 @@ class ConnectionWaiter {
   std::list<std::shared_ptr<ConnectionWaiter>>::iterator position_;
 };
 
+// One of the addresses of a channel, and the way to go there; null only when the channel can never work.
+struct ChannelAddress {
+  Target target;
+  std::shared_ptr<Transport> transport;
+};
+
 // The one connection of a channel, and how it comes to be:
 //
 //   idle ──a call──▶ connecting ──success──▶ ready ──lost──▶ idle
 //                        │  ▲                  (lost at once, before any call was started on it ──▶ back-off)
 //                 failure▼  │time passed, and a call came or waits
 //                      back-off
+//
+// An attempt tries the addresses in their order until one connects, and gives each an equal share of the time that is
+// left.
 //
 // Attempts run on a connector thread. It is started when an attempt is wanted, and lives while there is an attempt to
 // make or to wait for: it sleeps through a back-off only when calls with wait_for_ready are waiting.
@@ -90,9 +102,9 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
     kUntilReady,   // until there is a connection, unless there can never be one
   };
 
-  // `status`: why the channel can never work, or OK; then `transport` is not null.
-  ChannelImpl(std::string target_text, absl::Status status, Target target, ChannelOptions options,
-              std::shared_ptr<Transport> transport);
+  // `status`: why the channel can never work, or OK; then there is an address.
+  ChannelImpl(std::string target_text, absl::Status status, std::vector<ChannelAddress> addresses,
+              ChannelOptions options);
   ~ChannelImpl();
 
   const absl::Status& status() const { return status_; }
@@ -178,13 +190,15 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   // The connector thread.
   void RunConnector();
   void Attempt() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The first of the addresses that connects. CANCELLED as soon as `interrupt_fd` is readable, UNAVAILABLE, or
+  // INVALID_ARGUMENT when none of them can ever work.
+  absl::StatusOr<ConnectionPtr> ConnectToFirst(int interrupt_fd) const;
   void ServeWaiters() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const std::string target_text_;
   const absl::Status status_;
-  const Target target_;
+  const std::vector<ChannelAddress> addresses_;
   const ChannelOptions options_;
-  const std::shared_ptr<Transport> transport_;
   const uint32_t fork_generation_ = internal::ForkGeneration();
 
   Mutex mutex_;

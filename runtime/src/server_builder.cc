@@ -112,6 +112,11 @@ ServerBuilder& ServerBuilder::SetFlowControl(const FlowControlOptions& flow_cont
   return *this;
 }
 
+ServerBuilder& ServerBuilder::SetKeepaliveTimeout(absl::Duration timeout) {
+  options_.keepalive_timeout = timeout;
+  return *this;
+}
+
 ServerBuilder& ServerBuilder::SetWaitMode(WaitMode mode) {
   options_.wait_mode = mode;
   return *this;
@@ -166,6 +171,12 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
                                                 "): a server must be allowed to run at least one call")));
   }
   status.Update(CheckFlowControl(options_.flow_control));
+  if (options_.keepalive_timeout < kMinKeepaliveTimeout) {
+    status.Update(absl::InvalidArgumentError(
+        absl::StrCat("ServerBuilder::SetKeepaliveTimeout(", absl::FormatDuration(options_.keepalive_timeout),
+                     "): it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
+                     "; InfiniteDuration() switches keepalive off")));
+  }
   if (std::find(interceptors_.begin(), interceptors_.end(), nullptr) != interceptors_.end()) {
     status.Update(absl::InvalidArgumentError("ServerBuilder::AddInterceptor was given an empty function"));
   }

@@ -200,14 +200,26 @@ absl::StatusOr<Target> ParseGrpc(absl::string_view text, absl::string_view grpc_
     return Malformed(text, absl::StrCat("the host is missing; write for example grpc:localhost:", grpc_target,
                                         ", or, if the host's name is grpc, dns:grpc:", grpc_target));
   }
-  if (grpc_target.find('\0') != absl::string_view::npos) return Malformed(text, "a NUL byte is not allowed in a target");
+  if (grpc_target.find('\0') != absl::string_view::npos)
+    return Malformed(text, "a NUL byte is not allowed in a target");
   Target target;
   target.kind = Target::Kind::kGrpc;
   target.name = std::string(grpc_target);
   return target;
 }
 
-absl::StatusOr<Target> ParseText(absl::string_view text) {
+bool IsForGrpc(absl::string_view text) {
+  return absl::StartsWith(text, "grpc:") || absl::StartsWith(text, "grpc+unix:");
+}
+
+bool HasKnownScheme(absl::string_view text) {
+  const size_t colon = text.find(':');
+  return colon != absl::string_view::npos &&
+         std::find(std::begin(kSchemes), std::end(kSchemes), text.substr(0, colon)) != std::end(kSchemes);
+}
+
+// `inherited`: what an earlier address of a list says of this one, if it names no scheme itself.
+absl::StatusOr<Target> ParseText(absl::string_view text, HostForm inherited) {
   if (text.empty()) return Malformed(text, absl::StrCat("it is empty; the forms are ", kForms));
   const size_t colon = text.find(':');
   if (colon != absl::string_view::npos) {
@@ -229,15 +241,77 @@ absl::StatusOr<Target> ParseText(absl::string_view text) {
           text, absl::StrCat("the scheme \"", absl::CHexEscape(scheme), "\" is not known; the forms are ", kForms));
     }
   }
-  return ParseHostPort(text, text, HostForm::kAny);
+  return ParseHostPort(text, text, inherited);
+}
+
+// One address of several. `previous`: the one before it, for what may have been meant.
+absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, absl::string_view previous) {
+  if (text.empty())
+    return Malformed(text, "between two commas, and before the first and after the last, is an address");
+  if (absl::ascii_isspace(static_cast<unsigned char>(text.front())) ||
+      absl::ascii_isspace(static_cast<unsigned char>(text.back()))) {
+    return Malformed(text, "there is no white space beside a comma");
+  }
+  if (IsForGrpc(text)) {
+    return Malformed(text,
+                     "a target for the gRPC library comes alone, with a list in its own syntax: "
+                     "grpc:ipv4:10.0.0.1:443,10.0.0.2:443");
+  }
+  absl::StatusOr<Target> target = ParseText(text, inherited);
+  if (target.ok()) {
+    target->original = std::string(text);
+    return target;
+  }
+  std::string why(target.status().message());
+  const absl::string_view scheme = previous.substr(0, previous.find(':'));
+  if (!HasKnownScheme(text) && inherited != HostForm::kAny) {
+    absl::StrAppend(&why,
+                    "; the scheme of an address before it holds for this one, too: write dns:host:port to end that");
+  } else if (!HasKnownScheme(text) && HasKnownScheme(previous) && scheme != "dns") {
+    absl::StrAppend(&why, "; a comma separates addresses, each with its own \"", scheme, ":\"");
+  }
+  return absl::InvalidArgumentError(why);
 }
 
 }  // namespace
 
 absl::StatusOr<Target> Target::Parse(absl::string_view text) {
-  absl::StatusOr<Target> target = ParseText(text);
+  if (absl::StrContains(text, ',') && !IsForGrpc(text)) {
+    return Malformed(text,
+                     "it is a list, which only a channel takes; ServerBuilder::Listen is called once for each address. "
+                     "A name or path "
+                     "has no comma");
+  }
+  absl::StatusOr<Target> target = ParseText(text, HostForm::kAny);
   if (target.ok()) target->original = std::string(text);
   return target;
+}
+
+absl::StatusOr<std::vector<Target>> Target::ParseList(absl::string_view text) {
+  std::vector<Target> targets;
+  if (!absl::StrContains(text, ',') || IsForGrpc(text)) {
+    absl::StatusOr<Target> target = Parse(text);
+    if (!target.ok()) return target.status();
+    targets.push_back(*std::move(target));
+    return targets;
+  }
+  const std::vector<absl::string_view> elements = absl::StrSplit(text, ',');
+  HostForm inherited = HostForm::kAny;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const absl::string_view element = elements[i];
+    absl::StatusOr<Target> target = ParseElement(element, inherited, i == 0 ? "" : elements[i - 1]);
+    if (!target.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(target.status().message(), " (number ", i + 1, " of ",
+                                                     elements.size(), " in \"", absl::CHexEscape(text), "\")"));
+    }
+    if (HasKnownScheme(element)) {
+      inherited = absl::StartsWith(element, "ipv4:")   ? HostForm::kIpv4
+                  : absl::StartsWith(element, "ipv6:") ? HostForm::kIpv6
+                                                       : HostForm::kAny;
+    }
+    targets.push_back(*std::move(target));
+  }
+  return targets;
 }
 
 std::string Target::ToString() const {

@@ -15,32 +15,15 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "child_process.h"
 #include "fixture.h"
+#include "relay_service.h"
+#include "server_process.h"
 
 namespace shmrpc::conformance {
 namespace {
 
 using testing::IsSubsetOf;
-
-// conformance_peer as a server.
-class ServerProcess {
- public:
-  ServerProcess(const std::string& transport, const std::string& listen)
-      : process_({SHMRPC_CONFORMANCE_PEER, "server", transport, listen}) {
-    const absl::StatusOr<std::string> line = process_.ReadLine();
-    EXPECT_TRUE(line.ok()) << line.status();
-    if (line.ok()) address_ = std::string(absl::StripPrefix(*line, "listening on "));
-  }
-
-  const std::string& address() const { return address_; }
-  ChildProcess& process() { return process_; }
-
- private:
-  ChildProcess process_;
-  std::string address_;
-};
 
 // Files in the places that are shared by all processes of the host, which `pid` has open or mapped: they could stay
 // behind after kill -9. Not those in or of `own_directory`, which the test chose, and not standard input, output and
@@ -263,6 +246,38 @@ TEST_P(ConformanceProcessTest, ProcessAForkedChildGetsACleanErrorAndTheParentDoe
   EXPECT_EQ(channel->transport(), GetParam().expected);
 }
 #endif
+
+// Each handler waits for the other process, whose handler waits for this one.
+TEST_P(ConformanceProcessTest, ProcessNestedCallsDoNotBlockEachOther) {
+  constexpr int kChains = 8;
+  constexpr uint32_t kDepth = 50;
+  RelayService relay;
+  StartServer(NewServerBuilder().Register(&relay), listen_address());
+  ServerProcess other({"relay", GetParam().name, NewListenAddress(), server_address()});
+  const auto channel = NewChannelTo(other.address());
+  relay.SetNext(channel);
+
+  std::vector<absl::Status> statuses(kChains);
+  std::vector<PassReply> replies(kChains);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kChains; ++i) {
+    threads.emplace_back([&, i] {
+      Relay::Stub stub(channel);
+      PassRequest request;
+      request.set_further(kDepth);
+      ClientContext context;
+      context.set_timeout(kHangGuard);
+      statuses[i] = stub.Pass(&context, request, &replies[i]);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int i = 0; i < kChains; ++i) {
+    EXPECT_TRUE(statuses[i].ok()) << statuses[i];
+    EXPECT_EQ(replies[i].passed(), kDepth);
+  }
+  server_ = nullptr;  // before the relay
+  EXPECT_EQ(other.process().Stop(), 0);
+}
 
 }  // namespace
 }  // namespace shmrpc::conformance

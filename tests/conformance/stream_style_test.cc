@@ -165,7 +165,7 @@ TEST_P(ConformanceStreamTest, ReactorIsToldOfCancellationDeadlineAndALostChannel
     stub = Streams::Stub(nullptr);
     channel.reset();
     ASSERT_TRUE(reader.done.Wait(absl::Seconds(2)) || (reader.context.TryCancel(), reader.done.Wait()));
-    EXPECT_EQ(reader.result.code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(reader.result.code(), absl::StatusCode::kCancelled) << reader.result;
   }
   EXPECT_TRUE(counters_->ended.WaitFor(2));
 }

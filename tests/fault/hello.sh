@@ -35,6 +35,7 @@ skip() {
 server_prefix=()
 start_server() {
   local try
+  : >"$scratch/server.out"  # the server's shell may not have come to it when we look
   "${server_prefix[@]}" "$greeter_server" "$@" >"$scratch/server.out" 2>"$scratch/server.err" &
   server_pid=$!
   for ((try = 0; try < 600; ++try)); do

@@ -44,7 +44,7 @@ class FakeLink final : public Link {
   bool HasFrame() override { return false; }
   bool PrepareToPark() override { return true; }
   void Unpark() override {}
-  void DrainWakeups() override {}
+  void DrainWakeups(bool) override {}
   absl::Status end_status() const override { return absl::OkStatus(); }
   bool PeerBehind() const override { return false; }
   int fd() const override { return -1; }
@@ -154,6 +154,32 @@ TEST(SenderTest, AWaitingSenderGivesUpAtItsDeadlineAndSendsNothing) {
   fixture.link.room = 10;
   EXPECT_TRUE(fixture.Send(2, 10));
   EXPECT_EQ(fixture.link.frames.size(), 1u);
+}
+
+TEST(SenderTest, WhatIsSentOnlyIfThereIsRoomIsOtherwiseDropped) {
+  for (const bool may_spill : {false, true}) {
+    Fixture fixture(may_spill);
+    FrameHeader alive;
+    alive.type = FrameType::kAlive;
+    fixture.sender.SendIfRoom(alive);
+    ASSERT_EQ(fixture.link.frames.size(), 1u);
+    EXPECT_EQ(HeaderOf(fixture.link.frames[0]).type, FrameType::kAlive);
+    EXPECT_EQ(HeaderOf(fixture.link.frames[0]).length, kFrameHeaderBytes);
+
+    fixture.link.room = 0;
+    for (int i = 0; i < 100; ++i) fixture.sender.SendIfRoom(alive);
+    FrameHeader reset;
+    reset.type = FrameType::kReset;
+    fixture.sender.SendControl(reset);
+    EXPECT_EQ(fixture.sender.SpilledBytes(), kFrameHeaderBytes);
+    // Nor does it overtake what waits for room.
+    fixture.sender.SendIfRoom(alive);
+    fixture.link.room = 10;
+    fixture.sender.SendIfRoom(alive);
+    ASSERT_EQ(fixture.link.frames.size(), 3u);
+    EXPECT_EQ(HeaderOf(fixture.link.frames[1]).type, FrameType::kReset);
+    EXPECT_EQ(HeaderOf(fixture.link.frames[2]).type, FrameType::kAlive);
+  }
 }
 
 TEST(SenderTest, AMessageCutOffInTheMiddleIsFollowedByAReset) {

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -42,6 +43,10 @@ TEST(TargetTest, ParsesEveryForm) {
       {"unix:" + std::string(107, 'p'), Kind::kUnix, "", 0, std::string(107, 'p'), "unix:" + std::string(107, 'p')},
       {"unix-abstract:my:name", Kind::kUnixAbstract, "", 0, "my:name", "unix-abstract:my:name"},
       {"inproc:a/b", Kind::kInproc, "", 0, "a/b", "inproc:a/b"},
+      {"grpc:localhost:1", Kind::kGrpc, "", 0, "localhost:1", "grpc:localhost:1"},
+      {"grpc:ipv4:10.0.0.1:1,10.0.0.2:1", Kind::kGrpc, "", 0, "ipv4:10.0.0.1:1,10.0.0.2:1",
+       "grpc:ipv4:10.0.0.1:1,10.0.0.2:1"},
+      {"grpc+unix:/run/x", Kind::kGrpc, "", 0, "unix:/run/x", "grpc:unix:/run/x"},
   };
   for (const GoodAddress& good : cases) {
     SCOPED_TRACE(good.text);
@@ -72,6 +77,9 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
       {"", "\"\"", "it is empty"},
       {"localhost", "localhost", "localhost:50051"},
       {":50051", ":50051", "0.0.0.0:50051"},
+      {"grpc:", "grpc:", "what follows"},
+      {"grpc:50051", "grpc:50051", "dns:grpc:50051"},
+      {"grpc+unix:", "grpc+unix:", "path"},
       {"localhost:", "localhost:", "the port after ':' is missing"},
       {"localhost:65536", "localhost:65536", "0 to 65535"},
       {"localhost:99999999999999999999", "99999999999999999999", "0 to 65535"},
@@ -110,6 +118,8 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
       {"unix-abstract:" + std::string(108, 'n'), "nnnn", "has 108 bytes"},
       {std::string("unix:a\0x", 8), "unix:a\\x00x", "NUL"},
       {"inproc:", "inproc:", "name after \"inproc:\" is missing"},
+      {"a:1,b:2", "a:1,b:2", "Listen is called once for each address"},
+      {"unix:/run/a,b", "unix:/run/a,b", "path has no comma"},
   };
   for (const auto& bad : cases) {
     SCOPED_TRACE(bad.text);
@@ -118,6 +128,66 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
     EXPECT_EQ(target.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(target.status().message()), HasSubstr(bad.quoted));
     EXPECT_THAT(std::string(target.status().message()), HasSubstr(bad.why));
+  }
+}
+
+TEST(TargetListTest, ParsesLists) {
+  struct {
+    std::string text;
+    std::vector<std::string> canonical;
+  } const cases[] = {
+      {"a:1", {"a:1"}},
+      {"a:1,b:2,a:1", {"a:1", "b:2", "a:1"}},
+      {"dns:///a:1,b:2", {"a:1", "b:2"}},
+      {"ipv4:127.0.0.1:1,127.0.0.2:2", {"127.0.0.1:1", "127.0.0.2:2"}},
+      {"ipv6:[::1]:1,[::2]:2", {"[::1]:1", "[::2]:2"}},
+      {"ipv4:127.0.0.1:1,dns:b:2,c:3", {"127.0.0.1:1", "b:2", "c:3"}},
+      {"ipv4:127.0.0.1:1,ipv6:[::1]:2,[::2]:3", {"127.0.0.1:1", "[::1]:2", "[::2]:3"}},
+      {"unix:/a,unix:/b", {"unix:/a", "unix:/b"}},
+      {"a:1,unix:b c,unix-abstract:d,inproc:e,[::1]:5", {"a:1", "unix:b c", "unix-abstract:d", "inproc:e", "[::1]:5"}},
+  };
+  for (const auto& good : cases) {
+    SCOPED_TRACE(good.text);
+    const absl::StatusOr<std::vector<Target>> targets = Target::ParseList(good.text);
+    ASSERT_TRUE(targets.ok()) << targets.status();
+    std::vector<std::string> canonical, original;
+    for (const Target& target : *targets) {
+      canonical.push_back(target.ToString());
+      original.push_back(target.original);
+    }
+    EXPECT_EQ(canonical, good.canonical);
+    EXPECT_EQ(absl::StrJoin(original, ","), good.text);
+  }
+}
+
+TEST(TargetListTest, NamesTheAddressThatIsWrong) {
+  struct {
+    std::string text;
+    std::string quoted;  // the address and its place
+    std::string why;
+  } const cases[] = {
+      {"localhost", "address \"localhost\"", "localhost:50051"},
+      {",", "(number 1 of 2 in \",\")", "before the first"},
+      {"a:1,", "(number 2 of 2 in \"a:1,\")", "after the last"},
+      {",a:1", "(number 1 of 2", "before the first"},
+      {"a:1,,b:2", "address \"\": between two commas", "(number 2 of 3"},
+      {"a:1, b:2", "address \" b:2\"", "no white space"},
+      {"a:1,b,c:3", "address \"b\": the port is missing", "(number 2 of 3 in \"a:1,b,c:3\")"},
+      {"a:1,b:x", "address \"b:x\"", "is not a number"},
+      {"ipv4:127.0.0.1:1,localhost:2", "address \"localhost:2\"", "write dns:host:port to end that"},
+      {"ipv4:127.0.0.1:1,[::1]:2", "address \"[::1]:2\"", "not an IPv4 address"},
+      {"ipv6:[::1]:1,127.0.0.1:2", "address \"127.0.0.1:2\"", "the scheme of an address before it"},
+      {"unix:/a,/b", "address \"/b\"", "each with its own \"unix:\""},
+      {"inproc:a,b", "address \"b\"", "each with its own \"inproc:\""},
+      {"unix:/a,unix:", "address \"unix:\"", "path after \"unix:\" is missing"},
+      {std::string("a:1,b\0:2", 8), "address \"b\\x00:2\"", "in \"a:1,b\\x00:2\""},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.text);
+    const absl::Status status = Target::ParseList(bad.text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(bad.quoted));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(bad.why));
   }
 }
 

@@ -174,7 +174,7 @@ TEST_P(SocketLinkTest, OneByteAtATime) {
       ASSERT_TRUE(link->PrepareToPark());
       ASSERT_EQ(send(peer_.get(), &frame[i], 1, MSG_NOSIGNAL), 1);
       WaitFor(link->fd(), POLLIN);
-      link->DrainWakeups();
+      link->DrainWakeups(/*hung_up=*/false);
       link->Unpark();
     }
     ASSERT_EQ(link->Receive(chunk_.get()), Result::kFrame);

@@ -55,6 +55,7 @@ class Connector {
   Foreign foreign_ = Foreign::kNo;
   std::string server_cpus_;
   FlowControlOptions granted_by_server_;
+  std::optional<absl::Duration> servers_keepalive_timeout_;
   std::unique_ptr<framed::Link> link_;
   TransportChoice choice_;
   Peer peer_;
@@ -66,6 +67,7 @@ wire::ClientHello Connector::MakeHello() const {
   hello.set_boot_id(BootId().value_or(""));
   hello.set_cpus(framed::AllowedCpus());
   SetWindow(options_.flow_control, hello.mutable_window());
+  hello.set_keepalive_ms(ToKeepaliveMs(options_.keepalive_timeout));
   return hello;
 }
 
@@ -87,6 +89,7 @@ absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int
     return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", window.status().message()));
   }
   granted_by_server_ = *window;
+  servers_keepalive_timeout_ = GetKeepaliveTimeout(*answer);
   return absl::OkStatus();
 }
 
@@ -262,7 +265,9 @@ absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
       .spin_policy =
           framed::SpinPolicy(options_.wait_mode, framed::CanRunTogether(framed::AllowedCpus(), server_cpus_)),
       .granted_by_peer = granted_by_server_,
-      .granted_to_peer = options_.flow_control};
+      .granted_to_peer = options_.flow_control,
+      .keepalive_timeout = options_.keepalive_timeout,
+      .peers_keepalive_timeout = servers_keepalive_timeout_};
   absl::StatusOr<std::unique_ptr<Connection>> connection =
       framed::MakeConnection(std::move(link_), session_options, std::move(choice_), std::move(peer_));
   if (connection.ok()) return connection;

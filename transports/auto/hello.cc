@@ -73,6 +73,10 @@ absl::StatusOr<FlowControlOptions> GetWindow(const wire::Window& window) {
   return options;
 }
 
+uint64_t ToKeepaliveMs(absl::Duration timeout) {
+  return timeout == absl::InfiniteDuration() ? 0 : static_cast<uint64_t>(absl::ToInt64Milliseconds(timeout));
+}
+
 std::string EncodeHello(const google::protobuf::MessageLite& hello) {
   const uint32_t length = static_cast<uint32_t>(hello.ByteSizeLong());
   std::string bytes(kHelloMagic.data(), kHelloMagic.size());

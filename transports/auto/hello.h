@@ -5,6 +5,7 @@
 // of the message (uint32, little-endian), and the message, a ClientHello or a ServerHello.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,15 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
 // The windows for the messages of streams that a hello grants. INVALID_ARGUMENT when they are out of bounds.
 void SetWindow(const FlowControlOptions& options, wire::Window* window);
 absl::StatusOr<FlowControlOptions> GetWindow(const wire::Window& window);
+
+// How long a side waits to hear of the other, as a hello says it.
+uint64_t ToKeepaliveMs(absl::Duration timeout);
+template <typename Hello>
+std::optional<absl::Duration> GetKeepaliveTimeout(const Hello& hello) {
+  if (!hello.has_keepalive_ms()) return std::nullopt;
+  const uint64_t ms = hello.keepalive_ms();
+  return ms == 0 || ms > uint64_t{1} << 40 ? absl::InfiniteDuration() : absl::Milliseconds(static_cast<int64_t>(ms));
+}
 
 // What identifies this host and this process's view of it. An error (which begins with what failed) when the kernel
 // does not tell, for instance because no descriptor is left; that is not remembered.

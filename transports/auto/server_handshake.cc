@@ -129,6 +129,7 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   answer.set_network_namespace(NetworkNamespace());
   const bool may_spin = framed::CanRunTogether(answer.cpus(), client.cpus());
   SetWindow(listener_->options_.flow_control, answer.mutable_window());
+  answer.set_keepalive_ms(ToKeepaliveMs(listener_->options_.keepalive_timeout));
   if (client.version() != kProtocolVersion) {
     answer.set_refused(absl::StrCat("the server speaks version ", kProtocolVersion, " of the protocol, the client ",
                                     client.version()));
@@ -141,6 +142,8 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
     Send(answer, -1);
     return;
   }
+  const framed::ServerSessions::Agreed agreed = {
+      .may_spin = may_spin, .granted_by_peer = *window, .peers_keepalive_timeout = GetKeepaliveTimeout(client)};
   if (door_ == Door::kRendezvous && !listener_->RedeemToken(client.token())) {
     answer.set_refused("the token is unknown, used or too old");
     Send(answer, -1);
@@ -158,7 +161,7 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
     std::unique_ptr<framed::Link> link = AcceptShm(client, &answer);
     if (link != nullptr) {
       peer_.transport = "shm";
-      listener_->sessions_.Add(std::move(link), may_spin, *window, std::move(peer_));
+      listener_->sessions_.Add(std::move(link), agreed, std::move(peer_));
       return;
     }
     if (door_ == Door::kRendezvous) {
@@ -174,8 +177,8 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   listener_->sessions_.poller()->Remove(this);
   const char* const name = door_ == Door::kTcp ? "tcp" : "unix";
-  listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), may_spin,
-                           *window, std::move(peer_));
+  listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), agreed,
+                           std::move(peer_));
 }
 
 // Takes the client's segment, answers with the server's. Null: no shared memory, `answer` says why, nothing was sent.

@@ -132,6 +132,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     }
     if (refused.ok()) {
       id = AddCall(call);
+      if (!keepalive_armed_) ArmKeepalive();
       if (id == 0) {
         refused = absl::ResourceExhaustedError(
             absl::StrCat("more than ", kSlotMask, " calls are in flight on one connection"));
@@ -264,10 +265,14 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
   if (!poller_receives_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
 }
 
-void ClientSession::Fail(const absl::Status& status) {
+// The first reason is the calls': to hang up is to make the poller find a second one.
+void ClientSession::Fail(const absl::Status& reason) {
   std::vector<ClientCall*> calls;
+  absl::Status status;
   {
     MutexLock lock(&calls_mutex_);
+    if (!link_ended_) reason_ended_ = reason;
+    status = reason_ended_;
     if (reason_over_.ok()) reason_over_ = status;
     over_.store(true, std::memory_order_release);
     link_ended_ = true;
@@ -298,6 +303,12 @@ void ClientSession::Close() {
   const std::shared_ptr<Pollable> alive = shared_from_this();
   Fail(absl::CancelledError("the channel was destroyed while the call was in progress"));
   poller_->Remove(this);
+  internal::DeadlineTimer::Handle timer;
+  {
+    MutexLock lock(&calls_mutex_);
+    timer = keepalive_timer_;
+  }
+  KeepaliveTimer().Cancel(timer);
   for (;;) {
     ClientCall* call;
     {
@@ -308,6 +319,29 @@ void ClientSession::Close() {
     }
     call->Run();
   }
+}
+
+// ---- Keepalive.
+
+void ClientSession::ArmKeepalive() {
+  if (!keepalive_.enabled() || link_ended_.load(std::memory_order_relaxed)) return;
+  keepalive_armed_ = true;
+  keepalive_timer_ = KeepaliveTimer().Schedule(absl::Now() + keepalive_.period(), [weak = weak_from_this()] {
+    const std::shared_ptr<Pollable> session = weak.lock();
+    if (session != nullptr) static_cast<ClientSession*>(session.get())->OnKeepaliveTimer();
+  });
+}
+
+void ClientSession::OnKeepaliveTimer() {
+  bool has_calls;
+  {
+    MutexLock lock(&calls_mutex_);
+    has_calls = HasCalls();
+  }
+  if (TickKeepalive(has_calls).dead) return Fail(SilentPeer("server", "ChannelOptions::keepalive_timeout"));
+  MutexLock lock(&calls_mutex_);
+  keepalive_armed_ = false;
+  if (HasCalls()) ArmKeepalive();
 }
 
 // ---- Receiving. The caller holds right_.
@@ -354,6 +388,8 @@ absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
       over_.store(true, std::memory_order_release);
       return absl::OkStatus();
     }
+    case FrameType::kAlive:
+      return absl::OkStatus();
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a server"));
   }

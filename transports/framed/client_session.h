@@ -66,6 +66,10 @@ class ClientSession final : public Session {
   bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
   void Release(ClientCall* call);
 
+  void ArmKeepalive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void OnKeepaliveTimer() ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  bool HasCalls() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_) { return slots_.size() != free_slots_.size(); }
+
   uint64_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
@@ -90,6 +94,7 @@ class ClientSession final : public Session {
   bool PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
   void Sleep(absl::FunctionRef<bool()> done, absl::Time deadline);
   void HandOver();
+  void GiveRightBack() override;
   void PassOn(bool parked);
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   bool AcquireForPoller();
@@ -103,7 +108,7 @@ class ClientSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
-  void Fail(const absl::Status& status);
+  void Fail(const absl::Status& reason);
   void NotifyWaiter(const ClientCall* call);
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
@@ -129,6 +134,11 @@ class ClientSession final : public Session {
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
   std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
+  absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
+
+  // The keepalive's timer runs while calls are in flight, and is noticed to be of no use only when it is due.
+  bool keepalive_armed_ ABSL_GUARDED_BY(calls_mutex_) = false;
+  internal::DeadlineTimer::Handle keepalive_timer_ ABSL_GUARDED_BY(calls_mutex_);
 
   absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
   size_t method_bytes_ ABSL_GUARDED_BY(sender_.mutex()) = 0;  // of their names, as the limit counts

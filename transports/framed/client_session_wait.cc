@@ -124,9 +124,9 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
     const bool forever = deadline == absl::InfiniteFuture();
     const timespec timeout =
         absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
-    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0 && (fds[0].revents & ~POLLOUT) != 0) {
-      OnEvents(EPOLLIN);
-    }
+    // The bits of poll and epoll are the same.
+    static_assert(POLLIN == EPOLLIN && POLLRDHUP == EPOLLRDHUP && POLLHUP == EPOLLHUP && POLLERR == EPOLLERR);
+    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0) OnEvents(static_cast<uint32_t>(fds[0].revents));
   }
   waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
   {
@@ -149,6 +149,11 @@ void ClientSession::HandOver() {
   }
   (void)right_.Release();  // who has failed to acquire it is a waiter, or the poller after clearing poller_present_
   PassOn(parked);
+}
+
+void ClientSession::GiveRightBack() {
+  (void)right_.Release();  // as in HandOver
+  PassOn(/*parked=*/true);
 }
 
 // Somebody else is to receive from now on: a waiting thread, or else the poller, which need not be woken if it is

@@ -32,6 +32,7 @@ enum class FrameType : uint8_t {
   kHeaders = 7,   // server: the call's initial metadata, ahead of the response
   kMessage = 8,   // both: one more message of the call, or the beginning of it
   kCredit = 9,    // both: so much of the peer's messages has been read; see flow_control.h
+  kAlive = 10,    // both: nothing but that the sender is alive; see keepalive.h
 };
 
 // Flags of a frame. Those that a type does not use are zero.

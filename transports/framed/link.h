@@ -87,10 +87,10 @@ class Link {
   // Takes the announcement back. Called by whoever looks at the link again; cheap when it is not parked.
   virtual void Unpark() = 0;
 
-  // To be called when fd() is readable: takes doorbells off a ring's socket. Notices that the peer has hung up, which
-  // Receive then reports once everything that had been sent is received. A stream socket's bytes are Receive's
-  // business.
-  virtual void DrainWakeups() = 0;
+  // To be called when fd() was reported: takes doorbells off a ring's socket. `hung_up`: a hang-up was reported as
+  // well, which Receive then reports once everything that had been sent is received; it has to be passed on, because it
+  // is reported once, maybe together with doorbells that hide it. A stream socket's bytes are Receive's business.
+  virtual void DrainWakeups(bool hung_up) = 0;
 
   // Why Receive said kEnd. UNAVAILABLE: hung up. INTERNAL: the peer broke the protocol; the message says how.
   virtual absl::Status end_status() const = 0;
@@ -103,7 +103,8 @@ class Link {
   // For poll and epoll. Readable means a doorbell, bytes or a hang-up. Owned by the link.
   virtual int fd() const = 0;
 
-  // Whether DrainWakeups has noticed that the peer is gone. A stream socket need not know: it has room then.
+  // Whether DrainWakeups has noticed, or been told, that the peer is gone. A stream socket need not know: it has room
+  // then.
   virtual bool HungUp() const { return false; }
 
   // Whether looking again at once may be cheaper than sleeping (a ring: a load; a socket: a system call).

@@ -25,6 +25,12 @@ constexpr absl::Duration kGuardianPeriod = absl::Milliseconds(1);
 // After so many periods a task counts as one that may take for ever, rather than one that waits for a CPU.
 constexpr int kLooksUntilStuck = 4;
 
+// What epoll keeps with a descriptor. A thread may have been told of a descriptor that is then closed, before it looks
+// up whose it is; the next one with the same number is told apart by a serial number.
+uint64_t EventData(int fd, uint32_t serial_number) { return uint64_t{serial_number} << 32 | static_cast<uint32_t>(fd); }
+int DescriptorOf(const epoll_event& event) { return static_cast<int>(static_cast<uint32_t>(event.data.u64)); }
+uint32_t SerialNumberOf(const epoll_event& event) { return static_cast<uint32_t>(event.data.u64 >> 32); }
+
 absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed")); }
 
 }  // namespace
@@ -81,7 +87,7 @@ absl::Status Poller::Init() {
   if (!kick_event_.valid()) return SystemError("eventfd");
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLET;
-  event.data.fd = kick_event_.get();
+  event.data.u64 = EventData(kick_event_.get(), 0);
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, kick_event_.get(), &event) != 0) return SystemError("epoll_ctl");
   absl::StatusOr<std::thread> guardian = internal::StartThread(name_, [this] { GuardianMain(); });
   if (!guardian.ok()) return guardian.status();
@@ -133,13 +139,15 @@ void Poller::Stop() {
 
 absl::Status Poller::Add(std::shared_ptr<Pollable> pollable, uint32_t events) {
   const int fd = pollable->fd();
-  {
-    MutexLock lock(&mutex_);
-    pollables_[fd] = std::move(pollable);
-  }
   epoll_event event = {};
   event.events = events | EPOLLRDHUP | EPOLLET;
-  event.data.fd = fd;
+  {
+    MutexLock lock(&mutex_);
+    if (++last_serial_number_ == 0) ++last_serial_number_;
+    pollable->serial_number_ = last_serial_number_;
+    event.data.u64 = EventData(fd, last_serial_number_);
+    pollables_[fd] = std::move(pollable);
+  }
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return absl::OkStatus();
   absl::Status status = SystemError("epoll_ctl");
   MutexLock lock(&mutex_);
@@ -150,7 +158,7 @@ absl::Status Poller::Add(std::shared_ptr<Pollable> pollable, uint32_t events) {
 void Poller::SetEvents(Pollable* pollable, uint32_t events) {
   epoll_event event = {};
   event.events = events | EPOLLRDHUP | EPOLLET;
-  event.data.fd = pollable->fd();
+  event.data.u64 = EventData(pollable->fd(), pollable->serial_number_);
   // Fails only for what has been removed meanwhile, and then nobody waits for its events.
   (void)epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, pollable->fd(), &event);
 }
@@ -242,7 +250,7 @@ bool Poller::WaitForEvents(Slot* slot) {
     return false;
   }
   if (count < 0) return true;
-  if (event.data.fd == kick_event_.get()) {
+  if (DescriptorOf(event) == kick_event_.get()) {
     uint64_t ignored;
     (void)!read(kick_event_.get(), &ignored, sizeof ignored);
     TakeKicks(slot);
@@ -250,8 +258,10 @@ bool Poller::WaitForEvents(Slot* slot) {
     std::shared_ptr<Pollable> pollable;
     {
       MutexLock lock(&mutex_);
-      auto found = pollables_.find(event.data.fd);
-      if (found != pollables_.end()) pollable = found->second;
+      auto found = pollables_.find(DescriptorOf(event));
+      if (found != pollables_.end() && found->second->serial_number_ == SerialNumberOf(event)) {
+        pollable = found->second;
+      }
     }
     if (pollable != nullptr) {
       pollable->OnEvents(event.events);

@@ -76,6 +76,10 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 
   // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
   virtual bool Park() = 0;
+
+ private:
+  friend class Poller;
+  uint32_t serial_number_ = 0;  // the poller's: of the Add
 };
 
 // Threads that wait for input and run what it asks for.
@@ -159,6 +163,7 @@ class Poller {
 
   Mutex mutex_;
   absl::flat_hash_map<int, std::shared_ptr<Pollable>> pollables_ ABSL_GUARDED_BY(mutex_);  // by descriptor
+  uint32_t last_serial_number_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::shared_ptr<Pollable>> kicked_ ABSL_GUARDED_BY(mutex_);
 
   PollRight scan_right_;

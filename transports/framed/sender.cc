@@ -124,6 +124,17 @@ void Sender::SendControl(const FrameHeader& header, absl::string_view body, bool
   if (!closed_) SendControlLocked(header, body, always_ring);
 }
 
+void Sender::SendIfRoom(const FrameHeader& header) {
+  MutexLock lock(&mutex_);
+  if (closed_ || !FlushSpilled()) return;
+  uint8_t* const frame = link_->Reserve(kFrameHeaderBytes);
+  if (frame == nullptr) return;
+  reserved_spilled_ = false;
+  StoreFrameHeader(frame, header);
+  Commit(kFrameHeaderBytes);
+  Flush(/*always_ring=*/false);
+}
+
 void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring) {
   const size_t size = kFrameHeaderBytes + body.size();
   uint8_t* frame = FlushSpilled() ? link_->Reserve(size) : nullptr;

@@ -22,7 +22,8 @@ namespace shmrpc::framed {
 // Two ways to deal with it. A client *waits*: the caller blocks until there is room, while the session receives. A
 // server *spills*: after a little patience the frames go to private memory, and when that has become much the session
 // receives nothing more until some were sent; so a client that does not read its replies costs no thread, and memory
-// only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets, go-away) are spilled on both sides.
+// only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets,
+// go-away) are spilled on both sides.
 //
 // One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
 // messages go between the pieces. So the receiver puts together one message at most.
@@ -69,6 +70,10 @@ class Sender {
   // later. With `always_ring` the peer is woken in any case.
   void SendControl(const FrameHeader& header, absl::string_view body = {}, bool always_ring = true)
       ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Sends a frame of nothing but a header if there is room for it now, and drops it otherwise: for what is of no use to
+  // a peer that has yet to take what was sent before.
+  void SendIfRoom(const FrameHeader& header) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
   // `*waited` is set when the lock was released meanwhile.

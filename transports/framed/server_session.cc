@@ -23,8 +23,10 @@ constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
 
-ServerSession::ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options)
-    : Session(std::move(link), poller, options.session, /*may_spill=*/true, EPOLLIN), options_(std::move(options)) {}
+ServerSession::ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options)
+    : Session(std::move(link), poller.get(), options.session, /*may_spill=*/true, EPOLLIN),
+      kept_poller_(std::move(poller)),
+      options_(std::move(options)) {}
 
 ServerSession::~ServerSession() = default;
 
@@ -77,6 +79,24 @@ void ServerSession::Fail(const absl::Status& status) {
   for (FramedServerCall* call : to_run) RunEvents(call);
   if (has_tasks_.load(std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
   options_.on_over(this);
+}
+
+bool ServerSession::OnKeepaliveTick() {
+  if (!keepalive_.enabled() || over_) return false;
+  bool expects;
+  {
+    // Of calls that were cancelled the client knows nothing any more.
+    MutexLock lock(&calls_mutex_);
+    expects = std::any_of(calls_.begin(), calls_.end(),
+                          [](const auto& entry) { return !entry.second->cancelled.load(std::memory_order_relaxed); });
+  }
+  const KeepaliveResult result = TickKeepalive(expects);
+  if (result.dead) Fail(SilentPeer("client", "ServerBuilder::SetKeepaliveTimeout"));
+  return expects || result.heard;
+}
+
+void ServerSession::GiveRightBack() {
+  if (right_.Release()) poller_->Kick(shared_from_this());
 }
 
 // ---- Requests. The caller holds right_.
@@ -166,6 +186,9 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
       return HandleMessage(header, chunk);
     case FrameType::kCredit:
       return HandleCredit(header, *chunk);
+    case FrameType::kAlive:
+      NoteActivity();  // of a request that has not come whole, maybe
+      return absl::OkStatus();
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
   }
@@ -274,6 +297,7 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     MutexLock lock(&calls_mutex_);
     if (!draining_.load(std::memory_order_relaxed)) {
       if (calls_.emplace(id, begun.get()).second) {
+        NoteActivity();
         *call = begun.release();
         return absl::OkStatus();
       }
@@ -356,14 +380,9 @@ void ServerSession::EndCall(FramedServerCall* call) {
     ended->stream = nullptr;
   }
   ReturnUnread(unread);
-  bool drained;
-  {
-    MutexLock lock(&calls_mutex_);
-    calls_.erase(ended->id);
-    drained = calls_.empty();
-    if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
-  }
-  if (drained && draining_.load(std::memory_order_seq_cst)) options_.on_drained();
+  MutexLock lock(&calls_mutex_);
+  calls_.erase(ended->id);
+  if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
 }
 
 const Peer& FramedServerCall::peer() const { return session->options_.peer; }

@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/transport.h"
+#include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
 
 namespace shmrpc::framed {
@@ -40,11 +41,10 @@ class ServerSession final : public Session {
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
-    // Called each time the last call in progress has ended while draining.
-    std::function<void()> on_drained;
+    std::shared_ptr<ServerKeepalive> keepalive;
   };
 
-  ServerSession(std::unique_ptr<Link> link, Poller* poller, Options options);
+  ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options);
   ~ServerSession() override;
 
   absl::Status Start();
@@ -53,11 +53,16 @@ class ServerSession final : public Session {
   void BeginDrain();
   // No call is in progress and no reply is waiting to be sent.
   bool IsDrained() const;
-  // No call is in progress: nothing will call the handler's or an application's code any more.
+  // No call is in progress: nothing will call the handler's or an application's code any more, and once it is over as
+  // well, nothing the poller.
   bool IsIdle() const;
 
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
+
+  // A tick of the listener's keepalive. True: something is in progress.
+  bool OnKeepaliveTick();
+  absl::Duration keepalive_period() const { return keepalive_.period(); }
 
   Outcome Poll(bool scanning, Task** task) override;
   bool Park() override;
@@ -86,6 +91,10 @@ class ServerSession final : public Session {
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
   bool WaitForRoom(absl::Time deadline) override;
+  void GiveRightBack() override;
+  void NoteActivity() {
+    if (keepalive_.enabled()) options_.keepalive->NoteActivity();
+  }
   // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
   // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
   bool HoldsBack() const {
@@ -111,6 +120,9 @@ class ServerSession final : public Session {
   void NotifyWaiters() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   void QueueTask(Task* task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
+  // A thread of the application's may have made an event due, and not yet kicked the poller for it, when the call has
+  // already ended, and with it all that waited for it.
+  const std::shared_ptr<Poller> kept_poller_;
   const Options options_;
   std::atomic<bool> draining_{false};  // set with calls_mutex_
   std::atomic<bool> over_{false};

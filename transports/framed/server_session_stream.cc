@@ -75,14 +75,16 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   return SendResult::kOver;
 }
 
-// After the reply.
+// After the reply. Another thread may end the call, and let go of the session with it, before this one is done here.
 void ServerSession::Finished(FramedServerCall* call) {
+  std::shared_ptr<ServerSession> alive;
   WakeUp wake_up;
   {
     MutexLock lock(&calls_mutex_);
     if (call->stream == nullptr || call->stream->events == nullptr) {
       wake_up = WakeUp::kNothing;
     } else {
+      alive = call->session;
       call->stream->finished = true;
       wake_up = MarkDue(call);
       if (wake_up == WakeUp::kNothing) return;  // whoever delivers events now ends the call

@@ -8,6 +8,22 @@
 #include "absl/time/clock.h"
 
 namespace shmrpc::framed {
+namespace {
+
+// How a shutdown waits for calls: they do not tell when they end, because who did so could outlive what it tells. The
+// first ones end at once.
+class Steps {
+ public:
+  absl::Time Next() {
+    length_ = std::min(2 * length_, absl::Milliseconds(10));
+    return absl::Now() + length_;
+  }
+
+ private:
+  absl::Duration length_ = absl::Microseconds(50);
+};
+
+}  // namespace
 
 absl::Status ServerSessions::Init() {
   absl::StatusOr<std::unique_ptr<Poller>> poller = Poller::Create("shmrpc-server", options_.max_threads);
@@ -16,29 +32,42 @@ absl::Status ServerSessions::Init() {
   return absl::OkStatus();
 }
 
-void ServerSessions::Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer,
-                         Peer peer) {
+void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer) {
   ServerSession::Options options{
       .handler = handler_,
       .max_receive_message_bytes = options_.max_receive_message_bytes,
-      .session = {.spin_policy = SpinPolicy(options_.wait_mode, may_spin),
-                  .granted_by_peer = granted_by_peer,
-                  .granted_to_peer = options_.flow_control},
+      .session = {.spin_policy = SpinPolicy(options_.wait_mode, agreed.may_spin),
+                  .granted_by_peer = agreed.granted_by_peer,
+                  .granted_to_peer = options_.flow_control,
+                  .keepalive_timeout = options_.keepalive_timeout,
+                  .peers_keepalive_timeout = agreed.peers_keepalive_timeout},
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
-      .on_drained =
-          [this] {
-            MutexLock lock(&mutex_);
-            changed_.SignalAll();
-          },
+      .keepalive = keepalive_,
   };
-  auto session = std::make_shared<ServerSession>(std::move(link), poller_.get(), std::move(options));
+  auto session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
   {
     MutexLock lock(&mutex_);
     if (phase_ != Phase::kServing) return;  // the client sees the connection close
     sessions_.emplace(session.get(), session);
   }
+  keepalive_->Add(session->keepalive_period());
   if (!session->Start().ok()) session->Close();
+}
+
+ServerKeepalive::Look ServerSessions::LookForKeepalive() {
+  std::vector<std::shared_ptr<ServerSession>> sessions;
+  {
+    MutexLock lock(&mutex_);
+    sessions.reserve(sessions_.size());
+    for (auto& [key, session] : sessions_) sessions.push_back(session);
+  }
+  ServerKeepalive::Look look;
+  for (const std::shared_ptr<ServerSession>& session : sessions) {
+    look.period = std::min(look.period, session->keepalive_period());
+    if (session->OnKeepaliveTick()) look.active = true;
+  }
+  return look;
 }
 
 void ServerSessions::Over(ServerSession* session) {
@@ -74,20 +103,23 @@ void ServerSessions::Shutdown(absl::Time deadline) {
         return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
       });
     };
-    // A reply that waits for room in the ring leaves without telling: hence the short steps.
-    while (!drained() && absl::Now() < deadline) {
-      changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + absl::Milliseconds(10)));
+    for (Steps steps; !drained() && absl::Now() < deadline;) {
+      changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
     }
   }
   for (auto& session : sessions) session->Close();
   {
-    // Calls that are told of their cancellation by the poller's threads end there, too.
+    // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are
+    // told of their cancellation by the poller's threads end there, too.
     MutexLock lock(&mutex_);
-    while (!std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); })) {
-      changed_.WaitWithDeadline(&mutex_, absl::Now() + absl::Milliseconds(10));
-    }
+    const auto ended = [&] {
+      return sessions_.empty() &&
+             std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
+    };
+    for (Steps steps; !ended();) changed_.WaitWithDeadline(&mutex_, steps.Next());
   }
   sessions.clear();
+  keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
   std::vector<std::shared_ptr<ServerSession>> ended;
   MutexLock lock(&mutex_);

@@ -2,6 +2,7 @@
 #define SHMRPC_TRANSPORTS_FRAMED_SERVER_SESSIONS_H_
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -12,6 +13,7 @@
 #include "shmrpc/transport.h"
 #include "transports/framed/link.h"
 #include "transports/framed/poller.h"
+#include "transports/framed/server_keepalive.h"
 #include "transports/framed/server_session.h"
 
 namespace shmrpc::framed {
@@ -20,7 +22,10 @@ namespace shmrpc::framed {
 class ServerSessions {
  public:
   // `handler` outlives this object.
-  ServerSessions(const ListenOptions& options, CallHandler* handler) : options_(options), handler_(handler) {}
+  ServerSessions(const ListenOptions& options, CallHandler* handler)
+      : options_(options),
+        handler_(handler),
+        keepalive_(std::make_shared<ServerKeepalive>([this] { return LookForKeepalive(); })) {}
   ~ServerSessions() { Shutdown(absl::InfinitePast()); }
 
   // Before anything else.
@@ -29,21 +34,28 @@ class ServerSessions {
   // For what else the listener has to wait for. Null until Init; stopped once shut down.
   Poller* poller() const { return poller_.get(); }
 
-  // A connection whose hellos have been exchanged. `may_spin`: see SpinPolicy.
-  void Add(std::unique_ptr<Link> link, bool may_spin, const FlowControlOptions& granted_by_peer, Peer peer);
+  // A connection whose hellos have been exchanged.
+  struct Agreed {
+    bool may_spin = false;  // see SpinPolicy
+    FlowControlOptions granted_by_peer;
+    std::optional<absl::Duration> peers_keepalive_timeout = std::nullopt;  // none: the peer takes no part in keepalive
+  };
+  void Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer);
 
   // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is hung up on.
   void Shutdown(absl::Time deadline);
 
  private:
   void Over(ServerSession* session);
+  ServerKeepalive::Look LookForKeepalive() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const ListenOptions options_;
   CallHandler* const handler_;
-  std::unique_ptr<Poller> poller_;
+  const std::shared_ptr<ServerKeepalive> keepalive_;
+  std::shared_ptr<Poller> poller_;
 
   Mutex mutex_;
-  CondVar changed_;  // a session has drained or ended, or the shutdown is complete
+  CondVar changed_;  // a session has ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
   absl::flat_hash_map<ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress

@@ -1,5 +1,6 @@
 #include "transports/framed/session.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include <utility>
@@ -50,17 +51,20 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
       sender_(this, link_.get(), may_spill),
       send_account_(options.granted_by_peer),
       receive_account_(options.granted_to_peer),
+      keepalive_(options.keepalive_timeout, options.peers_keepalive_timeout),
       spin_policy_(options.spin_policy),
       events_(events) {}
 
 void Session::OnEvents(uint32_t events) {
-  if (events & ~static_cast<uint32_t>(EPOLLOUT)) woken_.store(true, std::memory_order_release);
+  const uint32_t of_interest = events & ~static_cast<uint32_t>(EPOLLOUT);
+  if (of_interest != 0) woken_by_.fetch_or(of_interest, std::memory_order_release);
 }
 
 void Session::BeginReceiving() {
   link_->Unpark();
-  if (woken_.load(std::memory_order_relaxed) && woken_.exchange(false, std::memory_order_acquire)) {
-    link_->DrainWakeups();
+  if (woken_by_.load(std::memory_order_relaxed) != 0) {
+    const uint32_t events = woken_by_.exchange(0, std::memory_order_acquire);
+    if (events != 0) link_->DrainWakeups((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
   }
   ContinueSending();
 }
@@ -100,6 +104,39 @@ void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
   if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
+  keepalive_.Heard();
+}
+
+bool Session::HasUnread() {
+  if (!right_.TryAcquire()) return false;  // whoever has it takes what there is
+  bool unread = link_->HasFrame();
+  if (!unread && !link_->CheapToPoll()) {  // a ring's descriptor tells of doorbells only
+    pollfd readable = {link_->fd(), POLLIN, 0};
+    unread = poll(&readable, 1, 0) > 0;
+  }
+  GiveRightBack();
+  return unread;
+}
+
+Session::KeepaliveResult Session::TickKeepalive(bool expects) {
+  KeepaliveResult result;
+  // What nobody has received yet is a sign of life, too: it is this side that is slow.
+  result.heard = keepalive_.TakeHeard() || HasUnread();
+  const Keepalive::Verdict verdict = keepalive_.Tick(SteadyClock::now(), result.heard, expects);
+  result.dead = verdict.dead;
+  if (verdict.beat && !result.dead && (expects || result.heard)) {
+    FrameHeader header;
+    header.type = FrameType::kAlive;
+    // Without room there is no need: the peer has something of this side's to receive.
+    sender_.SendIfRoom(header);
+  }
+  return result;
+}
+
+absl::Status Session::SilentPeer(absl::string_view peer, absl::string_view option) const {
+  return absl::UnavailableError(absl::StrCat("nothing was heard of the ", peer, " for ",
+                                             absl::FormatDuration(keepalive_.patience()), " (", option,
+                                             "): its process is stopped, or its host cannot be reached any more"));
 }
 
 void Session::SendCredit(uint64_t call_id, const Credit& credit) {

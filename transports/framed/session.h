@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "transports/framed/chunk_pool.h"
 #include "transports/framed/flow_control.h"
 #include "transports/framed/frame.h"
+#include "transports/framed/keepalive.h"
 #include "transports/framed/link.h"
 #include "transports/framed/poller.h"
 #include "transports/framed/sender.h"
@@ -68,6 +70,8 @@ struct SessionOptions {
   SpinPolicy spin_policy;
   FlowControlOptions granted_by_peer;  // of what this side sends
   FlowControlOptions granted_to_peer;  // of what this side receives
+  absl::Duration keepalive_timeout = absl::InfiniteDuration();
+  std::optional<absl::Duration> peers_keepalive_timeout = std::nullopt;  // none: the peer takes no part in keepalive
 };
 
 // What both ends of a framed connection have in common: a link, its two halves, and the way a poller looks after it.
@@ -99,6 +103,16 @@ class Session : public Pollable, private Sender::Host {
   // Whether epoll reports input, besides hang-ups; see Poller::SetEvents. Caller holds right_.
   void ReportInput(bool report);
 
+  // A tick of the keepalive's timer; `expects`: see Keepalive. Without locks, never twice at once.
+  struct KeepaliveResult {
+    bool heard = false;  // something of the peer has come since the last tick, or lies there unread
+    bool dead = false;   // the session is to end with SilentPeer
+  };
+  KeepaliveResult TickKeepalive(bool expects);
+  absl::Status SilentPeer(absl::string_view peer, absl::string_view option) const;
+  // Gives right_ back after a look that has received nothing and changed no announcement.
+  virtual void GiveRightBack() = 0;
+
   absl::Status Malformed(absl::string_view what) const;
 
   // Returns credit to the peer. Without locks.
@@ -116,6 +130,8 @@ class Session : public Pollable, private Sender::Host {
   ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
 
+  Keepalive keepalive_;
+
   // The right to be the link's receiver. Guards the members below.
   PollRight right_;
   SpinPolicy spin_policy_;
@@ -125,11 +141,13 @@ class Session : public Pollable, private Sender::Host {
   SteadyClock::time_point waiting_since_;  // set once empty_polls_ has grown a little
 
  private:
+  // Whether something of the peer's waits to be received, and nobody is about to.
+  bool HasUnread();
   // How many looks at the link go to one look at the clock.
   int ClockStride() const { return link_->CheapToPoll() ? 8 : 1; }
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
 
-  std::atomic<bool> woken_{false};  // the descriptor was reported readable
+  std::atomic<uint32_t> woken_by_{0};  // the events, but for writability, that were reported and not yet looked into
   Mutex events_mutex_;
   std::atomic<uint32_t> events_;  // written with events_mutex_
 };

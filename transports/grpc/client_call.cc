@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "transports/grpc/client_stream_call.h"
 
@@ -127,6 +128,10 @@ absl::Status ClientCall::StatusOfServer() {
   if (absl::IsCancelled(status) && status.message() == "CANCELLED" && context_.GetServerInitialMetadata().empty() &&
       context_.GetServerTrailingMetadata().empty()) {
     status = absl::UnavailableError("the server is shutting down");
+  }
+  if (absl::IsUnavailable(status) && absl::StrContains(status.message(), "keepalive watchdog timeout")) {
+    status = absl::UnavailableError(
+        absl::StrCat("nothing was heard of the server for ", absl::FormatDuration(channel_->keepalive_timeout)));
   }
   if (absl::IsUnavailable(status)) {
     MutexLock lock(&channel_->mutex);

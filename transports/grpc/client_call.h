@@ -20,12 +20,17 @@ class ClientCall;
 
 // What the calls of one connection share. Outlives the connection for as long as it has calls. Thread-safe.
 struct ClientChannel {
-  ClientChannel(std::shared_ptr<grpc::Channel> new_channel, std::shared_ptr<CompletionThreads> new_threads)
-      : channel(std::move(new_channel)), stub(channel), threads(std::move(new_threads)) {}
+  ClientChannel(std::shared_ptr<grpc::Channel> new_channel, std::shared_ptr<CompletionThreads> new_threads,
+                absl::Duration new_keepalive_timeout)
+      : channel(std::move(new_channel)),
+        stub(channel),
+        threads(std::move(new_threads)),
+        keepalive_timeout(new_keepalive_timeout) {}
 
   const std::shared_ptr<grpc::Channel> channel;
   grpc::GenericStub stub;
   const std::shared_ptr<CompletionThreads> threads;
+  const absl::Duration keepalive_timeout;
 
   Mutex mutex;
   bool closed ABSL_GUARDED_BY(mutex) = false;

@@ -217,7 +217,7 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
   const auto channel = std::make_shared<ClientChannel>(
       grpc::CreateCustomChannel(connection_options.target, connection_options.credentials,
                                 connection_options.arguments),
-      *threads);
+      *threads, connection_options.keepalive_timeout);
   // A watch cannot be taken back: one that nobody waits for any more shall not keep the channel for long.
   constexpr absl::Duration kWatchTime = absl::Milliseconds(200);
   for (;;) {

@@ -18,7 +18,8 @@ struct ClientConnectionOptions {
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   grpc::ChannelArguments arguments;
   TransportChoice choice;
-  bool tls = false;  // what the credentials are, for the words of errors
+  absl::Duration keepalive_timeout;  // that the arguments ask for; for the words of errors
+  bool tls = false;                  // what the credentials are; for the words of errors
 };
 
 // A channel of the gRPC library that is connected. It stands for a Connection from its first READY on until it is

@@ -130,7 +130,11 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   if (client.tls.has_value() && !client.tls->server_name.empty()) {
     arguments.SetSslTargetNameOverride(client.tls->server_name);
   }
-  for (const auto& [name, value] : WithDefaults(client.arguments, options.flow_control)) {
+  GrpcArguments all = WithDefaults(client.arguments, options.flow_control);
+  // Servers of other libraries hang up on clients that ping more often than every few minutes: only who asks pings.
+  if (options.keepalive_timeout != kDefaultKeepaliveTimeout) AddKeepalive(options.keepalive_timeout, &all);
+  connection.keepalive_timeout = options.keepalive_timeout;
+  for (const auto& [name, value] : all) {
     if (absl::holds_alternative<int>(value)) {
       arguments.SetInt(name, absl::get<int>(value));
     } else {

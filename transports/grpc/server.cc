@@ -5,6 +5,7 @@
 #include <grpcpp/support/slice.h>
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,6 +36,15 @@ GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& fl
   return arguments;
 }
 
+void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments) {
+  if (timeout == absl::InfiniteDuration()) return;
+  // A ping after half of it, and the other half for the answer.
+  const int half_ms = static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(timeout) / 2, INT_MAX));
+  arguments->emplace(GRPC_ARG_KEEPALIVE_TIME_MS, half_ms);
+  arguments->emplace(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, half_ms);
+  arguments->emplace(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as many as it takes
+}
+
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options) {
   absl::Status usable = BeginUse();
   if (!usable.ok()) return usable;
@@ -46,7 +56,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& opt
 
 absl::Status GrpcServer::Init() {
   grpc::ServerBuilder builder;
-  for (const auto& [name, value] : WithDefaults(options_.arguments, options_.listen.flow_control)) {
+  GrpcArguments arguments = WithDefaults(options_.arguments, options_.listen.flow_control);
+  AddKeepalive(options_.listen.keepalive_timeout, &arguments);
+  arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // clients may ping as often as they like, too
+  for (const auto& [name, value] : arguments) {
     absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
   builder.RegisterAsyncGenericService(&service_);

@@ -72,6 +72,9 @@ class GrpcServer {
 // this library allows. (Of an argument that is set twice the gRPC library takes the first.)
 GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control);
 
+// Adds what makes a peer that is silent for this long be given up, while calls are in progress.
+void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments);
+
 }  // namespace shmrpc::grpc_transport
 
 #endif  // SHMRPC_TRANSPORTS_GRPC_SERVER_H_

@@ -103,10 +103,10 @@ absl::StatusOr<LinkPair> MakeLinks() {
   client->ReleaseFd();
   server->ReleaseFd();
   LinkPair links;
-  links.client = std::make_unique<shm::ShmLink>(std::move(client_socket), *std::move(client),
-                                                *std::move(server_as_peer), kName);
-  links.server = std::make_unique<shm::ShmLink>(std::move(server_socket), *std::move(server),
-                                                *std::move(client_as_peer), kName);
+  links.client =
+      std::make_unique<shm::ShmLink>(std::move(client_socket), *std::move(client), *std::move(server_as_peer), kName);
+  links.server =
+      std::make_unique<shm::ShmLink>(std::move(server_socket), *std::move(server), *std::move(client_as_peer), kName);
   return links;
 }
 
@@ -145,7 +145,9 @@ absl::StatusOr<std::unique_ptr<Connection>> InprocTransport::Connect(const Targe
   }
   const std::string cpus = framed::AllowedCpus();
   const bool may_spin = framed::CanRunTogether(cpus, cpus);
-  server->sessions.Add(std::move(links->server), may_spin, options.flow_control, ThisProcess(target.name));
+  // Without keepalive: a process need not find out whether it is alive itself.
+  server->sessions.Add(std::move(links->server), {.may_spin = may_spin, .granted_by_peer = options.flow_control},
+                       ThisProcess(target.name));
   TransportChoice choice;
   choice.name = kName;
   return framed::MakeConnection(std::move(links->client),

@@ -89,7 +89,8 @@ bool ShmLink::PrepareToPark() {
   return parked;
 }
 
-void ShmLink::DrainWakeups() {
+void ShmLink::DrainWakeups(bool hung_up) {
+  if (hung_up) hung_up_ = true;
   // More than a few doorbells can be waiting only if the peer rings without need; the rest is left for the next time.
   char bells[256];
   for (int i = 0; i < 16; ++i) {

@@ -42,7 +42,7 @@ class ShmLink final : public framed::Link {
   bool HasFrame() override { return consumer_.Peek() != 0; }
   bool PrepareToPark() override;
   void Unpark() override { consumer_.Unpark(); }
-  void DrainWakeups() override;
+  void DrainWakeups(bool hung_up) override;
   absl::Status end_status() const override { return end_status_; }
 
   bool PeerBehind() const override { return producer_.PeerBehind(); }
@@ -63,7 +63,7 @@ class ShmLink final : public framed::Link {
   RingConsumer consumer_;
   uint64_t rung_at_ = 0;                  // the sender's: what had been produced when the doorbell was last rung
   std::atomic<bool> send_broken_{false};  // producer_.broken() is final
-  std::atomic<bool> hung_up_{false};      // the socket is at its end; written by the receiver
+  std::atomic<bool> hung_up_{false};      // the peer has closed the socket; written by the receiver
   absl::Status end_status_;
 };
 

@@ -1,8 +1,6 @@
 #include "transports/tcp/connect_socket.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -14,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "transports/framed/errno_name.h"
 #include "transports/tcp/socket_address.h"
+#include "transports/tcp/socket_options.h"
 
 namespace shmrpc::tcp {
 namespace {
@@ -83,10 +82,7 @@ absl::StatusOr<UniqueFd> ConnectTo(const SocketAddress& address, absl::Time dead
   while (true) {
     UniqueFd socket(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!socket.valid()) return Refused(address, errno);
-    if (address.is_ip()) {
-      const int on = 1;
-      setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
+    if (address.is_ip()) SetTcpOptions(socket.get());
 
     int error = connect(socket.get(), address.data(), address.length()) == 0 ? 0 : errno;
     // An interrupted connect goes on in the background, just as one that would block.

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <string>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "transports/framed/errno_name.h"
 #include "transports/tcp/socket_address.h"
+#include "transports/tcp/socket_options.h"
 
 namespace shmrpc::tcp {
 namespace {
@@ -91,10 +91,7 @@ absl::StatusOr<std::optional<UniqueFd>> AcceptSocket(int listening_fd) {
     socklen_t length = sizeof(peer);
     UniqueFd socket(accept4(listening_fd, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (socket.valid()) {
-      if (peer.ss_family == AF_INET || peer.ss_family == AF_INET6) {
-        const int on = 1;
-        setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-      }
+      if (peer.ss_family == AF_INET || peer.ss_family == AF_INET6) SetTcpOptions(socket.get());
       return std::optional<UniqueFd>(std::move(socket));
     }
     switch (errno) {

@@ -57,7 +57,7 @@ class SocketLink final : public framed::Link {
   bool HasFrame() override;
   bool PrepareToPark() override;
   void Unpark() override {}
-  void DrainWakeups() override {}
+  void DrainWakeups(bool) override {}
   absl::Status end_status() const override { return end_status_; }
 
   bool PeerBehind() const override { return false; }

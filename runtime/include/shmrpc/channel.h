@@ -26,11 +26,18 @@ struct ChannelOptions {
   size_t max_send_message_bytes = kDefaultMaxMessageBytes;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
 
-  // One attempt to connect takes this long at most. After a failed attempt the next one waits: initial_backoff at
-  // first, 1.6 times as long after each further failure, up to max_backoff, each time ± 20 % at random.
+  // One attempt to connect takes this long at most; of several addresses each gets an equal share of what is left.
+  // After a failed attempt the next one waits: initial_backoff at first, 1.6 times as long after each further failure,
+  // up to max_backoff, each time ± 20 % at random.
   absl::Duration connect_timeout = absl::Seconds(20);
   absl::Duration initial_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(10);
+
+  // A server that is not heard of for this long while calls are in flight, because its process is stopped or its host
+  // has vanished, is given up: the calls end with UNAVAILABLE. One that is only slow is heard of. From
+  // kMinKeepaliveTimeout; InfiniteDuration waits for ever. (A process that ends is noticed at once, whatever this
+  // says.)
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
 
   // Each call passes through these, in order, before it begins. See ClientInterceptor.
   std::vector<ClientInterceptor> interceptors;
@@ -48,8 +55,10 @@ enum class ChannelState {
 // "idle", "connecting", "ready", "transient failure", "shutdown".
 absl::string_view ChannelStateName(ChannelState state);
 
-// A client's way to one address, which any number of threads and stubs share. Connects when first used and again
-// whenever the connection is lost.
+// A client's way to one server, which any number of threads and stubs share. Connects when first used and again
+// whenever the connection is lost. The target may list several addresses where that server, or another one that does
+// the same, may be found: an attempt to connect tries them in their order, and the channel stays with the first that
+// answers until that connection is lost; then it begins with the first address again.
 //
 //   auto channel = shmrpc::Channel::Create("localhost:50051");
 //   Greeter::Stub greeter(channel);
@@ -88,9 +97,11 @@ class Channel final {
   bool WaitForStateChange(ChannelState last_observed, absl::Time deadline);
 
   // Which way the calls go and why not a better one: "shm", "tcp: peer on another host", "tcp: memfd refused
-  // (EMFILE)"; "none: " and the reason while there is no connection.
+  // (EMFILE)"; "none: " and the reason while there is no connection. When the target is a list it also tells which
+  // address is in use: "shm to host2:50051", "tcp to host2:50051: peer on another host".
   std::string transport() const;
 
+  // As it was given to Create.
   const std::string& target() const;
 
  private:

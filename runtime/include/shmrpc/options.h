@@ -5,12 +5,18 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace shmrpc {
 
 // Message limits, in bytes of the encoded message.
 inline constexpr size_t kDefaultMaxMessageBytes = size_t{16} << 20;
 inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 1;  // protobuf's own limit
+
+// How long a peer may be silent while calls are in progress before the connection to it counts as lost; the peer is
+// told, and makes itself heard. At least kMinKeepaliveTimeout; InfiniteDuration: for ever.
+inline constexpr absl::Duration kDefaultKeepaliveTimeout = absl::Seconds(30);
+inline constexpr absl::Duration kMinKeepaliveTimeout = absl::Milliseconds(100);
 
 // Which way a connection may go.
 enum class TransportPreference {

@@ -80,6 +80,10 @@ class ServerBuilder final {
   // How much a stream's client may send ahead of its handler. For the limits see FlowControlOptions.
   ServerBuilder& SetFlowControl(const FlowControlOptions& flow_control);
 
+  // A client that is not heard of for this long while calls of it are in progress, because its process is stopped or
+  // its host has vanished, is given up: its calls are cancelled. For the limits see ChannelOptions::keepalive_timeout.
+  ServerBuilder& SetKeepaliveTimeout(absl::Duration timeout);
+
   ServerBuilder& SetWaitMode(WaitMode mode);
 
   // kTcp or kUnix: do not offer shared memory. Default kAuto.

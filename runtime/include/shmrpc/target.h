@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -19,6 +20,16 @@ namespace shmrpc {
 //   inproc:name                                  a server in this process
 //   grpc:target, grpc+unix:path                  through the gRPC library (shmrpc::grpc), which takes `target` in its
 //                                                own syntax: grpc:host:port, grpc:ipv4:a.b.c.d:port,e.f.g.h:port
+//
+// A channel takes several of them, separated by commas, in the order in which they are to be tried:
+//
+//   host1:port,host2:port
+//   ipv4:127.0.0.1:1,127.0.0.1:2                 ipv4: and ipv6: hold for the addresses after them, as in gRPC, until
+//                                                one names a scheme of its own
+//   unix:/a,unix:/b,dns:host:port                any mixture; unix:, unix-abstract: and inproc: hold for one address
+//
+// A comma always separates, so no path or name contains one. There is no white space around it. Only what follows
+// grpc: is left to the gRPC library, with its commas: such a target comes alone.
 struct Target {
   enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc, kGrpc };
 
@@ -33,6 +44,9 @@ struct Target {
 
   // INVALID_ARGUMENT, naming `text`, what is wrong with it and what would be right.
   static absl::StatusOr<Target> Parse(absl::string_view text);
+
+  // A list of one or more. The error names the address that is wrong as well, and its place.
+  static absl::StatusOr<std::vector<Target>> ParseList(absl::string_view text);
 };
 
 }  // namespace shmrpc

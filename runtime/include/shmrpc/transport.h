@@ -67,8 +67,8 @@ class CallEvents {
   // The server's initial metadata; left out when the server sent nothing but a status.
   virtual void OnHeaders(Metadata metadata) = 0;
   virtual void OnMessage(const IncomingMessage& message) = 0;
-  // Send may be tried again. Comes once for each kWait, unless the call ends first; on another thread perhaps before the
-  // Send that says kWait has returned.
+  // Send may be tried again. Comes once for each kWait, unless the call ends first; on another thread perhaps before
+  // the Send that says kWait has returned.
   virtual void OnSendable() {}
   // Comes after all messages when the server has ended the call. When it ends for another reason (Cancel, a lost
   // connection) it comes at once and messages that were not asked for yet are dropped.
@@ -81,8 +81,8 @@ class CallEvents {
 };
 
 // One call of a client. Thread-safe, but for Release; of Send, HalfClose and of Receive, DropMessages one thread at a
-// time each. All may be called from inside any event of the call, and are harmless between OnStatus and Release, because
-// who calls them cannot know that the call ends at that moment.
+// time each. All may be called from inside any event of the call, and are harmless between OnStatus and Release,
+// because who calls them cannot know that the call ends at that moment.
 class Call {
  public:
   // Sends one more message, and half-closes with it if it is the `last`. For calls with client_streams, before
@@ -92,8 +92,8 @@ class Call {
   // Half-closes without a message.
   virtual void HalfClose() = 0;
 
-  // Asks for the next message: one OnMessage, or OnStatus. (OnHeaders comes without being asked for.) For calls with server_streams; the next one only when the
-  // previous one has been answered, which may be from inside OnMessage.
+  // Asks for the next message: one OnMessage, or OnStatus. (OnHeaders comes without being asked for.) For calls with
+  // server_streams; the next one only when the previous one has been answered, which may be from inside OnMessage.
   virtual void Receive() = 0;
 
   // Messages that were not asked for, and those that still come, are of no interest: only the status is. Afterwards no
@@ -171,6 +171,7 @@ struct ConnectOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   FlowControlOptions flow_control;  // of what this side receives
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
   absl::Time deadline = absl::InfiniteFuture();
   // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
   int interrupt_fd = -1;
@@ -268,7 +269,8 @@ struct ListenOptions {
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
-  FlowControlOptions flow_control;                      // of what this side receives
+  FlowControlOptions flow_control;  // of what this side receives
+  absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
   int max_threads = 512;                                // threads that run handlers, at most
   absl::Duration handshake_timeout = absl::Seconds(5);  // for a new connection to say who it is
   mode_t unix_socket_mode = 0600;                       // of the socket file of a unix: address

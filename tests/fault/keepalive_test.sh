@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Two hosts whose network fails: nothing tells either side that the other is gone, and no call has a deadline. Keepalive
+# ends the calls at both ends. Needs root.
+#
+# usage: keepalive_test.sh CONFORMANCE_PEER
+set -euo pipefail
+
+peer=$1
+scratch=$(mktemp -d)
+server_namespace=shmrpc-server-$$
+client_namespace=shmrpc-client-$$
+pids=()
+clean_up() {
+  local pid
+  for pid in "${pids[@]}"; do
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  ip netns delete "$server_namespace" 2>/dev/null || true
+  ip netns delete "$client_namespace" 2>/dev/null || true
+  rm -rf "$scratch"
+}
+trap clean_up EXIT
+
+fail() {
+  echo "FAILED: $*" >&2
+  tail -n 20 "$scratch"/*.out "$scratch"/*.err >&2 || true
+  exit 1
+}
+skip() {
+  echo "skipped: $*"
+  exit 77
+}
+
+# wait_for FILE PATTERN COUNT: until so many lines of the file match.
+wait_for() {
+  local try
+  for ((try = 0; try < 600; ++try)); do
+    if (($(grep -c "$2" "$1" || true) >= $3)); then return; fi
+    sleep 0.1
+  done
+  fail "no $3 lines \"$2\" in $1"
+}
+
+((EUID == 0)) || skip "needs root, to make network namespaces"
+command -v ip >/dev/null || skip "needs the command ip (Debian: iproute2)"
+ip netns add "$server_namespace" 2>"$scratch/ip.err" || skip "cannot make network namespaces: $(cat "$scratch/ip.err")"
+ip netns add "$client_namespace"
+ip -n "$server_namespace" link add eth0 type veth peer name eth0 netns "$client_namespace" 2>"$scratch/ip.err" ||
+  skip "cannot make a veth pair: $(cat "$scratch/ip.err")"
+ip -n "$server_namespace" address add 192.0.2.1/24 dev eth0
+ip -n "$client_namespace" address add 192.0.2.2/24 dev eth0
+for namespace in "$server_namespace" "$client_namespace"; do
+  ip -n "$namespace" link set lo up
+  ip -n "$namespace" link set eth0 up
+done
+
+# Each peer ends when its standard input does: these descriptors keep it open.
+export SHMRPC_PEER_KEEPALIVE=1s
+calls=5
+mkfifo "$scratch/server.in" "$scratch/client.in"
+exec 8<>"$scratch/server.in" 9<>"$scratch/client.in"
+ip netns exec "$server_namespace" "$peer" server tcp 0.0.0.0:0 \
+  <"$scratch/server.in" >"$scratch/server.out" 2>"$scratch/server.err" 8>&- 9>&- &
+pids+=($!)
+wait_for "$scratch/server.out" '^listening on ' 1
+port=$(sed -n 's/^listening on .*://p' "$scratch/server.out")
+ip netns exec "$client_namespace" "$peer" client tcp "192.0.2.1:$port" $calls \
+  <"$scratch/client.in" >"$scratch/client.out" 2>"$scratch/client.err" 8>&- 9>&- &
+pids+=($!)
+wait_for "$scratch/client.out" '^ready$' 1
+
+ip -n "$client_namespace" link set eth0 down
+wait_for "$scratch/client.out" '^UNAVAILABLE: nothing was heard of the server for 1s' $calls
+# With this the server ends as soon as it has given up its held calls, and tells how many they were.
+exec 8>&- 9>&-
+wait_for "$scratch/server.out" '^cancelled: ' 1
+grep -q "^cancelled: $calls$" "$scratch/server.out" || fail "not all calls were cancelled at the server"
+for pid in "${pids[@]}"; do
+  wait "$pid" || fail "a peer ended with $?"
+done
+pids=()
