@@ -17,7 +17,8 @@
 namespace shmrpc {
 namespace {
 
-constexpr absl::string_view kSchemes[] = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "inproc", "grpc"};
+constexpr absl::string_view kSchemes[] = {"dns",           "ipv4",   "ipv6", "unix",
+                                          "unix-abstract", "inproc", "grpc", "grpc+unix"};
 constexpr absl::string_view kForms =
     "host:port, [ipv6]:port, dns:///host:port, ipv4:a.b.c.d:port, ipv6:[addr]:port, unix:path, unix-abstract:name, "
     "inproc:name, grpc:target";
@@ -218,6 +219,20 @@ bool HasKnownScheme(absl::string_view text) {
          std::find(std::begin(kSchemes), std::end(kSchemes), text.substr(0, colon)) != std::end(kSchemes);
 }
 
+// The addresses of a list. One for the gRPC library goes on until another one begins with a scheme.
+std::vector<absl::string_view> SplitList(absl::string_view text) {
+  std::vector<absl::string_view> elements;
+  for (absl::string_view element : absl::StrSplit(text, ',')) {
+    if (!elements.empty() && IsForGrpc(elements.back()) && !HasKnownScheme(element)) {
+      const char* const begin = elements.back().data();
+      elements.back() = absl::string_view(begin, static_cast<size_t>(element.data() + element.size() - begin));
+    } else {
+      elements.push_back(element);
+    }
+  }
+  return elements;
+}
+
 // `inherited`: what an earlier address of a list says of this one, if it names no scheme itself.
 absl::StatusOr<Target> ParseText(absl::string_view text, HostForm inherited) {
   if (text.empty()) return Malformed(text, absl::StrCat("it is empty; the forms are ", kForms));
@@ -252,11 +267,6 @@ absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, 
       absl::ascii_isspace(static_cast<unsigned char>(text.back()))) {
     return Malformed(text, "there is no white space beside a comma");
   }
-  if (IsForGrpc(text)) {
-    return Malformed(text,
-                     "a target for the gRPC library comes alone, with a list in its own syntax: "
-                     "grpc:ipv4:10.0.0.1:443,10.0.0.2:443");
-  }
   absl::StatusOr<Target> target = ParseText(text, inherited);
   if (target.ok()) {
     target->original = std::string(text);
@@ -276,7 +286,7 @@ absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, 
 }  // namespace
 
 absl::StatusOr<Target> Target::Parse(absl::string_view text) {
-  if (absl::StrContains(text, ',') && !IsForGrpc(text)) {
+  if (SplitList(text).size() > 1) {
     return Malformed(text,
                      "it is a list, which only a channel takes; ServerBuilder::Listen is called once for each address. "
                      "A name or path "
@@ -289,13 +299,13 @@ absl::StatusOr<Target> Target::Parse(absl::string_view text) {
 
 absl::StatusOr<std::vector<Target>> Target::ParseList(absl::string_view text) {
   std::vector<Target> targets;
-  if (!absl::StrContains(text, ',') || IsForGrpc(text)) {
+  const std::vector<absl::string_view> elements = SplitList(text);
+  if (elements.size() == 1) {
     absl::StatusOr<Target> target = Parse(text);
     if (!target.ok()) return target.status();
     targets.push_back(*std::move(target));
     return targets;
   }
-  const std::vector<absl::string_view> elements = absl::StrSplit(text, ',');
   HostForm inherited = HostForm::kAny;
   for (size_t i = 0; i < elements.size(); ++i) {
     const absl::string_view element = elements[i];

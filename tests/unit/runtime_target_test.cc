@@ -87,7 +87,7 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
       {"localhost:+1", "localhost:+1", "0 to 65535"},
       {"localhost: 80", "localhost: 80", "0 to 65535"},
       {"localhost:http", "localhost:http", "0 to 65535"},
-      {"grpc:localhost:50051", "grpc:localhost:50051", "\"grpc:\" was meant as a scheme"},
+      {"xyz:localhost:50051", "xyz:localhost:50051", "\"xyz:\" was meant as a scheme"},
       {"http://example.com:80", "http://example.com:80", "scheme \"http\" is not known"},
       {"http://x", "http://x", "host:port"},
       {"two words:1", "two words:1", "contains ' '"},
@@ -144,6 +144,8 @@ TEST(TargetListTest, ParsesLists) {
       {"ipv4:127.0.0.1:1,dns:b:2,c:3", {"127.0.0.1:1", "b:2", "c:3"}},
       {"ipv4:127.0.0.1:1,ipv6:[::1]:2,[::2]:3", {"127.0.0.1:1", "[::1]:2", "[::2]:3"}},
       {"unix:/a,unix:/b", {"unix:/a", "unix:/b"}},
+      {"grpc:ipv4:10.0.0.1:1,10.0.0.2:2,grpc:b:2,dns:c:3,d:4",
+       {"grpc:ipv4:10.0.0.1:1,10.0.0.2:2", "grpc:b:2", "c:3", "d:4"}},
       {"a:1,unix:b c,unix-abstract:d,inproc:e,[::1]:5", {"a:1", "unix:b c", "unix-abstract:d", "inproc:e", "[::1]:5"}},
   };
   for (const auto& good : cases) {

@@ -32,15 +32,39 @@ void GrpcServerCall::OnCall(bool ok) {
   peer_.address = DecodePeer(context_.peer());
   peer_.uid = server_->options_.peer_uid;
   if (!wanted) {
+    {
+      MutexLock lock(&mutex_);
+      begun_ = true;
+    }
     Reply reply;
     reply.status = absl::UnavailableError("the server is shutting down");
     return Finish(reply);
   }
+  const bool needs_request = server_->options_.handler->NeedsRequest(method());
+  Begin begin;
   {
     MutexLock lock(&mutex_);
+    needs_request_ = needs_request;
     ContinueReading();
+    begin = ClaimBegin();
   }
-  threads_->RunSoon([this] { RunHandler(); });
+  DoBegin(begin);
+}
+
+GrpcServerCall::Begin GrpcServerCall::ClaimBegin() {
+  // A client that half-closes without a request, or sends two, is for the handler to judge.
+  const bool ready = cancelled_ || !needs_request_ || half_closed_ || inbox_.size() > 1;
+  if (begun_ || !ready) return Begin::kNothing;
+  begun_ = true;
+  return cancelled_ ? Begin::kEnd : Begin::kHandler;
+}
+
+void GrpcServerCall::DoBegin(Begin begin) {
+  if (begin == Begin::kHandler) threads_->RunSoon([this] { RunHandler(); });
+  if (begin != Begin::kEnd) return;
+  Reply reply;
+  reply.status = absl::CancelledError("the call was cancelled before its request had come");
+  Finish(reply);
 }
 
 void GrpcServerCall::RunHandler() {
@@ -72,6 +96,7 @@ void GrpcServerCall::ContinueReading() {
 }
 
 void GrpcServerCall::OnRead(bool ok) {
+  Begin begin;
   {
     MutexLock lock(&mutex_);
     reading_ = false;
@@ -95,7 +120,9 @@ void GrpcServerCall::OnRead(bool ok) {
       }
     }
     ContinueReading();
+    begin = ClaimBegin();
   }
+  DoBegin(begin);
   Wake(Where::kElsewhere);
 }
 
@@ -220,10 +247,13 @@ void GrpcServerCall::NoteCancelled() {
 }
 
 void GrpcServerCall::OnDone(bool) {
+  Begin begin;
   {
     MutexLock lock(&mutex_);
     if (context_.IsCancelled()) NoteCancelled();
+    begin = ClaimBegin();
   }
+  DoBegin(begin);
   Wake(Where::kElsewhere);
 }
 

@@ -15,7 +15,8 @@
 
 namespace shmrpc::grpc_transport {
 
-// One call as the server sees it. See ServerCall. Waits for a client's call first, and is one from then on.
+// One call as the server sees it. See ServerCall. Waits for a client's call first, and is one from then on. A handler
+// that needs the request is not run before that has been read, and not at all when the call is over earlier.
 class GrpcServerCall final : public CallBase, public ServerCall {
  public:
   // Waits for a call of a client. `server` outlives it.
@@ -54,6 +55,10 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void OnFinished(bool) {}
   void OnDone(bool);
 
+  // What comes next for a call that no handler has seen yet.
+  enum class Begin { kNothing, kHandler, kEnd };
+  Begin ClaimBegin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DoBegin(Begin begin) ABSL_LOCKS_EXCLUDED(mutex_);
   void RunHandler();
   void ContinueReading() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -79,6 +84,8 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   grpc::ByteBuffer read_buffer_;  // the read's that is under way
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool needs_request_ ABSL_GUARDED_BY(mutex_) = false;
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;  // a handler runs or has run, or never will
   std::deque<ReceivedBuffer> inbox_ ABSL_GUARDED_BY(mutex_);
 
   SendQueue outbox_ ABSL_GUARDED_BY(mutex_);

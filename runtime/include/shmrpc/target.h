@@ -19,7 +19,7 @@ namespace shmrpc {
 //   unix-abstract:name                           a Unix socket in Linux's abstract namespace
 //   inproc:name                                  a server in this process
 //   grpc:target, grpc+unix:path                  through the gRPC library (shmrpc::grpc), which takes `target` in its
-//                                                own syntax: grpc:host:port, grpc:ipv4:a.b.c.d:port,e.f.g.h:port
+//                                                own syntax: grpc:host:port, grpc:ipv4:10.0.0.1:443,10.0.0.2:443
 //
 // A channel takes several of them, separated by commas, in the order in which they are to be tried:
 //
@@ -29,7 +29,7 @@ namespace shmrpc {
 //   unix:/a,unix:/b,dns:host:port                any mixture; unix:, unix-abstract: and inproc: hold for one address
 //
 // A comma always separates, so no path or name contains one. There is no white space around it. Only what follows
-// grpc: is left to the gRPC library, with its commas: such a target comes alone.
+// grpc: is left to the gRPC library with its commas, up to the next address that names a scheme.
 struct Target {
   enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc, kGrpc };
 

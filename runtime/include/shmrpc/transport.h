@@ -263,6 +263,10 @@ class CallHandler {
   // streams, or has yet to send. Runs the user's code; may block; runs on many threads at once. The message is valid
   // only until this returns.
   virtual void OnCall(ServerCallPtr call, const IncomingMessage* request) = 0;
+
+  // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
+  // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
+  virtual bool NeedsRequest(absl::string_view method) const { return false; }
 };
 
 struct ListenOptions {
