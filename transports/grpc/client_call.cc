@@ -56,6 +56,7 @@ void ClientCall::Start(const std::shared_ptr<ClientChannel>& channel, const Call
     started = new ClientUnaryCall(channel, spec, events);
   }
   *call = started;
+  const Keep keep(started);
   bool closed;
   {
     MutexLock lock(&channel->mutex);
@@ -63,7 +64,6 @@ void ClientCall::Start(const std::shared_ptr<ClientChannel>& channel, const Call
     if (!closed) channel->calls.insert(started);
   }
   if (closed) return started->CancelHere(absl::CancelledError("the channel was destroyed before the call began"));
-  const Keep keep(started);
   started->Begin(spec, request);
 }
 

@@ -11,8 +11,8 @@ namespace shmrpc::grpc_transport {
 
 void GrpcServerCall::Await(GrpcServer* server) {
   auto* const call = new GrpcServerCall(server);
-  // The end is told only of a call that has begun.
-  call->context_.AsyncNotifyWhenDone(static_cast<Completion*>(&call->done_));
+  // The end is told only of a call that has begun, but then perhaps before its beginning.
+  call->context_.AsyncNotifyWhenDone(call->done_.Begin());
   grpc::CompletionQueue* const queue = server->threads_->queue();
   server->service_.RequestCall(&call->context_, &call->stream_, queue, static_cast<grpc::ServerCompletionQueue*>(queue),
                                call->call_.Begin());
@@ -23,19 +23,17 @@ GrpcServerCall::GrpcServerCall(GrpcServer* server) : CallBase(server->threads_),
 GrpcServerCall::~GrpcServerCall() { server_->CallEnded(); }
 
 void GrpcServerCall::OnCall(bool ok) {
-  if (!ok) return Unref();  // the server is shutting down
+  if (!ok) {  // the server is shutting down
+    Unref();  // done_'s
+    return Unref();
+  }
   const bool wanted = server_->CallBegan();
-  (void)done_.Begin();
   deadline_ = FromGrpcTime(context_.raw_deadline());
   metadata_ = FromGrpcMetadata(context_.client_metadata());
   peer_.transport = "grpc";
   peer_.address = DecodePeer(context_.peer());
   peer_.uid = server_->options_.peer_uid;
   if (!wanted) {
-    {
-      MutexLock lock(&mutex_);
-      begun_ = true;
-    }
     Reply reply;
     reply.status = absl::UnavailableError("the server is shutting down");
     return Finish(reply);
@@ -45,6 +43,7 @@ void GrpcServerCall::OnCall(bool ok) {
   {
     MutexLock lock(&mutex_);
     needs_request_ = needs_request;
+    begun_ = false;
     ContinueReading();
     begin = ClaimBegin();
   }

@@ -85,7 +85,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool needs_request_ ABSL_GUARDED_BY(mutex_) = false;
-  bool begun_ ABSL_GUARDED_BY(mutex_) = false;  // a handler runs or has run, or never will
+  bool begun_ ABSL_GUARDED_BY(mutex_) = true;  // a handler runs or has run, or never will, or there is no call yet
   std::deque<ReceivedBuffer> inbox_ ABSL_GUARDED_BY(mutex_);
 
   SendQueue outbox_ ABSL_GUARDED_BY(mutex_);
