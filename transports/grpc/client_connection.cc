@@ -153,12 +153,9 @@ class GrpcConnection final : public Connection {
   const TransportChoice& choice() const override { return choice_; }
   const Peer& peer() const override { return peer_; }
 
-  bool IsOver() override {
-    if (over_.load(std::memory_order_acquire)) return true;
-    if (channel_->channel->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY) return false;
-    over_.store(true, std::memory_order_release);
-    return true;
-  }
+  // Whoever is told so and may connect again lets go of it. Otherwise a call that was started in the moment of the loss
+  // may make the gRPC library connect again by itself; then this is a connection still.
+  bool IsOver() override { return channel_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY; }
 
   absl::Status reason_over() const override {
     MutexLock lock(&channel_->mutex);
@@ -176,7 +173,6 @@ class GrpcConnection final : public Connection {
   const bool tls_;
   const absl::Time since_ = absl::Now();
   Peer peer_;
-  std::atomic<bool> over_{false};
 };
 
 // Waits until `changed` is readable. False when `interrupt_fd` is.

@@ -22,9 +22,9 @@ struct ClientConnectionOptions {
   bool tls = false;                  // what the credentials are; for the words of errors
 };
 
-// A channel of the gRPC library that is connected. It stands for a Connection from its first READY on until it is
-// anything else: whether to connect again, and when, is shmrpc's channel to decide, which makes a new one. (Behind one
-// there may be several connections; it is READY while one of them is.)
+// A channel of the gRPC library that is connected. It stands for a Connection while it is READY, and no longer: whether
+// to connect again, and when, is shmrpc's channel to decide, which makes a new one. (Behind one there may be several
+// connections; it is READY while one of them is.)
 //
 // As Transport::Connect. FAILED_PRECONDITION in the child of a fork() whose parent has used the gRPC library.
 absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOptions& connection_options,
