@@ -121,9 +121,10 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
   FinishCall(std::move(call), out);
 }
 
-void FailServerCall(ServerCallPtr call, absl::Status status) {
+void FailServerCall(ServerCallPtr call, absl::Status status, bool not_processed) {
   ServerCall::Reply reply;
   reply.status = std::move(status);
+  reply.not_processed = not_processed;
   FinishCall(std::move(call), reply);
 }
 

@@ -145,7 +145,8 @@ void ClientCall::TellStatus(absl::Status status, Metadata trailing_metadata) {
     MutexLock lock(&channel_->mutex);
     channel_->calls.erase(this);
   }
-  events_->OnStatus(std::move(status), std::move(trailing_metadata));
+  // Whether a handler has begun is nothing that the gRPC library tells: never "not processed".
+  events_->OnStatus({.status = std::move(status), .trailing_metadata = std::move(trailing_metadata)});
 }
 
 void ClientCall::CancelAnd(absl::Status status, Where where) {
