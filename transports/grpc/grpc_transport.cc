@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
                                                                      const ConnectOptions& options,
                                                                      std::string reason) {
   const GrpcClientOptions& client = options_.client;
-  absl::Status valid = CheckTls(client);
+  absl::Status valid = BeginUse();  // before anything of the gRPC library is made
+  valid.Update(CheckTls(client));
   if (!valid.ok()) return valid;
   ClientConnectionOptions connection;
   connection.target = std::move(grpc_target);
@@ -146,7 +147,7 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
 
 std::unique_ptr<autoselect::Http2Server> GrpcTransport::NewServer(const ListenOptions& options, CallHandler* handler) {
   GrpcServer::Options server;
-  server.credentials = grpc::InsecureServerCredentials();
+  server.make_credentials = [] { return grpc::InsecureServerCredentials(); };
   server.arguments = options_.server.arguments;
   server.listen = options;
   server.handler = handler;
@@ -160,7 +161,7 @@ absl::StatusOr<std::unique_ptr<Listener>> GrpcTransport::Listen(const Target& ta
   absl::StatusOr<Target> inner = ListenTarget(target);
   if (!inner.ok()) return inner.status();
   GrpcServer::Options server;
-  server.credentials = MakeCredentials(options_.server);
+  server.make_credentials = [options = options_.server] { return MakeCredentials(options); };
   server.arguments = options_.server.arguments;
   server.listen = options;
   server.handler = handler;

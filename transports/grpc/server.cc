@@ -65,7 +65,7 @@ absl::Status GrpcServer::Init() {
   builder.RegisterAsyncGenericService(&service_);
   std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
-      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options_.credentials);
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options_.make_credentials());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     queue->Shutdown();

@@ -7,6 +7,7 @@
 #include <grpcpp/server_builder.h>
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -26,7 +27,7 @@ class GrpcServerCall;
 class GrpcServer {
  public:
   struct Options {
-    std::shared_ptr<grpc::ServerCredentials> credentials;
+    std::function<std::shared_ptr<grpc::ServerCredentials>()> make_credentials;
     GrpcArguments arguments;
     absl::optional<uid_t> peer_uid;  // of every client, where that is known
     ListenOptions listen;
