@@ -128,7 +128,9 @@ absl::Status ClientCall::StatusOfServer() {
   if (absl::IsCancelled(status) && status.message() == "CANCELLED" && context_.GetServerInitialMetadata().empty() &&
       context_.GetServerTrailingMetadata().empty()) {
     status = absl::UnavailableError("the server is shutting down");
+    not_processed_ = true;
   }
+  if (context_.GetServerTrailingMetadata().count(kNotProcessedKey) > 0) not_processed_ = true;
   if (absl::IsUnavailable(status) && absl::StrContains(status.message(), "keepalive watchdog timeout")) {
     status = absl::UnavailableError(
         absl::StrCat("nothing was heard of the server for ", absl::FormatDuration(channel_->keepalive_timeout)));
@@ -145,8 +147,9 @@ void ClientCall::TellStatus(absl::Status status, Metadata trailing_metadata) {
     MutexLock lock(&channel_->mutex);
     channel_->calls.erase(this);
   }
-  // Whether a handler has begun is nothing that the gRPC library tells: never "not processed".
-  events_->OnStatus({.status = std::move(status), .trailing_metadata = std::move(trailing_metadata)});
+  events_->OnStatus({.status = std::move(status),
+                     .trailing_metadata = std::move(trailing_metadata),
+                     .not_processed = not_processed_});
 }
 
 void ClientCall::CancelAnd(absl::Status status, Where where) {

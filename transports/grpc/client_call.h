@@ -99,6 +99,7 @@ class ClientCall : public CallBase, public Call {
   const size_t max_receive_message_bytes_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);  // by this side, with this status
+  bool not_processed_ = false;                                      // says the server; once the status is told
   bool status_told_ ABSL_GUARDED_BY(mutex_) = false;                // or is being told
 };
 

@@ -92,7 +92,9 @@ Metadata FromGrpcMetadata(const std::multimap<grpc::string_ref, grpc::string_ref
   Metadata result;
   for (const auto& [key, value] : metadata) {
     const absl::string_view name = ToView(key);
-    if (absl::StartsWith(name, "grpc-") || absl::StartsWith(name, ":") || name == "user-agent") continue;
+    if (absl::StartsWith(name, "grpc-") || absl::StartsWith(name, "shmrpc-") || absl::StartsWith(name, ":") ||
+        name == "user-agent")
+      continue;
     result.Add(name, ToView(value));
   }
   return result;

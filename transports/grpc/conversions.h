@@ -31,8 +31,9 @@ absl::Time FromGrpcTime(gpr_timespec time);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
-// Without what the library has put there for itself: keys that begin with "grpc-" or ":", and user-agent. The order of
-// pairs with the same key is kept; pairs come sorted by key, because that is how the gRPC library hands them over.
+// Without what the library has put there for itself: keys that begin with "grpc-", "shmrpc-" or ":", and user-agent.
+// The order of pairs with the same key is kept; pairs come sorted by key, because that is how the gRPC library hands
+// them over.
 Metadata FromGrpcMetadata(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata);
 
 // The message serialised straight into the memory that the gRPC library sends from.
@@ -55,6 +56,9 @@ class ReceivedBuffer {
   std::vector<absl::string_view> pieces_;
   size_t size_ = 0;
 };
+
+// In the trailing metadata of a call that no handler has begun with: see CallEnd::not_processed.
+inline constexpr char kNotProcessedKey[] = "shmrpc-not-processed";
 
 // "ipv6:%5B::1%5D:443" becomes "ipv6:[::1]:443".
 std::string DecodePeer(absl::string_view peer);

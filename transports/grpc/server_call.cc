@@ -36,6 +36,7 @@ void GrpcServerCall::OnCall(bool ok) {
   if (!wanted) {
     Reply reply;
     reply.status = absl::UnavailableError("the server is shutting down");
+    reply.not_processed = true;
     return Finish(reply);
   }
   const bool needs_request = server_->options_.handler->NeedsRequest(method());
@@ -212,6 +213,7 @@ void GrpcServerCall::Finish(const Reply& reply) {
       if (reply.trailing_metadata != nullptr) {
         for (const auto& [key, value] : *reply.trailing_metadata) context_.AddTrailingMetadata(key, value);
       }
+      if (reply.not_processed) context_.AddTrailingMetadata(kNotProcessedKey, "1");
       SetEnd(ToGrpcStatus(reply.status), std::move(message));
     }
     inbox_.clear();
