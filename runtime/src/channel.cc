@@ -59,14 +59,18 @@ absl::Status CheckPreference(const Target& target, TransportPreference preferenc
       if (preference == TransportPreference::kAuto) return absl::OkStatus();
       choices = "auto";
       break;
+    case Target::Kind::kGrpc:
+      if (preference == TransportPreference::kAuto || preference == TransportPreference::kGrpc) return absl::OkStatus();
+      choices = "auto or grpc";
+      break;
     case Target::Kind::kHostPort:
       if (preference != TransportPreference::kUnix) return absl::OkStatus();
-      choices = "auto, shm or tcp";
+      choices = "auto, shm, tcp or grpc";
       break;
     case Target::Kind::kUnix:
     case Target::Kind::kUnixAbstract:
       if (preference != TransportPreference::kTcp) return absl::OkStatus();
-      choices = "auto, shm or unix";
+      choices = "auto, shm, unix or grpc";
       break;
   }
   return absl::InvalidArgumentError(absl::StrCat(source, " asks for \"", TransportPreferenceName(preference),
@@ -83,8 +87,10 @@ absl::Status ResolvePreference(const std::vector<Target>& targets, ChannelOption
     }
     return status;
   }
-  const auto within_process = [](const Target& target) { return target.kind == Target::Kind::kInproc; };
-  if (std::all_of(targets.begin(), targets.end(), within_process)) return absl::OkStatus();
+  const auto has_one_way = [](const Target& target) {
+    return target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc;
+  };
+  if (std::all_of(targets.begin(), targets.end(), has_one_way)) return absl::OkStatus();
   const char* value = getenv(kTransportVariable);
   if (value == nullptr || *value == '\0') return absl::OkStatus();
   absl::StatusOr<TransportPreference> preference = ParseTransportPreference(value);
@@ -94,7 +100,7 @@ absl::Status ResolvePreference(const std::vector<Target>& targets, ChannelOption
   }
   options->transport = *preference;
   for (const Target& target : targets) {
-    if (within_process(target)) continue;
+    if (has_one_way(target)) continue;
     status.Update(CheckPreference(target, *preference, absl::StrCat("the environment variable ", kTransportVariable)));
   }
   return status;
@@ -139,7 +145,11 @@ std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelO
             "address \"", target.original, "\": port 0 lets a server choose a port; a client names the one it chose")));
       }
       std::shared_ptr<Transport> transport = FindTransport(transports, target);
-      if (transport == nullptr) {
+      if (transport == nullptr && target.kind == Target::Kind::kGrpc) {
+        status.Update(absl::InvalidArgumentError(
+            absl::StrCat("the address \"", absl::CHexEscape(target.original),
+                         "\" needs the gRPC library: link shmrpc::grpc and give the channel TransportsWithGrpc()")));
+      } else if (transport == nullptr) {
         status.Update(absl::InvalidArgumentError(absl::StrCat("none of the channel's ", transports.size(),
                                                               " transports handles the address \"",
                                                               absl::CHexEscape(target.original), "\"")));

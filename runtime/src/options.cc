@@ -13,6 +13,7 @@ constexpr std::pair<TransportPreference, absl::string_view> kTransportPreference
     {TransportPreference::kShm, "shm"},
     {TransportPreference::kTcp, "tcp"},
     {TransportPreference::kUnix, "unix"},
+    {TransportPreference::kGrpc, "grpc"},
 };
 
 constexpr std::pair<WaitMode, absl::string_view> kWaitModes[] = {

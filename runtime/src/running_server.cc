@@ -115,6 +115,11 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
   RunCoroutine(&calls, method, std::move(call), request);
 }
 
+bool RunningServer::NeedsRequest(absl::string_view method) const {
+  const auto found = methods_.find(method);
+  return found != methods_.end() && !ClientStreams(found->second.method->kind);
+}
+
 absl::Status RunningServer::UnknownMethod(absl::string_view path) const {
   const size_t slash = path.rfind('/');
   if (path.empty() || path[0] != '/' || slash == 0) {

@@ -43,6 +43,7 @@ class RunningServer final : public Server, private CallHandler {
  private:
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
+  bool NeedsRequest(absl::string_view method) const override;
 
   void AddService(Service* service);
 

@@ -142,6 +142,21 @@ ServerBuilder& ServerBuilder::AllowOtherUsers(bool allow) {
   return *this;
 }
 
+std::vector<std::string> ServerBuilder::ServiceNames() const {
+  std::vector<std::string> names;
+  for (const Service* service : services_) {
+    if (service != nullptr) names.emplace_back(service->ShmrpcServiceName());
+  }
+  if (HasOwnHealthService()) names.emplace_back(internal::ServedHealthService::kName);
+  return names;
+}
+
+bool ServerBuilder::HasOwnHealthService() const {
+  return health_service_ && std::none_of(services_.begin(), services_.end(), [](const Service* service) {
+           return service != nullptr && service->ShmrpcServiceName() == internal::ServedHealthService::kName;
+         });
+}
+
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   absl::Status status = CheckServices(services_);
   status.Update(CheckLimit("SetMaxReceiveMessageBytes", options_.max_receive_message_bytes));
@@ -175,6 +190,12 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
     if (!target.ok()) continue;
     const auto transport = std::find_if(transports_.begin(), transports_.end(),
                                         [&](const std::shared_ptr<Transport>& each) { return each->Handles(*target); });
+    if (transport == transports_.end() && target->kind == Target::Kind::kGrpc) {
+      status.Update(absl::InvalidArgumentError(
+          absl::StrCat("the address \"", absl::CHexEscape(address),
+                       "\" needs the gRPC library: link shmrpc::grpc and give the server TransportsWithGrpc()")));
+      continue;
+    }
     if (transport == transports_.end()) {
       status.Update(absl::InvalidArgumentError(absl::StrCat("none of the server's ", transports_.size(),
                                                             " transports handles the address \"",
@@ -189,9 +210,7 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   ListenOptions options = options_;
   options.max_threads = std::max(1, options_.max_threads / static_cast<int>(places.size()));
   std::unique_ptr<internal::ServedHealthService> health;
-  if (health_service_ && std::none_of(services_.begin(), services_.end(), [](const Service* service) {
-        return service->ShmrpcServiceName() == internal::ServedHealthService::kName;
-      })) {
+  if (HasOwnHealthService()) {
     health = std::make_unique<internal::ServedHealthService>(services_);
   }
   auto server = std::make_unique<internal::RunningServer>(services_, std::move(health), interceptors_,

@@ -103,14 +103,16 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
     out.initial_metadata = &context.initial_metadata();
   }
   if (!context.trailing_metadata().empty()) out.trailing_metadata = &context.trailing_metadata();
+  // Most handlers that fail now do so because of the deadline, whatever they call it; and so does the client, whose own
+  // timer may be a little late. A stream's may have taken the failure of a read for the half-close, and say OK.
+  if ((!status.ok() || method.kind != MethodKind::kUnary) && call->deadline() != absl::InfiniteFuture() &&
+      absl::Now() >= call->deadline()) {
+    out.status = absl::DeadlineExceededError(
+        absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", status.ToString()));
+    return FinishCall(std::move(call), out);
+  }
   if (!status.ok() || reply == nullptr) {
     out.status = WithKnownCode(std::move(status));
-    // Most handlers that fail now do so because of the deadline, whatever they call it; and so does the client, whose
-    // own timer may be a little late.
-    if (!out.status.ok() && call->deadline() != absl::InfiniteFuture() && absl::Now() >= call->deadline()) {
-      out.status = absl::DeadlineExceededError(absl::StrCat("the deadline passed before ", method.path,
-                                                            " was done; the handler said ", out.status.ToString()));
-    }
     return FinishCall(std::move(call), out);
   }
   const OutgoingProto message(*reply);

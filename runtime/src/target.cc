@@ -17,10 +17,11 @@
 namespace shmrpc {
 namespace {
 
-constexpr absl::string_view kSchemes[] = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "inproc"};
+constexpr absl::string_view kSchemes[] = {"dns",           "ipv4",   "ipv6", "unix",
+                                          "unix-abstract", "inproc", "grpc", "grpc+unix"};
 constexpr absl::string_view kForms =
     "host:port, [ipv6]:port, dns:///host:port, ipv4:a.b.c.d:port, ipv6:[addr]:port, unix:path, unix-abstract:name, "
-    "inproc:name";
+    "inproc:name, grpc:target";
 
 // A path needs a terminating NUL in sun_path, an abstract name a leading one.
 constexpr size_t kMaxUnixName = sizeof(sockaddr_un::sun_path) - 1;
@@ -191,10 +192,45 @@ absl::StatusOr<Target> ParseUnix(absl::string_view text, absl::string_view rest)
   return ParseName(Target::Kind::kUnix, text, "unix", path);
 }
 
+// Whether it is a good one, the gRPC library says.
+absl::StatusOr<Target> ParseGrpc(absl::string_view text, absl::string_view grpc_target) {
+  if (grpc_target.empty()) {
+    return Malformed(text, "what follows \"grpc:\" is missing; write for example grpc:localhost:50051");
+  }
+  if (grpc_target.find_first_not_of("0123456789") == absl::string_view::npos) {
+    return Malformed(text, absl::StrCat("the host is missing; write for example grpc:localhost:", grpc_target,
+                                        ", or, if the host's name is grpc, dns:grpc:", grpc_target));
+  }
+  if (grpc_target.find('\0') != absl::string_view::npos)
+    return Malformed(text, "a NUL byte is not allowed in a target");
+  Target target;
+  target.kind = Target::Kind::kGrpc;
+  target.name = std::string(grpc_target);
+  return target;
+}
+
+bool IsForGrpc(absl::string_view text) {
+  return absl::StartsWith(text, "grpc:") || absl::StartsWith(text, "grpc+unix:");
+}
+
 bool HasKnownScheme(absl::string_view text) {
   const size_t colon = text.find(':');
   return colon != absl::string_view::npos &&
          std::find(std::begin(kSchemes), std::end(kSchemes), text.substr(0, colon)) != std::end(kSchemes);
+}
+
+// The addresses of a list. One for the gRPC library goes on until another one begins with a scheme.
+std::vector<absl::string_view> SplitList(absl::string_view text) {
+  std::vector<absl::string_view> elements;
+  for (absl::string_view element : absl::StrSplit(text, ',')) {
+    if (!elements.empty() && IsForGrpc(elements.back()) && !HasKnownScheme(element)) {
+      const char* const begin = elements.back().data();
+      elements.back() = absl::string_view(begin, static_cast<size_t>(element.data() + element.size() - begin));
+    } else {
+      elements.push_back(element);
+    }
+  }
+  return elements;
 }
 
 // `inherited`: what an earlier address of a list says of this one, if it names no scheme itself.
@@ -209,6 +245,11 @@ absl::StatusOr<Target> ParseText(absl::string_view text, HostForm inherited) {
     if (scheme == "ipv6") return ParseHostPort(text, rest, HostForm::kIpv6);
     if (scheme == "unix") return ParseUnix(text, rest);
     if (scheme == "unix-abstract") return ParseName(Target::Kind::kUnixAbstract, text, scheme, rest);
+    if (scheme == "grpc") return ParseGrpc(text, rest);
+    if (scheme == "grpc+unix") {
+      if (rest.empty()) return Malformed(text, "the path after \"grpc+unix:\" is missing");
+      return ParseGrpc(text, absl::StrCat("unix:", rest));
+    }
     if (scheme == "inproc") return ParseName(Target::Kind::kInproc, text, scheme, rest);
     if (absl::StartsWith(rest, "//")) {
       return Malformed(
@@ -245,7 +286,7 @@ absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, 
 }  // namespace
 
 absl::StatusOr<Target> Target::Parse(absl::string_view text) {
-  if (absl::StrContains(text, ',')) {
+  if (SplitList(text).size() > 1) {
     return Malformed(text,
                      "it is a list, which only a channel takes; ServerBuilder::Listen is called once for each address. "
                      "A name or path "
@@ -258,13 +299,13 @@ absl::StatusOr<Target> Target::Parse(absl::string_view text) {
 
 absl::StatusOr<std::vector<Target>> Target::ParseList(absl::string_view text) {
   std::vector<Target> targets;
-  if (!absl::StrContains(text, ',')) {
+  const std::vector<absl::string_view> elements = SplitList(text);
+  if (elements.size() == 1) {
     absl::StatusOr<Target> target = Parse(text);
     if (!target.ok()) return target.status();
     targets.push_back(*std::move(target));
     return targets;
   }
-  const std::vector<absl::string_view> elements = absl::StrSplit(text, ',');
   HostForm inherited = HostForm::kAny;
   for (size_t i = 0; i < elements.size(); ++i) {
     const absl::string_view element = elements[i];
@@ -298,6 +339,8 @@ std::string Target::ToString() const {
       return absl::StrCat("unix-abstract:", name);
     case Kind::kInproc:
       return absl::StrCat("inproc:", name);
+    case Kind::kGrpc:
+      return absl::StrCat("grpc:", name);
   }
   return original;
 }

@@ -143,7 +143,7 @@ TEST_P(ConformanceStreamTest, FlowEmptyMessagesAreBoundedToo) {
   ASSERT_TRUE(counters_->items_sent.WaitFor(100));
   WaitUntilSettled(counters_->items_sent);
   EXPECT_LE(counters_->items_sent.value(),
-            static_cast<int>(FlowControlOptions().stream_bytes / FlowControlOptions::kMessageOverheadBytes) + 2);
+            static_cast<int>(FlowControlOptions().stream_bytes / GetParam().message_overhead_bytes) + 2);
   context.TryCancel();
   EXPECT_EQ(reader->Finish().code(), absl::StatusCode::kCancelled);
 }

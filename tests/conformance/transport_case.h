@@ -1,6 +1,7 @@
 #ifndef SHMRPC_TESTS_CONFORMANCE_TRANSPORT_CASE_H_
 #define SHMRPC_TESTS_CONFORMANCE_TRANSPORT_CASE_H_
 
+#include <cstddef>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -35,6 +36,15 @@ struct TransportCase {
 
   // Both sides learn the other's uid and pid from the kernel.
   bool kernel_credentials = false;
+
+  // What flow control counts for a message beside its size. Over HTTP/2 that is what its prefix takes.
+  size_t message_overhead_bytes = FlowControlOptions::kMessageOverheadBytes;
+
+  // Threads that a library below the transport runs for itself.
+  int library_threads = 0;
+
+  // A deadline arrives later than it was set by this part of its time at most: gRPC's header has few digits.
+  double deadline_rounding = 0;
 
   // What channels and servers are given to work with. A function, because the list of cases is made before main().
   const TransportSet& (*transports)() = &DefaultTransports;

@@ -108,7 +108,7 @@ TEST(ChannelStatusTest, TellsWhyItCanNeverWork) {
       {"localhost:0", [](ChannelOptions*) {}, "port 0"},
       {"localhost:1", [](ChannelOptions*) {}, "none of the channel's 1 transports"},
       {"localhost:1", [](ChannelOptions* o) { o->transport = TransportPreference::kUnix; }, "\"unix\""},
-      {"unix:x", [](ChannelOptions* o) { o->transport = TransportPreference::kTcp; }, "auto, shm or unix"},
+      {"unix:x", [](ChannelOptions* o) { o->transport = TransportPreference::kTcp; }, "auto, shm, unix or grpc"},
       {"inproc:x", [](ChannelOptions* o) { o->transport = TransportPreference::kShm; }, "\"shm\""},
       {"inproc:x", [](ChannelOptions* o) { o->max_send_message_bytes = size_t{1} << 31; }, "max_send_message_bytes"},
       {"inproc:x", [](ChannelOptions* o) { o->max_receive_message_bytes = size_t{1} << 31; }, "max_receive_message"},

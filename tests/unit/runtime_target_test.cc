@@ -43,6 +43,10 @@ TEST(TargetTest, ParsesEveryForm) {
       {"unix:" + std::string(107, 'p'), Kind::kUnix, "", 0, std::string(107, 'p'), "unix:" + std::string(107, 'p')},
       {"unix-abstract:my:name", Kind::kUnixAbstract, "", 0, "my:name", "unix-abstract:my:name"},
       {"inproc:a/b", Kind::kInproc, "", 0, "a/b", "inproc:a/b"},
+      {"grpc:localhost:1", Kind::kGrpc, "", 0, "localhost:1", "grpc:localhost:1"},
+      {"grpc:ipv4:10.0.0.1:1,10.0.0.2:1", Kind::kGrpc, "", 0, "ipv4:10.0.0.1:1,10.0.0.2:1",
+       "grpc:ipv4:10.0.0.1:1,10.0.0.2:1"},
+      {"grpc+unix:/run/x", Kind::kGrpc, "", 0, "unix:/run/x", "grpc:unix:/run/x"},
   };
   for (const GoodAddress& good : cases) {
     SCOPED_TRACE(good.text);
@@ -73,6 +77,9 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
       {"", "\"\"", "it is empty"},
       {"localhost", "localhost", "localhost:50051"},
       {":50051", ":50051", "0.0.0.0:50051"},
+      {"grpc:", "grpc:", "what follows"},
+      {"grpc:50051", "grpc:50051", "dns:grpc:50051"},
+      {"grpc+unix:", "grpc+unix:", "path"},
       {"localhost:", "localhost:", "the port after ':' is missing"},
       {"localhost:65536", "localhost:65536", "0 to 65535"},
       {"localhost:99999999999999999999", "99999999999999999999", "0 to 65535"},
@@ -80,7 +87,7 @@ TEST(TargetTest, ExplainsWhatIsWrong) {
       {"localhost:+1", "localhost:+1", "0 to 65535"},
       {"localhost: 80", "localhost: 80", "0 to 65535"},
       {"localhost:http", "localhost:http", "0 to 65535"},
-      {"grpc:localhost:50051", "grpc:localhost:50051", "\"grpc:\" was meant as a scheme"},
+      {"xyz:localhost:50051", "xyz:localhost:50051", "\"xyz:\" was meant as a scheme"},
       {"http://example.com:80", "http://example.com:80", "scheme \"http\" is not known"},
       {"http://x", "http://x", "host:port"},
       {"two words:1", "two words:1", "contains ' '"},
@@ -137,6 +144,8 @@ TEST(TargetListTest, ParsesLists) {
       {"ipv4:127.0.0.1:1,dns:b:2,c:3", {"127.0.0.1:1", "b:2", "c:3"}},
       {"ipv4:127.0.0.1:1,ipv6:[::1]:2,[::2]:3", {"127.0.0.1:1", "[::1]:2", "[::2]:3"}},
       {"unix:/a,unix:/b", {"unix:/a", "unix:/b"}},
+      {"grpc:ipv4:10.0.0.1:1,10.0.0.2:2,grpc:b:2,dns:c:3,d:4",
+       {"grpc:ipv4:10.0.0.1:1,10.0.0.2:2", "grpc:b:2", "c:3", "d:4"}},
       {"a:1,unix:b c,unix-abstract:d,inproc:e,[::1]:5", {"a:1", "unix:b c", "unix-abstract:d", "inproc:e", "[::1]:5"}},
   };
   for (const auto& good : cases) {

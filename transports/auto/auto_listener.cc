@@ -4,6 +4,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/src/log.h"
+#include "runtime/src/thread.h"
 #include "transports/auto/acceptor.h"
 #include "transports/auto/server_handshake.h"
 #include "transports/tcp/socket_address.h"
@@ -33,8 +35,20 @@ std::string RandomBytes(size_t size) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Listener>> AutoListener::Start(const Target& target, const ListenOptions& options,
-                                                              CallHandler* handler) {
-  std::unique_ptr<AutoListener> listener(new AutoListener(options, handler));
+                                                              CallHandler* handler, Http2Transport* http2) {
+  std::unique_ptr<Http2Server> server;
+  if (http2 != nullptr) server = http2->NewServer(options, handler);
+  std::unique_ptr<AutoListener> listener(new AutoListener(options, handler, std::move(server), /*http2_only=*/false));
+  absl::Status status = listener->Init(target);
+  if (!status.ok()) return status;
+  return listener;
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> AutoListener::StartHttp2Only(const Target& target,
+                                                                       const ListenOptions& options,
+                                                                       CallHandler* handler,
+                                                                       std::unique_ptr<Http2Server> server) {
+  std::unique_ptr<AutoListener> listener(new AutoListener(options, handler, std::move(server), /*http2_only=*/true));
   absl::Status status = listener->Init(target);
   if (!status.ok()) return status;
   return listener;
@@ -49,6 +63,11 @@ absl::Status AutoListener::Init(const Target& target) {
   if (!tcp && options_.transport == TransportPreference::kTcp) {
     return absl::InvalidArgumentError(
         absl::StrCat("transport tcp was asked for, but ", target.ToString(), " is a Unix socket"));
+  }
+  if (options_.transport == TransportPreference::kGrpc && !http2_only_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport grpc was asked for, but ", target.ToString(),
+                     " is an address for all transports: write grpc:", target.ToString()));
   }
   instance_id_ = RandomBytes(kTokenBytes);
   absl::Status threads = sessions_.Init();
@@ -86,7 +105,7 @@ absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bou
 AutoListener::~AutoListener() { Shutdown(absl::InfinitePast()); }
 
 bool AutoListener::OffersShm(Door door) const {
-  return door != Door::kTcp &&
+  return door != Door::kTcp && !http2_only_ &&
          (options_.transport == TransportPreference::kAuto || options_.transport == TransportPreference::kShm);
 }
 
@@ -109,6 +128,10 @@ bool AutoListener::RedeemToken(const std::string& token) {
 }
 
 void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
+  if (http2_only_) {
+    const Peer peer = PeerOf(socket.get(), door);
+    return http2_->Serve(std::move(socket), peer, absl::string_view());
+  }
   auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door);
   {
     MutexLock lock(&mutex_);
@@ -116,6 +139,18 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
     handshakes_.emplace(handshake.get(), handshake);
   }
   if (!handshake->Start().ok()) HandshakeOver(handshake.get());
+}
+
+Peer AutoListener::PeerOf(int socket, Door door) {
+  Peer peer;
+  peer.transport = door == Door::kTcp ? "tcp" : "unix";
+  peer.address = tcp::PeerAddress(socket);
+  if (const auto credentials = tcp::GetPeerCredentials(socket)) {
+    peer.uid = credentials->uid;
+    peer.pid = credentials->pid;
+    peer.address = absl::StrCat("unix:pid=", credentials->pid);
+  }
+  return peer;
 }
 
 void AutoListener::HandshakeOver(ServerHandshake* handshake) {
@@ -143,7 +178,14 @@ void AutoListener::Shutdown(absl::Time deadline) {
   acceptors.clear();
   for (auto& handshake : handshakes) handshake->Abort();
   handshakes.clear();
+  // Both at the same time: each may take until the deadline.
+  absl::StatusOr<std::thread> http2_shutdown = absl::UnavailableError("");
+  if (http2_ != nullptr) {
+    http2_shutdown = internal::StartThread("shmrpc-shutdown", [this, deadline] { http2_->Shutdown(deadline); });
+  }
   sessions_.Shutdown(deadline);
+  if (http2_shutdown.ok()) http2_shutdown->join();
+  if (http2_ != nullptr && !http2_shutdown.ok()) http2_->Shutdown(deadline);
   absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> left;  // destroyed without the lock
   MutexLock lock(&mutex_);
   left.swap(handshakes_);

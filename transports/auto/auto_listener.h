@@ -12,6 +12,7 @@
 #include "shmrpc/mutex.h"
 #include "shmrpc/transport.h"
 #include "shmrpc/wire.pb.h"
+#include "transports/auto/http2.h"
 #include "transports/framed/poller.h"
 #include "transports/framed/server_sessions.h"
 #include "transports/tcp/listening_socket.h"
@@ -32,8 +33,13 @@ class AutoListener final : public Listener {
     kRendezvous,  // shared memory for clients that come with a token
   };
 
+  // `http2` may be null; it is used only until this returns.
   static absl::StatusOr<std::unique_ptr<Listener>> Start(const Target& target, const ListenOptions& options,
-                                                         CallHandler* handler);
+                                                         CallHandler* handler, Http2Transport* http2);
+  // One whose clients all speak HTTP/2, perhaps inside TLS: connections are served as they come.
+  static absl::StatusOr<std::unique_ptr<Listener>> StartHttp2Only(const Target& target, const ListenOptions& options,
+                                                                  CallHandler* handler,
+                                                                  std::unique_ptr<Http2Server> server);
   ~AutoListener() override;
 
   const Target& address() const override { return address_; }
@@ -43,7 +49,8 @@ class AutoListener final : public Listener {
   friend class Acceptor;
   friend class ServerHandshake;
 
-  AutoListener(const ListenOptions& options, CallHandler* handler) : options_(options), sessions_(options, handler) {}
+  AutoListener(const ListenOptions& options, CallHandler* handler, std::unique_ptr<Http2Server> http2, bool http2_only)
+      : options_(options), http2_(std::move(http2)), http2_only_(http2_only), sessions_(options, handler) {}
   absl::Status Init(const Target& target);
   absl::Status OpenDoor(const Target& target, Door door, Target* bound);
   bool OffersShm(Door door) const;
@@ -53,9 +60,12 @@ class AutoListener final : public Listener {
   bool RedeemToken(const std::string& token) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Accepted(framed::UniqueFd socket, Door door);
+  static Peer PeerOf(int socket, Door door);
   void HandshakeOver(ServerHandshake* handshake);
 
   const ListenOptions options_;
+  const std::unique_ptr<Http2Server> http2_;  // null: such clients are not served
+  const bool http2_only_;
   Target address_;
   std::string rendezvous_name_;  // of the abstract socket; empty: there is none
   std::string instance_id_;

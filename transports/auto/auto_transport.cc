@@ -27,6 +27,9 @@ class Connector {
  public:
   Connector(const Target& target, const ConnectOptions& options) : target_(target), options_(options) {}
 
+  // Once Connect has failed: whether because the server is not one of this library.
+  Foreign foreign() const { return foreign_; }
+
   absl::StatusOr<std::unique_ptr<Connection>> Connect();
 
  private:
@@ -49,6 +52,7 @@ class Connector {
 
   const Target& target_;
   const ConnectOptions& options_;
+  Foreign foreign_ = Foreign::kNo;
   std::string server_cpus_;
   FlowControlOptions granted_by_server_;
   std::optional<absl::Duration> servers_keepalive_timeout_;
@@ -69,7 +73,8 @@ wire::ClientHello Connector::MakeHello() const {
 
 absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
                                  wire::ServerHello* answer) {
-  absl::Status status = ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds);
+  absl::Status status =
+      ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds, &foreign_);
   if (!status.ok()) return absl::Status(status.code(), absl::StrCat(target_.ToString(), ": ", status.message()));
   if (!answer->refused().empty()) {
     return absl::UnavailableError(absl::StrCat(target_.ToString(), " refused the connection: ", answer->refused()));
@@ -273,12 +278,34 @@ absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
 
 absl::StatusOr<std::unique_ptr<Connection>> AutoTransport::Connect(const Target& target,
                                                                    const ConnectOptions& options) {
-  return Connector(target, options).Connect();
+  if (options.transport == TransportPreference::kGrpc) {
+    if (http2_ != nullptr) return http2_->Connect(target, options, "asked for");
+    return absl::InvalidArgumentError(
+        absl::StrCat("transport grpc was asked for ", target.ToString(),
+                     ", but the channel's transports do not have it: link shmrpc::grpc and give the channel "
+                     "TransportsWithGrpc()"));
+  }
+  Connector connector(target, options);
+  absl::StatusOr<std::unique_ptr<Connection>> connection = connector.Connect();
+  // Who insists on another way does not get this one.
+  if (connection.ok() || http2_ == nullptr || connector.foreign() == Foreign::kNo ||
+      options.transport != TransportPreference::kAuto) {
+    return connection;
+  }
+  absl::StatusOr<std::unique_ptr<Connection>> foreign = http2_->Connect(target, options, "the server speaks gRPC only");
+  if (foreign.ok() && connector.foreign() != Foreign::kHttp2) {
+    // A server of this library that was just starting or ending may have hung up as well.
+    connection = Connector(target, options).Connect();
+    if (connection.ok()) return connection;
+  }
+  if (foreign.ok() || connector.foreign() == Foreign::kHttp2) return foreign;
+  return absl::Status(connection.status().code(),
+                      absl::StrCat(connection.status().message(), "; through gRPC: ", foreign.status().message()));
 }
 
 absl::StatusOr<std::unique_ptr<Listener>> AutoTransport::Listen(const Target& target, const ListenOptions& options,
                                                                 CallHandler* handler) {
-  return AutoListener::Start(target, options, handler);
+  return AutoListener::Start(target, options, handler, http2_.get());
 }
 
 }  // namespace shmrpc::autoselect

@@ -2,9 +2,11 @@
 #define SHMRPC_TRANSPORTS_AUTO_AUTO_TRANSPORT_H_
 
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "shmrpc/transport.h"
+#include "transports/auto/http2.h"
 
 namespace shmrpc::autoselect {
 
@@ -16,14 +18,24 @@ namespace shmrpc::autoselect {
 // already carries the calls, and the connection's TransportChoice says why. On a Unix socket the descriptors travel
 // with the hellos themselves.
 //
+// Who speaks HTTP/2 on such an address is served, and reached, through an Http2Transport, if there is one.
+//
 // This is where the transports meet: the one folder that knows of both shm/ and tcp/.
 class AutoTransport final : public Transport {
  public:
+  // `http2` may be null.
+  explicit AutoTransport(std::shared_ptr<Http2Transport> http2 = nullptr) : http2_(std::move(http2)) {}
+
   absl::string_view name() const override { return "auto"; }
-  bool Handles(const Target& target) const override { return target.kind != Target::Kind::kInproc; }
+  bool Handles(const Target& target) const override {
+    return target.kind != Target::Kind::kInproc && target.kind != Target::Kind::kGrpc;
+  }
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) override;
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Target& target, const ListenOptions& options,
                                                    CallHandler* handler) override;
+
+ private:
+  const std::shared_ptr<Http2Transport> http2_;
 };
 
 }  // namespace shmrpc::autoselect

@@ -11,9 +11,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "shmrpc/mutex.h"
+#include "transports/auto/http2.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/fd_passing.h"
 
@@ -37,13 +39,15 @@ absl::Status WaitReady(int socket, short events, absl::Time deadline, int interr
   }
 }
 
-absl::Status ForeignAnswer(absl::string_view received) {
-  // An HTTP/2 server speaks first or answers with a SETTINGS frame: 3 bytes of length, then type 4.
+absl::Status ForeignAnswer(absl::string_view received, Foreign* foreign) {
+  // An HTTP/2 server speaks first, or answers, with a SETTINGS frame: 3 bytes of length, then type 4.
   if (received.size() >= 4 && received[0] == 0 && received[3] == 4) {
+    *foreign = Foreign::kHttp2;
     return absl::UnavailableError(
-        "the server speaks HTTP/2, as gRPC servers do, not shmrpc: is this the right port? A gRPC server is reached "
-        "through the gRPC library");
+        "the server speaks HTTP/2, as gRPC servers do, not shmrpc: is this the right port? For a gRPC server link "
+        "shmrpc::grpc and give the channel TransportsWithGrpc()");
   }
+  *foreign = Foreign::kOther;
   return absl::UnavailableError(absl::StrCat("the server does not speak shmrpc: its answer began with \"",
                                              absl::CEscape(received.substr(0, 32)), "\". Is this the right port?"));
 }
@@ -82,6 +86,7 @@ std::string EncodeHello(const google::protobuf::MessageLite& hello) {
 }
 
 size_t HelloReader::Wanted() const {
+  if (!received_.empty() && received_[0] == kHttp2Preface[0]) return kHttp2Preface.size() - received_.size();
   if (received_.size() < kPrefixBytes) return kPrefixBytes - received_.size();
   uint32_t length;
   std::memcpy(&length, received_.data() + kHelloMagic.size(), sizeof length);
@@ -90,6 +95,10 @@ size_t HelloReader::Wanted() const {
 
 HelloReader::State HelloReader::Feed(absl::string_view bytes) {
   received_.append(bytes.data(), bytes.size());
+  if (absl::StartsWith(kHttp2Preface, received_)) {
+    if (received_.size() == kHttp2Preface.size()) state_ = State::kHttp2;
+    return state_;
+  }
   const size_t compared = std::min(received_.size(), kHelloMagic.size());
   if (absl::string_view(received_).substr(0, compared) != kHelloMagic.substr(0, compared)) {
     return state_ = State::kForeign;
@@ -105,8 +114,9 @@ HelloReader::State HelloReader::Feed(absl::string_view bytes) {
 absl::string_view HelloReader::body() const { return absl::string_view(received_).substr(kPrefixBytes); }
 
 absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
-                            int interrupt_fd, google::protobuf::MessageLite* answer,
-                            std::vector<framed::UniqueFd>* fds) {
+                            int interrupt_fd, google::protobuf::MessageLite* answer, std::vector<framed::UniqueFd>* fds,
+                            Foreign* foreign) {
+  *foreign = Foreign::kNo;
   const std::string bytes = EncodeHello(hello);
   absl::Span<const uint8_t> rest(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   while (!rest.empty()) {
@@ -132,11 +142,12 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
       continue;
     }
     if (**received == 0) {
+      *foreign = reader.received().empty() ? Foreign::kSilent : Foreign::kOther;
       return absl::UnavailableError("the server closed the connection instead of answering the hello");
     }
     reader.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
   }
-  if (reader.state() == HelloReader::State::kForeign) return ForeignAnswer(reader.received());
+  if (reader.state() != HelloReader::State::kComplete) return ForeignAnswer(reader.received(), foreign);
   if (!answer->ParseFromArray(reader.body().data(), static_cast<int>(reader.body().size()))) {
     return absl::UnavailableError("the server's hello cannot be read");
   }

@@ -34,6 +34,7 @@ class HelloReader {
   enum class State {
     kMore,      // read on: up to Wanted() bytes
     kComplete,  // body() is there
+    kHttp2,     // a client speaks HTTP/2: received() is kHttp2Preface
     kForeign,   // the peer does not speak this protocol; received() is what it said
   };
 
@@ -51,12 +52,20 @@ class HelloReader {
   std::string received_;
 };
 
+// What a server that does not answer with a hello is.
+enum class Foreign {
+  kNo,      // it has answered with one, or the connection failed
+  kHttp2,   // a server that speaks HTTP/2
+  kSilent,  // one that hung up
+  kOther,
+};
+
 // For the side that may block: sends a hello with the descriptor `fd` (-1: none), and receives the answer and the
 // descriptors with it. DEADLINE_EXCEEDED; CANCELLED when `interrupt_fd` (-1: none) became readable; UNAVAILABLE when
-// the peer closed or does not speak this protocol, which the message then tells.
+// the peer closed or does not speak this protocol, which the message then tells, and `foreign` what it looks like.
 absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
-                            int interrupt_fd, google::protobuf::MessageLite* answer,
-                            std::vector<framed::UniqueFd>* fds);
+                            int interrupt_fd, google::protobuf::MessageLite* answer, std::vector<framed::UniqueFd>* fds,
+                            Foreign* foreign);
 
 // The windows for the messages of streams that a hello grants. INVALID_ARGUMENT when they are out of bounds.
 void SetWindow(const FlowControlOptions& options, wire::Window* window);

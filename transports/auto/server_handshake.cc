@@ -22,15 +22,11 @@ namespace shmrpc::autoselect {
 using Door = AutoListener::Door;
 
 ServerHandshake::ServerHandshake(AutoListener* listener, framed::UniqueFd socket, Door door)
-    : listener_(listener), door_(door), fd_(socket.get()), socket_(std::move(socket)) {
-  peer_.transport = door == Door::kTcp ? "tcp" : "unix";
-  peer_.address = tcp::PeerAddress(fd_);
-  if (const auto credentials = tcp::GetPeerCredentials(fd_)) {
-    peer_.uid = credentials->uid;
-    peer_.pid = credentials->pid;
-    peer_.address = absl::StrCat("unix:pid=", credentials->pid);
-  }
-}
+    : listener_(listener),
+      door_(door),
+      fd_(socket.get()),
+      peer_(AutoListener::PeerOf(fd_, door)),
+      socket_(std::move(socket)) {}
 
 ServerHandshake::~ServerHandshake() {
   internal::DeadlineTimer::Handle timeout;
@@ -91,12 +87,35 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
     Answer(hello);
     return Progress::kOver;
   }
+  if (reader_.state() == HelloReader::State::kHttp2) {
+    HandOverHttp2();
+    return Progress::kOver;
+  }
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(
       limiter, absl::StrCat("closed a connection from ", peer_.address, " to ", listener_->address_.ToString(),
                             ": it does not speak shmrpc, its first bytes were \"",
                             absl::CEscape(reader_.received().substr(0, 32)), "\""));
   return Progress::kOver;
+}
+
+void ServerHandshake::HandOverHttp2() {
+  if (door_ == Door::kRendezvous) return;
+  if (listener_->http2_ == nullptr) {
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(
+        limiter, absl::StrCat("closed a connection from ", peer_.address, " to ", listener_->address_.ToString(),
+                              ": it speaks HTTP/2, as gRPC clients do; to serve these, link shmrpc::grpc and give the "
+                              "server TransportsWithGrpc()"));
+    return;
+  }
+  framed::UniqueFd socket;
+  {
+    MutexLock lock(&mutex_);
+    socket = std::move(socket_);
+  }
+  listener_->sessions_.poller()->Remove(this);
+  listener_->http2_->Serve(std::move(socket), peer_, reader_.received());
 }
 
 // Answers the hello and makes the session.

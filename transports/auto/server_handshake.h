@@ -33,6 +33,8 @@ class ServerHandshake final : public framed::Pollable {
  private:
   enum class Progress { kMore, kOver };
   Progress ReadHello();
+  // Has the connection served of a client that speaks HTTP/2.
+  void HandOverHttp2();
   void Answer(const wire::ClientHello& client);
   std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);
   bool Send(const wire::ServerHello& answer, int fd_to_pass);

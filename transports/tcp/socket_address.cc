@@ -248,6 +248,9 @@ absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target, absl::T
     case Target::Kind::kInproc:
       return absl::InvalidArgumentError(
           absl::StrCat("address \"", target.ToString(), "\" is within this process: there is no socket for it"));
+    case Target::Kind::kGrpc:
+      return absl::InvalidArgumentError(
+          absl::StrCat("address \"", target.ToString(), "\" is for the gRPC library to look up"));
   }
   if (!name.ok()) return name.status();
   return std::vector<SocketAddress>{*name};

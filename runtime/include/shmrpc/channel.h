@@ -20,7 +20,7 @@ namespace shmrpc {
 class ChannelImpl;
 
 struct ChannelOptions {
-  // Which way to go. With kAuto the environment variable SHMRPC_TRANSPORT (auto, shm, tcp, unix) decides, if set.
+  // Which way to go. With kAuto the environment variable SHMRPC_TRANSPORT (auto, shm, tcp, unix, grpc) decides, if set.
   TransportPreference transport = TransportPreference::kAuto;
   WaitMode wait_mode = WaitMode::kAdaptive;
 

@@ -24,9 +24,10 @@ enum class TransportPreference {
   kShm,   // shared memory or fail
   kTcp,   // TCP, even to this host
   kUnix,  // a Unix socket without shared memory; for unix: and unix-abstract: addresses
+  kGrpc,  // gRPC's protocol, for programs that link shmrpc::grpc and use its transports
 };
 
-// "auto", "shm", "tcp", "unix": the values of SHMRPC_TRANSPORT. INVALID_ARGUMENT for anything else.
+// "auto", "shm", "tcp", "unix", "grpc": the values of SHMRPC_TRANSPORT. INVALID_ARGUMENT for anything else.
 absl::StatusOr<TransportPreference> ParseTransportPreference(absl::string_view text);
 absl::string_view TransportPreferenceName(TransportPreference preference);
 

@@ -99,11 +99,17 @@ class ServerBuilder final {
   // Shared memory for processes of any user, not only of this one's and root. Default: false.
   ServerBuilder& AllowOtherUsers(bool allow);
 
+  // The full names of the services that the server would have if it were started now, without order.
+  std::vector<std::string> ServiceNames() const;
+
   // INVALID_ARGUMENT for a malformed address, no address, no service or one registered twice; ALREADY_EXISTS when
   // another process listens on an address; what the kernel says otherwise.
   absl::StatusOr<std::unique_ptr<Server>> Start();
 
  private:
+  // Whether the library's own health service will be there.
+  bool HasOwnHealthService() const;
+
   const TransportSet transports_;
   std::vector<std::string> addresses_;
   std::vector<Service*> services_;

@@ -18,6 +18,8 @@ namespace shmrpc {
 //   unix:path, unix:///absolute/path             a Unix socket in the file system
 //   unix-abstract:name                           a Unix socket in Linux's abstract namespace
 //   inproc:name                                  a server in this process
+//   grpc:target, grpc+unix:path                  through the gRPC library (shmrpc::grpc), which takes `target` in its
+//                                                own syntax: grpc:host:port, grpc:ipv4:10.0.0.1:443,10.0.0.2:443
 //
 // A channel takes several of them, separated by commas, in the order in which they are to be tried:
 //
@@ -26,14 +28,15 @@ namespace shmrpc {
 //                                                one names a scheme of its own
 //   unix:/a,unix:/b,dns:host:port                any mixture; unix:, unix-abstract: and inproc: hold for one address
 //
-// A comma always separates, so no path or name contains one. There is no white space around it.
+// A comma always separates, so no path or name contains one. There is no white space around it. Only what follows
+// grpc: is left to the gRPC library with its commas, up to the next address that names a scheme.
 struct Target {
-  enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc };
+  enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc, kGrpc };
 
   Kind kind = Kind::kHostPort;
   std::string host;      // kHostPort: without brackets
   uint16_t port = 0;     // kHostPort; 0 lets a server choose
-  std::string name;      // kUnix: the path. kUnixAbstract, kInproc: the name
+  std::string name;      // kUnix: the path. kUnixAbstract, kInproc: the name. kGrpc: what follows "grpc:"
   std::string original;  // what the user wrote
 
   // The canonical form, which Parse accepts again.

@@ -134,7 +134,7 @@ using CallPtr = std::unique_ptr<Call, CallReleaser>;
 
 // Which way a connection goes, and why not a better one. Shown to users.
 struct TransportChoice {
-  std::string name;    // "shm", "tcp", "unix", "inproc"
+  std::string name;    // "shm", "tcp", "unix", "inproc", "grpc"
   std::string reason;  // empty for the best way there is; else e.g. "peer on another host", or "asked for"
 
   // "shm", or "tcp: peer on another host".
@@ -276,6 +276,10 @@ class CallHandler {
   // streams, or has yet to send. Runs the user's code; may block; runs on many threads at once. The message is valid
   // only until this returns.
   virtual void OnCall(ServerCallPtr call, const IncomingMessage* request) = 0;
+
+  // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
+  // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
+  virtual bool NeedsRequest(absl::string_view method) const { return false; }
 };
 
 struct ListenOptions {

@@ -1,0 +1,248 @@
+// The client: finding a gRPC server by itself, gRPC's targets and load balancing, and what goes into gRPC's headers.
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "conformance.shmrpc.pb.h"
+#include "echo_service.h"
+#include "gmock/gmock.h"
+#include "grpc_caller.h"
+#include "gtest/gtest.h"
+#include "shmrpc/grpc.h"
+#include "shmrpc/shmrpc.h"
+#include "sync.h"
+
+namespace shmrpc {
+namespace {
+
+using conformance::Echo;
+using conformance::EchoReply;
+using conformance::EchoRequest;
+using conformance::Eventually;
+using conformance::kHangGuard;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// A server of the gRPC library alone, which answers every call with its request and what its name is.
+class GrpcOnlyServer final : public grpc::CallbackGenericService {
+ public:
+  explicit GrpcOnlyServer(std::string name) : name_(std::move(name)) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterCallbackGenericService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~GrpcOnlyServer() override { Stop(); }
+
+  void Stop() { server_->Shutdown(std::chrono::system_clock::now()); }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  int calls() const { return calls_.value(); }
+
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
+    class Reactor final : public grpc::ServerGenericBidiReactor {
+     public:
+      Reactor() { StartRead(&message_); }
+      void OnReadDone(bool ok) override {
+        if (!ok) return Finish(grpc::Status(grpc::INVALID_ARGUMENT, "no message"));
+        StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
+      }
+      void OnDone() override { delete this; }
+
+     private:
+      grpc::ByteBuffer message_;
+    };
+    calls_.Increment();
+    context->AddInitialMetadata("server", name_);
+    return new Reactor;
+  }
+
+ private:
+  const std::string name_;
+  int port_ = 0;
+  conformance::Counter calls_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+EchoRequest Request(const std::string& payload) {
+  EchoRequest request;
+  request.set_payload(payload);
+  return request;
+}
+
+TEST(GrpcClientTest, AGrpcServerIsFoundByItself) {
+  GrpcOnlyServer server("only");
+  const auto channel = Channel::Create(server.address(), {}, TransportsWithGrpc());
+  const absl::StatusOr<EchoReply> reply = Echo::Stub(channel).Echo(Request("found"));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->payload(), "found");
+  EXPECT_EQ(channel->transport(), "grpc: the server speaks gRPC only");
+  EXPECT_EQ(server.calls(), 1);
+}
+
+TEST(GrpcClientTest, WithoutTheLibraryTheErrorNamesIt) {
+  GrpcOnlyServer server("only");
+  const absl::Status status = Echo::Stub(Channel::Create(server.address())).Echo(Request("")).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("shmrpc::grpc"));
+
+  const absl::Status target = Channel::Create("grpc:localhost:1")->status();
+  EXPECT_TRUE(absl::IsInvalidArgument(target)) << target;
+  EXPECT_THAT(std::string(target.message()), HasSubstr("shmrpc::grpc"));
+
+  ChannelOptions options;
+  options.transport = TransportPreference::kGrpc;
+  const absl::Status asked = Echo::Stub(Channel::Create(server.address(), options)).Echo(Request("")).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(asked)) << asked;
+  EXPECT_THAT(std::string(asked.message()), HasSubstr("shmrpc::grpc"));
+}
+
+TEST(GrpcClientTest, WhoInsistsOnAnotherTransportDoesNotGetThisOne) {
+  GrpcOnlyServer server("only");
+  for (const TransportPreference preference : {TransportPreference::kTcp, TransportPreference::kShm}) {
+    ChannelOptions options;
+    options.transport = preference;
+    const absl::Status status =
+        Echo::Stub(Channel::Create(server.address(), options, TransportsWithGrpc())).Echo(Request("")).status();
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("HTTP/2"));
+  }
+}
+
+TEST(GrpcClientTest, TheEnvironmentCanInsistOnGrpc) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  setenv("SHMRPC_TRANSPORT", "grpc", 1);
+  const auto channel = Channel::Create((*server)->addresses().front().ToString(), {}, TransportsWithGrpc());
+  unsetenv("SHMRPC_TRANSPORT");
+  ASSERT_TRUE(Echo::Stub(channel).Echo(Request("")).ok());
+  EXPECT_EQ(channel->transport(), "grpc: asked for");
+}
+
+// A server of this library that hangs up is not taken for one of gRPC.
+TEST(GrpcClientTest, AServerThatComesBackIsReachedAsBefore) {
+  conformance::EchoService service;
+  std::string address = "127.0.0.1:0";
+  std::shared_ptr<Channel> channel;
+  for (int round = 0; round < 5; ++round) {
+    const auto server = ServerBuilder(TransportsWithGrpc()).Listen(address).Register(&service).Start();
+    ASSERT_TRUE(server.ok()) << server.status();
+    address = (*server)->addresses().front().ToString();
+    if (channel == nullptr) channel = Channel::Create(address, {}, TransportsWithGrpc());
+    ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_timeout(kHangGuard);
+    EchoReply reply;
+    const absl::Status status = Echo::Stub(channel).Echo(&context, Request(""), &reply);
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_EQ(channel->transport(), "shm");
+  }
+}
+
+TEST(GrpcClientTest, RoundRobinUsesAllServersAndThoseThatAreLeft) {
+  GrpcOnlyServer a("a"), b("b");
+  GrpcOptions options;
+  options.client.load_balancing_policy = "round_robin";
+  const auto channel =
+      Channel::Create(absl::StrCat("grpc:ipv4:", a.address(), ",", b.address()), {}, TransportsWithGrpc(options));
+  Echo::Stub stub(channel);
+  // Both are used once both are connected.
+  ASSERT_TRUE(Eventually([&] {
+    EXPECT_TRUE(stub.Echo(Request("x")).ok());
+    return a.calls() > 0 && b.calls() > 0;
+  }));
+  const int calls_of_a = a.calls(), calls_of_b = b.calls();
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(stub.Echo(Request("x")).ok());
+  EXPECT_EQ(a.calls(), calls_of_a + 50);
+  EXPECT_EQ(b.calls(), calls_of_b + 50);
+
+  a.Stop();
+  const int after = b.calls();
+  // A call may still have been on its way to the server that went.
+  ASSERT_TRUE(Eventually([&] { return stub.Echo(Request("x")).ok(); }));
+  for (int i = 0; i < 50; ++i) {
+    const absl::Status status = stub.Echo(Request("x")).status();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_GE(b.calls(), after + 50);
+  EXPECT_EQ(channel->GetState(false), ChannelState::kReady) << "one server is left";
+}
+
+TEST(GrpcClientTest, TheServiceConfigIsPassedOn) {
+  GrpcOnlyServer server("only");
+  GrpcOptions options;
+  options.client.service_config_json = R"({"methodConfig": [{"name": [{}], "maxRequestMessageBytes": 10}]})";
+  const auto channel = Channel::Create("grpc:" + server.address(), {}, TransportsWithGrpc(options));
+  EXPECT_TRUE(Echo::Stub(channel).Echo(Request("1234")).ok());
+  const absl::Status status = Echo::Stub(channel).Echo(Request("12345678901")).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+}
+
+TEST(GrpcClientTest, ChannelArgumentsArePassedOn) {
+  GrpcOnlyServer server("only");
+  GrpcOptions options;
+  options.client.arguments["grpc.max_send_message_length"] = 10;
+  const auto channel = Channel::Create("grpc:" + server.address(), {}, TransportsWithGrpc(options));
+  EXPECT_TRUE(Echo::Stub(channel).Echo(Request("1234")).ok());
+  const absl::Status status = Echo::Stub(channel).Echo(Request("12345678901")).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+}
+
+TEST(GrpcClientTest, NobodyThereIsSaidWithTheReason) {
+  const absl::Status status =
+      Echo::Stub(Channel::Create("grpc:127.0.0.1:1", {}, TransportsWithGrpc())).Echo(Request("")).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("127.0.0.1:1"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("refused"));
+}
+
+// The details of a status are gRPC's: a google.rpc.Status with an Any for each.
+TEST(GrpcClientTest, StatusDetailsAreWhatOtherGrpcClientsExpect) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  absl::Status sent = absl::AbortedError("with details");
+  sent.SetPayload("type.googleapis.com/google.rpc.ErrorInfo", absl::Cord("12345"));
+  EchoRequest request;
+  *request.mutable_status() = conformance::ToProto(sent);
+  EchoReply reply;
+  const grpc::Status status =
+      conformance::GrpcEchoCaller((*server)->addresses().front().ToString()).Call(request, &reply);
+  EXPECT_EQ(status.error_code(), grpc::ABORTED);
+  EXPECT_EQ(status.error_message(), "with details");
+  // Field 1: 10. Field 2: the message. Field 3: the Any, with fields 1 and 2.
+  const std::string any = absl::StrCat("\x0a\x28", "type.googleapis.com/google.rpc.ErrorInfo", "\x12\x05", "12345");
+  EXPECT_EQ(status.error_details(), absl::StrCat("\x08\x0a\x12\x0c", "with details", "\x1a",
+                                                 std::string(1, static_cast<char>(any.size())), any));
+}
+
+TEST(GrpcClientTest, InTheChildOfAForkANewChannelFailsCleanly) {
+  GrpcOnlyServer server("only");
+  ASSERT_TRUE(Echo::Stub(Channel::Create("grpc:" + server.address(), {}, TransportsWithGrpc())).Echo(Request("")).ok());
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(30);
+    const absl::Status status =
+        Echo::Stub(Channel::Create("grpc:" + server.address(), {}, TransportsWithGrpc())).Echo(Request("")).status();
+    _exit(!status.ok() && status.message().find("fork") != absl::string_view::npos ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace shmrpc

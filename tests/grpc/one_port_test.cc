@@ -1,0 +1,254 @@
+// One port for everybody: clients of gRPC and of this library at the same address, with the same handlers.
+
+#include <fcntl.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "conformance.shmrpc.pb.h"
+#include "echo_service.h"
+#include "gmock/gmock.h"
+#include "grpc_caller.h"
+#include "gtest/gtest.h"
+#include "shmrpc/grpc.h"
+#include "shmrpc/shmrpc.h"
+#include "sync.h"
+#include "transports/tcp/connect_socket.h"
+
+namespace shmrpc {
+namespace {
+
+using conformance::Echo;
+using conformance::EchoReply;
+using conformance::EchoRequest;
+using conformance::Eventually;
+using conformance::GrpcEchoCaller;
+using conformance::kHangGuard;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const std::string kEmptySettings("\0\0\0\4\0\0\0\0\0", 9);
+
+int CountDescriptors() {
+  const std::filesystem::directory_iterator entries("/proc/self/fd");
+  return static_cast<int>(std::distance(begin(entries), end(entries)));
+}
+
+class OnePortTest : public testing::Test {
+ protected:
+  void StartServer(const TransportSet& transports = TransportsWithGrpc(), const std::string& address = "127.0.0.1:0") {
+    absl::StatusOr<std::unique_ptr<Server>> server =
+        ServerBuilder(transports).Listen(address).Register(&service_).Start();
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+  std::string address() const { return server_->addresses().front().ToString(); }
+
+  framed::UniqueFd Connect() const {
+    absl::StatusOr<framed::UniqueFd> socket =
+        tcp::ConnectSocket(*Target::Parse(address()), absl::Now() + kHangGuard, -1);
+    EXPECT_TRUE(socket.ok()) << socket.status();
+    return socket.ok() ? *std::move(socket) : framed::UniqueFd();
+  }
+
+  // What comes within the patience, or until the server hangs up.
+  static std::string ReadSome(int socket, size_t wanted) {
+    std::string received;
+    while (received.size() < wanted) {
+      pollfd readable = {socket, POLLIN, 0};
+      if (poll(&readable, 1, 20'000) <= 0) break;
+      char buffer[256];
+      const ssize_t size = recv(socket, buffer, sizeof buffer, MSG_DONTWAIT);
+      if (size <= 0) break;
+      received.append(buffer, static_cast<size_t>(size));
+    }
+    return received;
+  }
+
+  conformance::EchoService service_;
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(OnePortTest, AGrpcClientIsServedWhereOthersAre) {
+  StartServer();
+  Echo::Stub stub(Channel::Create(address()));
+  ASSERT_TRUE(stub.Echo(EchoRequest()).ok());
+  GrpcEchoCaller caller(address());
+  EchoRequest request;
+  request.set_observe(true);
+  EchoReply reply;
+  const grpc::Status status = caller.Call(request, &reply);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(reply.observed().method(), "/shmrpc.conformance.Echo/Echo");
+  EXPECT_EQ(reply.observed().peer_transport(), "grpc");
+  EXPECT_THAT(reply.observed().peer_address(), StartsWith("ipv4:127.0.0.1:"));
+}
+
+TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/shmrpc-one-port-", getpid());
+  StartServer(TransportsWithGrpc(), "unix:" + path);
+  GrpcEchoCaller caller("unix:" + path);
+  EchoRequest request;
+  request.set_observe(true);
+  EchoReply reply;
+  const grpc::Status status = caller.Call(request, &reply);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(reply.observed().peer_uid(), geteuid());
+}
+
+TEST_F(OnePortTest, ThePrefaceMayComeInPieces) {
+  StartServer();
+  const std::string hello = kPreface + kEmptySettings;
+  for (const size_t cut : {1u, 3u, 12u, 23u, 24u, 30u}) {
+    const framed::UniqueFd socket = Connect();
+    ASSERT_EQ(send(socket.get(), hello.data(), cut, MSG_NOSIGNAL), static_cast<ssize_t>(cut));
+    absl::SleepFor(absl::Milliseconds(20));
+    ASSERT_EQ(send(socket.get(), hello.data() + cut, hello.size() - cut, MSG_NOSIGNAL),
+              static_cast<ssize_t>(hello.size() - cut));
+    // The server's SETTINGS, and that it has taken the client's.
+    const std::string answer = ReadSome(socket.get(), 9);
+    ASSERT_GE(answer.size(), 9u) << "cut after " << cut;
+    EXPECT_EQ(answer[3], 4) << "cut after " << cut;
+  }
+}
+
+TEST_F(OnePortTest, WithoutTheLibraryAnHttp2ClientIsHungUpOnAndTheLogSaysWhy) {
+  StartServer(DefaultTransports());
+  testing::internal::CaptureStderr();
+  const framed::UniqueFd socket = Connect();
+  ASSERT_GT(send(socket.get(), kPreface, sizeof kPreface - 1, MSG_NOSIGNAL), 0);
+  EXPECT_EQ(ReadSome(socket.get(), 1), "");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("link shmrpc::grpc"));
+  Echo::Stub stub(Channel::Create(address()));
+  EXPECT_TRUE(stub.Echo(EchoRequest()).ok());
+}
+
+TEST_F(OnePortTest, AShutdownDrainsCallsOfGrpcClients) {
+  StartServer();
+  GrpcEchoCaller caller(address());
+  EchoRequest held;
+  held.set_hold(true);
+  held.set_payload("drained");
+  EchoReply reply;
+  grpc::Status status;
+  std::thread call([&] { status = caller.Call(held, &reply); });
+  ASSERT_TRUE(service_.held().WaitFor(1));
+  std::thread shutdown([&] { server_->Shutdown(absl::Now() + kHangGuard); });
+  // Nobody new is served.
+  EXPECT_TRUE(Eventually([&] {
+    EchoReply none;
+    return GrpcEchoCaller(address()).Call(EchoRequest(), &none).error_code() == grpc::UNAVAILABLE;
+  }));
+  service_.Release();
+  call.join();
+  shutdown.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(reply.payload(), "drained");
+}
+
+TEST_F(OnePortTest, AShutdownAtItsDeadlineCancelsCallsOfGrpcClients) {
+  StartServer();
+  GrpcEchoCaller caller(address());
+  EchoRequest held;
+  held.set_hold(true);
+  EchoReply reply;
+  grpc::Status status;
+  std::thread call([&] { status = caller.Call(held, &reply); });
+  ASSERT_TRUE(service_.held().WaitFor(1));
+  server_->Shutdown(absl::Now() + absl::Milliseconds(50));
+  EXPECT_EQ(service_.cancelled().value(), 1) << "Shutdown waits for handlers";
+  call.join();
+  EXPECT_FALSE(status.ok());
+}
+
+TEST_F(OnePortTest, DescriptorsDoNotLeakAroundStartAndShutdown) {
+  const auto round = [this](int i) {
+    StartServer();
+    std::vector<framed::UniqueFd> sockets;
+    for (int k = 0; k < 5; ++k) {
+      sockets.push_back(Connect());
+      (void)send(sockets.back().get(), kPreface, static_cast<size_t>(5 * k), MSG_NOSIGNAL);  // some whole, some not
+    }
+    std::thread late([&] {
+      for (int k = 0; k < 5; ++k) {
+        absl::StatusOr<framed::UniqueFd> socket =
+            tcp::ConnectSocket(*Target::Parse(address()), absl::Now() + absl::Seconds(5), -1);
+        if (!socket.ok()) continue;
+        (void)send(socket->get(), kPreface, sizeof kPreface - 1, MSG_NOSIGNAL);
+        sockets.push_back(*std::move(socket));
+      }
+    });
+    if (i % 2 == 0) absl::SleepFor(absl::Milliseconds(i % 7));
+    server_->Shutdown(absl::InfinitePast());
+    late.join();
+    server_ = nullptr;
+  };
+  for (int i = 0; i < 5; ++i) round(i);
+  const int before = CountDescriptors();
+  for (int i = 0; i < 40; ++i) round(i);
+  EXPECT_TRUE(Eventually([&] { return CountDescriptors() <= before + 1; }))
+      << CountDescriptors() << " descriptors, " << before << " before";
+}
+
+// Everybody at once: three kinds of clients while strangers send garbage.
+TEST_F(OnePortTest, ManyCallsOfEveryKindWhileGarbageComes) {
+  StartServer();
+  constexpr int kCalls = 10'000;
+  std::atomic<int> wrong{0};
+  const auto native = [&](TransportPreference preference, const char* expected) {
+    ChannelOptions options;
+    options.transport = preference;
+    const auto channel = Channel::Create(address(), options);
+    Echo::Stub stub(channel);
+    for (int i = 0; i < kCalls; ++i) {
+      EchoRequest request;
+      request.set_payload(std::to_string(i));
+      const absl::StatusOr<EchoReply> reply = stub.Echo(request);
+      if (!reply.ok() || reply->payload() != request.payload()) ++wrong;
+    }
+    EXPECT_THAT(channel->transport(), StartsWith(expected));
+  };
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] { native(TransportPreference::kShm, "shm"); });
+  threads.emplace_back([&] { native(TransportPreference::kTcp, "tcp"); });
+  threads.emplace_back([&] {
+    GrpcEchoCaller caller(address());
+    for (int i = 0; i < kCalls; ++i) {
+      EchoRequest request;
+      request.set_payload(std::to_string(i));
+      EchoReply reply;
+      if (!caller.Call(request, &reply).ok() || reply.payload() != request.payload()) ++wrong;
+    }
+  });
+  threads.emplace_back([&] {
+    const std::string command =
+        absl::StrCat(SHMRPC_TEST_PYTHON, " ", SHMRPC_TEST_PYTHON_CALLS, " ", address(), " ", kCalls);
+    if (system(command.c_str()) != 0) ++wrong;
+  });
+  std::mt19937 random(1);
+  const std::string beginnings[] = {"", "PRI * ", kPreface, "SHMRPC1\n", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01"};
+  for (int i = 0; i < 1000; ++i) {
+    const framed::UniqueFd socket = Connect();
+    std::string garbage = beginnings[i % std::size(beginnings)];
+    for (int size = static_cast<int>(random() % 200); size > 0; --size) garbage.push_back(static_cast<char>(random()));
+    (void)send(socket.get(), garbage.data(), garbage.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(service_.started().value(), 4 * kCalls);
+}
+
+}  // namespace
+}  // namespace shmrpc

@@ -1,0 +1,22 @@
+"""python_calls.py ADDRESS COUNT: calls Echo COUNT times through gRPC Python, and checks the replies."""
+
+import sys
+
+import grpc
+
+
+def main():
+    with grpc.insecure_channel(sys.argv[1]) as channel:
+        # Bytes in, bytes out: field 1 of both messages is the payload.
+        echo = channel.unary_unary("/shmrpc.conformance.Echo/Echo")
+        for i in range(int(sys.argv[2])):
+            payload = b"python %d" % i
+            message = bytes([0x0A, len(payload)]) + payload
+            if echo(message, timeout=60) != message:
+                print(f"call {i} came back changed", file=sys.stderr)
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+#include "shmrpc_client.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "grpc/testing/test.shmrpc.pb.h"
+#include "shmrpc/grpc.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/shmrpc.h"
+
+namespace shmrpc::interop {
+namespace {
+
+using ::grpc::testing::Empty;
+using ::grpc::testing::SimpleRequest;
+using ::grpc::testing::SimpleResponse;
+using ::grpc::testing::StreamingInputCallRequest;
+using ::grpc::testing::StreamingInputCallResponse;
+using ::grpc::testing::StreamingOutputCallRequest;
+using ::grpc::testing::StreamingOutputCallResponse;
+using ::grpc::testing::TestService;
+using ::grpc::testing::UnimplementedService;
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+SimpleRequest LargeRequest() {
+  SimpleRequest request;
+  request.set_response_size(kLargeResponseBytes);
+  request.mutable_payload()->set_body(std::string(kLargeRequestBytes, '\0'));
+  return request;
+}
+
+StreamingOutputCallRequest PingRequest(int request_bytes, int response_bytes) {
+  StreamingOutputCallRequest request;
+  request.add_response_parameters()->set_size(response_bytes);
+  request.mutable_payload()->set_body(std::string(request_bytes, '\0'));
+  return request;
+}
+
+class Client {
+ public:
+  explicit Client(const std::string& address) {
+    const size_t at = address.find('@');
+    address_ = address.substr(0, at);
+    if (at != std::string::npos) options_.transport = ParseTransportPreference(address.substr(at + 1)).value();
+    channel_ = NewChannel();
+  }
+
+  void EmptyUnary() {
+    const absl::StatusOr<Empty> reply = TestService::Stub(channel_).EmptyCall(Empty());
+    INTEROP_CHECK(reply.ok(), reply.status());
+  }
+
+  void LargeUnary() { LargeUnaryOn(channel_); }
+
+  void ClientStreaming() {
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    StreamingInputCallResponse reply;
+    const auto writer = stub.StreamingInputCall(&context, &reply);
+    for (const int size : kRequestSizes) {
+      StreamingInputCallRequest request;
+      request.mutable_payload()->set_body(std::string(size, '\0'));
+      INTEROP_CHECK(writer->Write(request), writer->Finish());
+    }
+    writer->WritesDone();
+    const absl::Status status = writer->Finish();
+    INTEROP_CHECK(status.ok(), status);
+    INTEROP_CHECK(reply.aggregated_payload_size() == 74922, reply.aggregated_payload_size());
+  }
+
+  void ServerStreaming() {
+    TestService::Stub stub(channel_);
+    StreamingOutputCallRequest request;
+    for (const int size : kResponseSizes) request.add_response_parameters()->set_size(size);
+    ClientContext context;
+    const auto reader = stub.StreamingOutputCall(&context, request);
+    StreamingOutputCallResponse reply;
+    for (const int size : kResponseSizes) {
+      INTEROP_CHECK(reader->Read(&reply), "the stream ended early");
+      INTEROP_CHECK(static_cast<int>(reply.payload().body().size()) == size, reply.payload().body().size());
+    }
+    INTEROP_CHECK(!reader->Read(&reply), "more messages than asked for");
+    const absl::Status status = reader->Finish();
+    INTEROP_CHECK(status.ok(), status);
+  }
+
+  void PingPong() {
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    const auto stream = stub.FullDuplexCall(&context);
+    for (size_t i = 0; i < std::size(kRequestSizes); ++i) {
+      INTEROP_CHECK(stream->Write(PingRequest(kRequestSizes[i], kResponseSizes[i])), i);
+      StreamingOutputCallResponse reply;
+      INTEROP_CHECK(stream->Read(&reply), i);
+      INTEROP_CHECK(static_cast<int>(reply.payload().body().size()) == kResponseSizes[i], i);
+    }
+    stream->WritesDone();
+    StreamingOutputCallResponse none;
+    INTEROP_CHECK(!stream->Read(&none), "a message after the last");
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(status.ok(), status);
+  }
+
+  void EmptyStream() {
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    const auto stream = stub.FullDuplexCall(&context);
+    stream->WritesDone();
+    StreamingOutputCallResponse none;
+    INTEROP_CHECK(!stream->Read(&none), "a message that nobody asked for");
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(status.ok(), status);
+  }
+
+  void CustomMetadata() {
+    TestService::Stub stub(channel_);
+    {
+      ClientContext context;
+      AddMetadata(&context);
+      SimpleRequest request;
+      request.set_response_size(1);
+      SimpleResponse reply;
+      const absl::Status status = stub.UnaryCall(&context, request, &reply);
+      INTEROP_CHECK(status.ok(), status);
+      CheckMetadata(context);
+    }
+    ClientContext context;
+    AddMetadata(&context);
+    const auto stream = stub.FullDuplexCall(&context);
+    StreamingOutputCallResponse reply;
+    INTEROP_CHECK(stream->Write(PingRequest(1, 1)) && stream->Read(&reply), stream->Finish());
+    stream->WritesDone();
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(status.ok(), status);
+    CheckMetadata(context);
+  }
+
+  void StatusCodeAndMessage() {
+    const absl::Status expected = absl::UnknownError("test status message");
+    CheckUnaryStatus(expected);
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    const auto stream = stub.FullDuplexCall(&context);
+    StreamingOutputCallRequest request;
+    request.mutable_response_status()->set_code(expected.raw_code());
+    request.mutable_response_status()->set_message(std::string(expected.message()));
+    stream->Write(request);
+    stream->WritesDone();
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(status == expected, status);
+  }
+
+  void SpecialStatusMessage() { CheckUnaryStatus(absl::UnknownError(kSpecialMessage)); }
+
+  void UnimplementedMethod() {
+    const absl::Status status = TestService::Stub(channel_).UnimplementedCall(Empty()).status();
+    INTEROP_CHECK(absl::IsUnimplemented(status), status);
+  }
+
+  void UnimplementedServiceCase() {
+    const absl::Status status = UnimplementedService::Stub(channel_).UnimplementedCall(Empty()).status();
+    INTEROP_CHECK(absl::IsUnimplemented(status), status);
+  }
+
+  void CancelAfterBegin() {
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    StreamingInputCallResponse reply;
+    const auto writer = stub.StreamingInputCall(&context, &reply);
+    context.TryCancel();
+    const absl::Status status = writer->Finish();
+    INTEROP_CHECK(absl::IsCancelled(status), status);
+  }
+
+  void CancelAfterFirstResponse() {
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    const auto stream = stub.FullDuplexCall(&context);
+    StreamingOutputCallResponse reply;
+    INTEROP_CHECK(stream->Write(PingRequest(27182, 31415)) && stream->Read(&reply), stream->Finish());
+    context.TryCancel();
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(absl::IsCancelled(status), status);
+  }
+
+  void TimeoutOnSleepingServer() {
+    EmptyUnary();  // connected
+    TestService::Stub stub(channel_);
+    ClientContext context;
+    context.set_timeout(absl::Milliseconds(1));
+    const auto stream = stub.FullDuplexCall(&context);
+    stream->Write(PingRequest(27182, 31415));
+    StreamingOutputCallResponse reply;
+    while (stream->Read(&reply)) {
+    }
+    const absl::Status status = stream->Finish();
+    INTEROP_CHECK(absl::IsDeadlineExceeded(status), status);
+  }
+
+  void ConcurrentLargeUnary() {
+    TestService::Stub stub(channel_);
+    const SimpleRequest request = LargeRequest();
+    Mutex mutex;
+    CondVar changed;
+    int running = 0, failed = 0;
+    std::string why;
+    std::vector<SimpleResponse> replies(kConcurrentCalls);
+    std::vector<ClientContext> contexts(kConcurrentCalls);
+    for (int i = 0; i < kConcurrentCalls; ++i) {
+      {
+        // As many at once as there is memory for on a small machine: 600 KB each.
+        MutexLock lock(&mutex);
+        while (running == 200) changed.Wait(&mutex);
+        ++running;
+      }
+      stub.async().UnaryCall(&contexts[i], &request, &replies[i], [&, i](absl::Status status) {
+        MutexLock lock(&mutex);
+        const bool right = status.ok() && replies[i].payload().body().size() == kLargeResponseBytes;
+        if (!right && failed++ == 0) why = status.ToString();
+        replies[i].Clear();
+        --running;
+        changed.SignalAll();
+      });
+    }
+    MutexLock lock(&mutex);
+    while (running > 0) changed.Wait(&mutex);
+    INTEROP_CHECK(failed == 0, failed << " failed; the first one: " << why);
+  }
+
+  void RpcSoak() {
+    for (int i = 0; i < kSoakCalls; ++i) LargeUnary();
+  }
+
+  void ChannelSoak() {
+    for (int i = 0; i < kSoakCalls; ++i) LargeUnaryOn(NewChannel());
+  }
+
+  // A server that can is asked to compress; this client does not.
+  void Gzip() {
+    TestService::Stub stub(channel_);
+    SimpleRequest request = LargeRequest();
+    request.mutable_response_compressed()->set_value(true);
+    const absl::StatusOr<SimpleResponse> reply = stub.UnaryCall(request);
+    INTEROP_CHECK(reply.ok(), reply.status());
+    INTEROP_CHECK(reply->payload().body().size() == kLargeResponseBytes, reply->payload().body().size());
+  }
+
+ private:
+  std::shared_ptr<Channel> NewChannel() const { return Channel::Create(address_, options_, TransportsWithGrpc()); }
+
+  static void LargeUnaryOn(const std::shared_ptr<Channel>& channel) {
+    TestService::Stub stub(channel);
+    ClientContext context;
+    context.set_timeout(kPatience);
+    SimpleResponse reply;
+    const absl::Status status = stub.UnaryCall(&context, LargeRequest(), &reply);
+    INTEROP_CHECK(status.ok(), status);
+    INTEROP_CHECK(reply.payload().body() == std::string(kLargeResponseBytes, '\0'), reply.payload().body().size());
+  }
+
+  static void AddMetadata(ClientContext* context) {
+    context->AddMetadata(kEchoInitialKey, kEchoInitialValue);
+    context->AddMetadata(kEchoTrailingKey, kEchoTrailingValue);
+  }
+
+  static void CheckMetadata(const ClientContext& context) {
+    INTEROP_CHECK(context.GetServerInitialMetadata().Find(kEchoInitialKey) == kEchoInitialValue, "initial metadata");
+    INTEROP_CHECK(context.GetServerTrailingMetadata().Find(kEchoTrailingKey) == kEchoTrailingValue,
+                  "trailing metadata");
+  }
+
+  void CheckUnaryStatus(const absl::Status& expected) {
+    SimpleRequest request;
+    request.mutable_response_status()->set_code(expected.raw_code());
+    request.mutable_response_status()->set_message(std::string(expected.message()));
+    const absl::Status status = TestService::Stub(channel_).UnaryCall(request).status();
+    INTEROP_CHECK(status == expected, status);
+  }
+
+  std::string address_;
+  ChannelOptions options_;
+  std::shared_ptr<Channel> channel_;
+};
+
+}  // namespace
+
+Cases ShmrpcCases(const std::string& address) {
+  const auto client = std::make_shared<Client>(address);
+  const auto bind = [client](void (Client::*run)()) { return [client, run] { ((*client).*run)(); }; };
+  return {
+      {"empty_unary", bind(&Client::EmptyUnary)},
+      {"large_unary", bind(&Client::LargeUnary)},
+      {"client_streaming", bind(&Client::ClientStreaming)},
+      {"server_streaming", bind(&Client::ServerStreaming)},
+      {"ping_pong", bind(&Client::PingPong)},
+      {"empty_stream", bind(&Client::EmptyStream)},
+      {"custom_metadata", bind(&Client::CustomMetadata)},
+      {"status_code_and_message", bind(&Client::StatusCodeAndMessage)},
+      {"special_status_message", bind(&Client::SpecialStatusMessage)},
+      {"unimplemented_method", bind(&Client::UnimplementedMethod)},
+      {"unimplemented_service", bind(&Client::UnimplementedServiceCase)},
+      {"cancel_after_begin", bind(&Client::CancelAfterBegin)},
+      {"cancel_after_first_response", bind(&Client::CancelAfterFirstResponse)},
+      {"timeout_on_sleeping_server", bind(&Client::TimeoutOnSleepingServer)},
+      {"concurrent_large_unary", bind(&Client::ConcurrentLargeUnary)},
+      {"rpc_soak", bind(&Client::RpcSoak)},
+      {"channel_soak", bind(&Client::ChannelSoak)},
+      {"gzip", bind(&Client::Gzip)},
+  };
+}
+
+}  // namespace shmrpc::interop

@@ -1,0 +1,147 @@
+#include "transports/grpc/server.h"
+
+#include <fcntl.h>
+#include <grpc/impl/codegen/grpc_types.h>
+#include <grpcpp/support/slice.h>
+
+#include <algorithm>
+#include <climits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "transports/grpc/client_connection.h"
+#include "transports/grpc/server_call.h"
+
+namespace shmrpc::grpc_transport {
+namespace {
+
+// Headers hold this library's metadata and statuses at their largest, percent-encoded and in base 64.
+constexpr int kMaxHeaderBytes = 128 * 1024;
+
+// Calls that the gRPC library may hand over before it is asked for more.
+constexpr int kCallsAwaited = 4;
+
+}  // namespace
+
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control) {
+  arguments.emplace(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
+  // The limits are this library's, for each call, and it checks them itself.
+  arguments.emplace(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1);
+  arguments.emplace(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1);
+  // The gRPC library would let a stream's window grow with what the link carries. The window asked for is kept, less
+  // than all of it, because messages are read ahead and wait to be sent on either side of it.
+  arguments.emplace(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.emplace(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, static_cast<int>(flow_control.stream_bytes / 2));
+  return arguments;
+}
+
+void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments) {
+  if (timeout == absl::InfiniteDuration()) return;
+  // A ping after half of it, and the other half for the answer.
+  const int half_ms = static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(timeout) / 2, INT_MAX));
+  arguments->emplace(GRPC_ARG_KEEPALIVE_TIME_MS, half_ms);
+  arguments->emplace(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, half_ms);
+  arguments->emplace(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as many as it takes
+}
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options) {
+  absl::Status usable = BeginUse();
+  if (!usable.ok()) return usable;
+  std::unique_ptr<GrpcServer> server(new GrpcServer(options));
+  absl::Status status = server->Init();
+  if (!status.ok()) return status;
+  return server;
+}
+
+absl::Status GrpcServer::Init() {
+  grpc::ServerBuilder builder;
+  GrpcArguments arguments = WithDefaults(options_.arguments, options_.listen.flow_control);
+  AddKeepalive(options_.listen.keepalive_timeout, &arguments);
+  arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // clients may ping as often as they like, too
+  for (const auto& [name, value] : arguments) {
+    absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
+  }
+  builder.RegisterAsyncGenericService(&service_);
+  std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options_.make_credentials());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) {
+    queue->Shutdown();
+    void* tag;
+    bool ok;
+    while (queue->Next(&tag, &ok)) {
+    }
+    return absl::UnavailableError("the gRPC library could not start a server; its log on standard error says why");
+  }
+  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads =
+      CompletionThreads::Start("shmrpc-grpc-srv", std::move(queue), options_.listen.max_threads);
+  if (!threads.ok()) {
+    server_->Shutdown(gpr_inf_past(GPR_CLOCK_REALTIME));
+    return threads.status();
+  }
+  threads_ = *std::move(threads);
+  for (int i = 0; i < kCallsAwaited; ++i) RequestCall();
+  return absl::OkStatus();
+}
+
+GrpcServer::~GrpcServer() { Shutdown(absl::InfinitePast()); }
+
+void GrpcServer::RequestCall() {
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) return;
+    ++objects_;
+  }
+  GrpcServerCall::Await(this);
+}
+
+bool GrpcServer::CallBegan() {
+  RequestCall();
+  MutexLock lock(&mutex_);
+  return phase_ == Phase::kServing;
+}
+
+void GrpcServer::CallEnded() {
+  MutexLock lock(&mutex_);
+  if (--objects_ == 0) changed_.SignalAll();
+}
+
+void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {
+  MutexLock lock(&mutex_);  // the acceptor is there only as long as the server is not shut down
+  if (phase_ != Phase::kServing) return;
+  const int flags = fcntl(socket.get(), F_GETFL);
+  if (flags < 0 || fcntl(socket.get(), F_SETFL, flags | O_NONBLOCK) != 0) return;
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+  connection.fd = socket.Release();
+  if (!read.empty()) {
+    const grpc::Slice slice(read.data(), read.size());
+    connection.read_buffer = grpc::ByteBuffer(&slice, 1);
+  }
+  acceptor_->HandleNewConnection(&connection);
+}
+
+void GrpcServer::Shutdown(absl::Time deadline) {
+  {
+    MutexLock lock(&mutex_);
+    if (phase_ != Phase::kServing) {
+      while (phase_ != Phase::kDown) changed_.Wait(&mutex_);
+      return;
+    }
+    phase_ = Phase::kDraining;
+  }
+  if (server_ != nullptr && threads_ != nullptr) {
+    server_->Shutdown(ToGrpcTime(deadline));
+    MutexLock lock(&mutex_);
+    while (objects_ > 0) changed_.Wait(&mutex_);
+  }
+  server_ = nullptr;
+  acceptor_ = nullptr;
+  threads_ = nullptr;
+  MutexLock lock(&mutex_);
+  phase_ = Phase::kDown;
+  changed_.SignalAll();
+}
+
+}  // namespace shmrpc::grpc_transport

@@ -1,0 +1,81 @@
+#ifndef SHMRPC_TRANSPORTS_GRPC_SERVER_H_
+#define SHMRPC_TRANSPORTS_GRPC_SERVER_H_
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/types/optional.h"
+#include "shmrpc/grpc.h"
+#include "shmrpc/mutex.h"
+#include "shmrpc/transport.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/grpc/completion_threads.h"
+
+namespace shmrpc::grpc_transport {
+
+class GrpcServerCall;
+
+// A server of the gRPC library inside this process, which brings its calls to a CallHandler. It takes connections that
+// somebody else has accepted. Thread-safe.
+class GrpcServer {
+ public:
+  struct Options {
+    std::function<std::shared_ptr<grpc::ServerCredentials>()> make_credentials;
+    GrpcArguments arguments;
+    absl::optional<uid_t> peer_uid;  // of every client, where that is known
+    ListenOptions listen;
+    CallHandler* handler;
+  };
+
+  // UNAVAILABLE, or FAILED_PRECONDITION in the child of a fork() whose parent has used the gRPC library.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const Options& options);
+  // As Shutdown(InfinitePast()).
+  ~GrpcServer();
+
+  // Takes a connected stream socket, of which nothing has been read but `read`. Hangs up while shutting down.
+  void Accept(framed::UniqueFd socket, absl::string_view read);
+
+  // As Listener::Shutdown.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  friend class GrpcServerCall;
+
+  explicit GrpcServer(const Options& options) : options_(options) {}
+  absl::Status Init();
+
+  // Waits for one more call.
+  void RequestCall();
+  // A call has begun; false when there are to be no more.
+  bool CallBegan() ABSL_LOCKS_EXCLUDED(mutex_);
+  void CallEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const Options options_;
+  std::shared_ptr<CompletionThreads> threads_;
+  grpc::AsyncGenericService service_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  std::unique_ptr<grpc::Server> server_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  enum class Phase { kServing, kDraining, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
+  int objects_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects, those that wait for a call included
+};
+
+// The user's arguments, and what both sides set unless those do: what keeps memory bounded, and headers as large as
+// this library allows. (Of an argument that is set twice the gRPC library takes the first.)
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control);
+
+// Adds what makes a peer that is silent for this long be given up, while calls are in progress.
+void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments);
+
+}  // namespace shmrpc::grpc_transport
+
+#endif  // SHMRPC_TRANSPORTS_GRPC_SERVER_H_
