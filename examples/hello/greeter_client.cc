@@ -18,6 +18,7 @@ ABSL_FLAG(std::string, target, "localhost:50051", "the server's address");
 ABSL_FLAG(std::string, name, "world", "whom to greet");
 ABSL_FLAG(int, count, 1, "how many calls to make, one after the other");
 ABSL_FLAG(absl::Duration, timeout, absl::Seconds(5), "how long one call may take");
+ABSL_FLAG(bool, wait_for_ready, false, "wait for a server, up to the timeout, instead of failing when there is none");
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Asks a greeter_server for a greeting. See --help for the flags.");
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
     // One context per call. Without a deadline a call may last for ever.
     shmrpc::ClientContext context;
     context.set_timeout(absl::GetFlag(FLAGS_timeout));
+    context.set_wait_for_ready(absl::GetFlag(FLAGS_wait_for_ready));
 
     hello::HelloReply reply;
     const absl::Status status = greeter.SayHello(&context, request, &reply);

@@ -32,6 +32,12 @@ absl::Status CheckOptions(const ChannelOptions& options) {
                      "; it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
                      ", and InfiniteDuration() switches keepalive off")));
   }
+  if (options.retry_policy.has_value()) {
+    const absl::Status policy = options.retry_policy->Validate();
+    if (!policy.ok()) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_policy: ", policy.message())));
+    }
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),

@@ -260,6 +260,16 @@ absl::Status ChannelImpl::WaitForConnection(absl::Time deadline, Patience patien
   }
 }
 
+absl::Status ChannelImpl::Pause(absl::Time end, const ClientContext* context) {
+  MutexLock lock(&mutex_);
+  for (;;) {
+    if (closed_) return ChannelGoneError();
+    if (context != nullptr && ClientCallAccess::IsCancelled(*context)) return internal::CancelledByCaller();
+    if (absl::Now() >= end) return absl::OkStatus();
+    changed_.WaitWithDeadline(&mutex_, end);
+  }
+}
+
 void ChannelImpl::WakeWaiters() {
   MutexLock lock(&mutex_);
   changed_.SignalAll();
@@ -306,13 +316,22 @@ ChannelImpl::Readiness ChannelImpl::AddWaiter(std::shared_ptr<ConnectionWaiter> 
   }
 }
 
+absl::Status ChannelImpl::AddPausing(std::shared_ptr<ConnectionWaiter> waiter) {
+  MutexLock lock(&mutex_);
+  if (closed_) return ChannelGoneError();
+  ConnectionWaiter& added = *waiter;
+  added.queued_ = added.pausing_ = true;
+  added.position_ = pausing_.insert(pausing_.end(), std::move(waiter));
+  return absl::OkStatus();
+}
+
 bool ChannelImpl::RemoveWaiter(ConnectionWaiter* waiter) {
   std::shared_ptr<ConnectionWaiter> removed;  // released after the lock
   MutexLock lock(&mutex_);
   if (!waiter->queued_) return false;
   waiter->queued_ = false;
   removed = std::move(*waiter->position_);
-  waiters_.erase(waiter->position_);
+  (std::exchange(waiter->pausing_, false) ? pausing_ : waiters_).erase(waiter->position_);
   return true;
 }
 
@@ -449,7 +468,8 @@ void ChannelImpl::Close() {
     closed_ = true;
     SetState(State::kIdle);
     waiters.swap(waiters_);
-    for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) waiter->queued_ = false;
+    waiters.splice(waiters.end(), pausing_);
+    for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) waiter->queued_ = waiter->pausing_ = false;
     connector = std::move(connector_);
     connection = std::move(connection_);
     retired.swap(retired_);

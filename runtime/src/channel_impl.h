@@ -62,6 +62,7 @@ class ConnectionWaiter {
   friend class ChannelImpl;
   // The fields below are the channel's, guarded by its mutex.
   bool queued_ = false;
+  bool pausing_ = false;  // queued_, but among those that pause
   bool wait_for_ready_ = false;
   uint64_t awaited_attempt_ = 0;
   std::list<std::shared_ptr<ConnectionWaiter>>::iterator position_;
@@ -129,7 +130,10 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   absl::Status WaitForConnection(absl::Time deadline, Patience patience, const ClientContext* context,
                                  ConnectionPtr* connection);
 
-  // Makes those who wait in WaitForConnection look at their context.
+  // The pause before a synchronous call's next attempt: OK at `end`; CANCELLED as WaitForConnection.
+  absl::Status Pause(absl::Time end, const ClientContext* context);
+
+  // Makes those who wait in WaitForConnection or Pause look at their context.
   void WakeWaiters();
 
   // What an asynchronous call has to do: start now on `*connection`, in whose load it is counted; fail now with
@@ -141,7 +145,11 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   Readiness AddWaiter(std::shared_ptr<ConnectionWaiter> waiter, bool wait_for_ready, ConnectionPtr* connection,
                       absl::Status* failure);
 
-  // Takes a waiter back. False when it is not in the queue (any more).
+  // For an asynchronous call that pauses before its next attempt: tells it, with OnNotConnected, if the channel goes,
+  // unless it is taken back with RemoveWaiter. CANCELLED when the channel is gone already.
+  absl::Status AddPausing(std::shared_ptr<ConnectionWaiter> waiter);
+
+  // Takes a waiter back. False when it is not in the queue (any more), nor pausing.
   bool RemoveWaiter(ConnectionWaiter* waiter);
 
   // An asynchronous call that was counted in `load` is over.
@@ -220,6 +228,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   absl::BitGen random_ ABSL_GUARDED_BY(mutex_);
 
   WaiterList waiters_ ABSL_GUARDED_BY(mutex_);       // asynchronous calls, in the order in which they came
+  WaiterList pausing_ ABSL_GUARDED_BY(mutex_);       // those that wait for nothing but the end of a pause
   int patient_threads_ ABSL_GUARDED_BY(mutex_) = 0;  // in WaitForConnection and waiting for the next attempt
   bool connector_runs_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread connector_ ABSL_GUARDED_BY(mutex_);  // joinable once it was started, also when it has ended

@@ -1,35 +1,12 @@
 #include "runtime/src/client_asynchronous_call.h"
 
-#include <algorithm>
-#include <string>
-
-#include "google/protobuf/io/coded_stream.h"
+#include "absl/base/optimization.h"
+#include "absl/time/clock.h"
+#include "absl/types/optional.h"
+#include "runtime/src/callback_threads.h"
 
 namespace shmrpc {
-namespace {
-
-// A request that had to be serialised before it is known which connection it goes to.
-class SerializedRequest final : public OutgoingMessage {
- public:
-  explicit SerializedRequest(const OutgoingMessage& message) : bytes_(message.size(), '\0') {
-    message.SerializeToArray(reinterpret_cast<uint8_t*>(bytes_.data()));
-  }
-
-  size_t size() const override { return bytes_.size(); }
-  void SerializeToArray(uint8_t* target) const override { std::copy(bytes_.begin(), bytes_.end(), target); }
-  bool SerializeToStream(google::protobuf::io::ZeroCopyOutputStream* stream) const override {
-    google::protobuf::io::CodedOutputStream coded(stream);
-    coded.WriteRaw(bytes_.data(), static_cast<int>(bytes_.size()));
-    return !coded.HadError();
-  }
-
- private:
-  std::string bytes_;
-};
-
-}  // namespace
-
-void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
+void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool request_outlives_call) {
   absl::Status failure = AttachToContext();
   if (failure.ok() && !channel_->options().interceptors.empty() && !PassInterceptors(&failure)) {
     return Finish(std::move(failure), Metadata());
@@ -37,12 +14,29 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request) {
   if (failure.ok()) failure = parameters_.Check(*channel_);
   if (failure.ok() && request != nullptr) failure = parameters_.CheckRequest(*request);
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
-  if (request == nullptr) return StartOrWait(nullptr);
+  if (request == nullptr) {
+    ScheduleDeadline();
+    return StartOrWait(nullptr);
+  }
   const OutgoingProto message(*request);
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
   if (interception_ != nullptr) interception_->Sending(*request);
-  StartOrWait(&message);
+  if (request_outlives_call) {
+    outliving_request_ = request;
+  } else if (message.size() <= kMaxKeptRequestBytes) {
+    kept_request_.Keep(message);
+  }
+  ScheduleDeadline();
+  StartOrWait(kept_request_.kept() ? static_cast<const OutgoingMessage*>(&kept_request_) : &message);
+}
+
+void AsynchronousCall::ScheduleDeadline() {
+  if (!parameters_.has_deadline()) return;
+  // Under the lock, so that the timer cannot find the call without its handle.
+  MutexLock lock(&mutex_);
+  timer_ = internal::DeadlineTimer::Get().Schedule(
+      parameters_.deadline, [self = shared_from_this()] { self->End(self->parameters_.TooLate()); });
 }
 
 bool AsynchronousCall::PassInterceptors(absl::Status* status) {
@@ -62,26 +56,31 @@ absl::Status AsynchronousCall::AttachToContext() {
 }
 
 void AsynchronousCall::StartOrWait(const OutgoingMessage* request) {
-  if (parameters_.has_deadline()) {
-    // Under the lock, so that the timer cannot find the call without its handle.
-    MutexLock lock(&mutex_);
-    timer_ = internal::DeadlineTimer::Get().Schedule(
-        parameters_.deadline, [self = shared_from_this()] { self->End(self->parameters_.TooLate()); });
-  }
   ConnectionPtr connection;
   absl::Status failure;
   switch (channel_->CheckReadiness(parameters_.wait_for_ready, &connection, &failure)) {
     case ChannelImpl::Readiness::kReady:
       return Start(connection, request);
     case ChannelImpl::Readiness::kFailed:
-      return Finish(std::move(failure), Metadata());
+      return NotConnected(std::move(failure));
     case ChannelImpl::Readiness::kMustWait:
       return Wait(request);
   }
 }
 
+void AsynchronousCall::StartAgain(const ConnectionPtr& connection) {
+  const auto start = [&](const OutgoingMessage* request) {
+    connection != nullptr ? Start(connection, request) : StartOrWait(request);
+  };
+  if (outliving_request_ != nullptr) {
+    const OutgoingProto message(*outliving_request_);
+    return start(&message);
+  }
+  start(kept_request_.kept() ? &kept_request_ : nullptr);
+}
+
 void AsynchronousCall::Wait(const OutgoingMessage* request) {
-  if (request != nullptr) waiting_request_ = std::make_unique<SerializedRequest>(*request);
+  if (request != nullptr && outliving_request_ == nullptr && !kept_request_.kept()) kept_request_.Keep(*request);
   if (parameters_.metadata != nullptr) {
     waiting_metadata_ = *parameters_.metadata;
     parameters_.metadata = &waiting_metadata_;
@@ -102,7 +101,7 @@ void AsynchronousCall::Wait(const OutgoingMessage* request) {
   if (readiness == ChannelImpl::Readiness::kReady) {
     Start(connection, request);
   } else if (readiness == ChannelImpl::Readiness::kFailed) {
-    Finish(std::move(failure), Metadata());
+    NotConnected(std::move(failure));
   } else if (!end.ok()) {
     End(std::move(end));
   }
@@ -110,19 +109,19 @@ void AsynchronousCall::Wait(const OutgoingMessage* request) {
 
 void AsynchronousCall::OnConnected(const ConnectionPtr& connection) {
   if (!LeaveQueue()) return channel_->EndAsynchronousCall(*connection->load);
-  // The request may be large: it is dropped when it has been sent.
-  const std::unique_ptr<OutgoingMessage> request = std::move(waiting_request_);
-  Start(connection, request.get());
+  StartAgain(connection);
+  // It may be large, and was kept only until it could be sent.
+  if (!CanSendAgain()) kept_request_.Drop();
 }
 
 void AsynchronousCall::OnNotConnected(absl::Status status) {
-  if (LeaveQueue()) Finish(std::move(status), Metadata());
+  if (LeaveQueue()) NotConnected(std::move(status));
 }
 
-// kWaiting becomes kStarting, unless the call has ended there.
+// kWaiting or kPausing becomes kStarting, unless the call has ended there.
 bool AsynchronousCall::LeaveQueue() {
   MutexLock lock(&mutex_);
-  if (phase_ != Phase::kWaiting) return false;
+  if (phase_ != Phase::kWaiting && phase_ != Phase::kPausing) return false;
   phase_ = Phase::kStarting;
   return true;
 }
@@ -130,8 +129,10 @@ bool AsynchronousCall::LeaveQueue() {
 // In kStarting, on a connection in whose load the call is counted.
 void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMessage* request) {
   load_ = connection->load;
+  int attempt;
   {
     MutexLock lock(&mutex_);
+    attempt = attempt_;
     if (end_.ok()) {
       self_ = shared_from_this();
       if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection->peer);
@@ -144,16 +145,18 @@ void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMess
   connection->connection->StartCall(parameters_.ToSpec(), request, this, &call_);
   // From here on the context may be gone.
   absl::Status end;
+  Call* call;
   {
     MutexLock lock(&mutex_);
-    if (phase_ != Phase::kStarting) return;  // over already
+    if (attempt_ != attempt || phase_ != Phase::kStarting) return;  // over already
     phase_ = Phase::kStarted;
     end = end_;
+    call = call_;
   }
   if (end.ok()) {
-    OnStarted();
+    OnStarted(attempt, call);
   } else {
-    call_->Cancel(std::move(end));
+    call->Cancel(std::move(end));
   }
 }
 
@@ -162,8 +165,78 @@ absl::Status AsynchronousCall::RememberedEnd() {
   return end_;
 }
 
+// ---- Further attempts.
+
+bool AsynchronousCall::CanSendAgain() const {
+  if (ClientStreams(parameters_.kind) || outliving_request_ != nullptr) return true;
+  return kept_request_.kept() && kept_request_.size() <= kMaxKeptRequestBytes;
+}
+
+bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
+  if (!CanSendAgain()) return false;
+  const absl::optional<absl::Duration> pause = attempts_.NextAfter(how, *status, parameters_.retry_policy);
+  if (!pause.has_value()) return false;
+  int attempt;
+  {
+    MutexLock lock(&mutex_);
+    attempt = attempt_ + 1;
+  }
+  if (!PrepareForAttempt(attempt)) return false;
+  {
+    MutexLock lock(&mutex_);
+    if (!end_.ok()) {
+      *status = end_;
+      return false;
+    }
+    // Now, while the context cannot go.
+    parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
+    if (call_ != nullptr) earlier_calls_.push_back(std::exchange(call_, nullptr));
+    attempt_ = attempt;
+    phase_ = Phase::kStarting;
+  }
+  if (*pause > absl::ZeroDuration()) {
+    Pause(*pause);
+  } else {
+    StartAgain(nullptr);
+  }
+  return true;
+}
+
+void AsynchronousCall::NotConnected(absl::Status status) {
+  if (!Retry(AttemptEnd::kNotConnected, &status)) Finish(std::move(status), Metadata());
+}
+
+void AsynchronousCall::Pause(absl::Duration pause) {
+  absl::Status end;
+  bool pausing;
+  {
+    // Under the lock, so that whoever ends the pause finds the call in kPausing.
+    MutexLock lock(&mutex_);
+    end = channel_->AddPausing(shared_from_this());
+    pausing = end.ok();
+    if (pausing) {
+      phase_ = Phase::kPausing;
+      // To start a call may take a while, which the timer has not got.
+      pause_timer_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + pause, [self = shared_from_this()] {
+        internal::CallbackThreads::Get().Run([self] { self->EndPause(); });
+      });
+      end = end_;
+    }
+  }
+  if (!pausing) return Finish(std::move(end), Metadata());
+  if (!end.ok()) End(std::move(end));
+}
+
+void AsynchronousCall::EndPause() {
+  // Otherwise the channel has gone or the call has ended.
+  if (channel_->RemoveWaiter(this) && LeaveQueue()) StartAgain(nullptr);
+}
+
+// ---- The end.
+
 void AsynchronousCall::End(absl::Status status) {
   bool waiting = false;
+  Call* call = nullptr;
   {
     MutexLock lock(&mutex_);
     switch (phase_) {
@@ -173,10 +246,13 @@ void AsynchronousCall::End(absl::Status status) {
         end_.Update(std::move(status));  // the first one counts
         return;
       case Phase::kWaiting:
+      case Phase::kPausing:
         phase_ = Phase::kEnded;
         waiting = true;
         break;
       case Phase::kStarted:
+        end_.Update(status);
+        call = call_;
         break;
     }
   }
@@ -184,7 +260,7 @@ void AsynchronousCall::End(absl::Status status) {
     channel_->RemoveWaiter(this);
     Finish(std::move(status), Metadata());
   } else {
-    call_->Cancel(std::move(status));  // not released before this object goes
+    call->Cancel(std::move(status));  // not released before this object goes
   }
 }
 
@@ -193,6 +269,7 @@ void AsynchronousCall::Abandon(absl::Status status) {
     MutexLock lock(&mutex_);
     if (context_ != nullptr) ClientCallAccess::End(context_);
     context_ = nullptr;
+    end_.Update(status);  // with the context: a further attempt would need it
   }
   End(std::move(status));
 }
@@ -206,10 +283,11 @@ void AsynchronousCall::OnHeaders(Metadata metadata) {
   OnInitialMetadata();
 }
 
-void AsynchronousCall::OnStatus(absl::Status status, Metadata trailing_metadata) {
+void AsynchronousCall::OnStatus(CallEnd end) {
   const std::shared_ptr<AsynchronousCall> self = std::move(self_);
   channel_->EndAsynchronousCall(*load_);
-  Finish(std::move(status), std::move(trailing_metadata));
+  if (ABSL_PREDICT_FALSE(end.not_processed) && Retry(AttemptEnd::kNotProcessed, &end.status)) return;
+  Finish(std::move(end.status), std::move(end.trailing_metadata));
 }
 
 // On the one thread that has ended the call.
@@ -217,10 +295,12 @@ void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
   if (!ServerStreams(parameters_.kind)) status = reply_.Conclude(std::move(status));
   if (interception_ != nullptr) status = interception_->Ended(std::move(status), trailing_metadata);
   internal::DeadlineTimer::Handle timer;
+  internal::DeadlineTimer::Handle pause_timer;
   {
     MutexLock lock(&mutex_);
     phase_ = Phase::kEnded;
     timer = timer_;
+    pause_timer = pause_timer_;
     if (context_ != nullptr) {
       ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
       ClientCallAccess::End(context_);
@@ -228,6 +308,7 @@ void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
     }
   }
   internal::DeadlineTimer::Get().Cancel(timer);
+  if (ABSL_PREDICT_FALSE(pause_timer.id != 0)) internal::DeadlineTimer::Get().Cancel(pause_timer);
   OnEnd(std::move(status));
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "runtime/src/client_call_parameters.h"
 #include "runtime/src/client_interception.h"
 #include "runtime/src/client_reply.h"
+#include "runtime/src/client_retry.h"
 #include "runtime/src/deadline_timer.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/message.h"
@@ -24,9 +26,15 @@ namespace shmrpc {
 // reply, if it does not stream; and what interceptors want.
 //
 //   kStarting ──no connection──▶ kWaiting ──connected──▶ kStarting ──▶ kStarted ──status──▶ kEnded
+//       ▲  ▲                                                              │
+//       │  ╰──────────── at once ◀───────── not processed, and to be attempted again
+//       ╰── kPausing ◀── after a pause ◀──────────────────────────────────╯
 //
-// Deadline and TryCancel come at any time, from any thread, through End: in kStarting they are remembered, because the
-// starting thread does not hold the lock while it works; in kWaiting they end the call; in kStarted they cancel it.
+// Deadline and TryCancel come at any time, from any thread, through End, and are remembered: in kStarting that is all,
+// because the starting thread does not hold the lock while it works; in kWaiting and kPausing they end the call; in
+// kStarted they cancel the attempt, and there is no further one.
+//
+// The Call objects of attempts are released with this object: somebody may still be about to use the last but one.
 //
 // Shared by those who may still want to end it: its timer, its context, the channel's queue, its user, and itself while
 // it is started. Does not keep the channel alive: the end of the Channel ends the call.
@@ -37,13 +45,14 @@ class AsynchronousCall : public CallEvents,
  public:
   ~AsynchronousCall() override {
     if (call_ != nullptr) call_->Release();
+    for (Call* call : earlier_calls_) call->Release();
   }
   AsynchronousCall(const AsynchronousCall&) = delete;
   AsynchronousCall& operator=(const AsynchronousCall&) = delete;
 
   // Once. The caller holds a reference meanwhile. `request` is null if the client streams, and lives until this
-  // returns; OnEnd may run inside. May block while the way to the server is full.
-  void Begin(const google::protobuf::MessageLite* request);
+  // returns, or `request_outlives_call`; OnEnd may run inside. May block while the way to the server is full.
+  void Begin(const google::protobuf::MessageLite* request, bool request_outlives_call = false);
 
   // Ends the call with `status` (not OK) unless it is over. After Begin was entered, on any thread.
   void End(absl::Status status);
@@ -59,7 +68,7 @@ class AsynchronousCall : public CallEvents,
   // CallEvents
   void OnHeaders(Metadata metadata) final;
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
-  void OnStatus(absl::Status status, Metadata trailing_metadata) final;
+  void OnStatus(CallEnd end) final;
   bool RunsUserCode() const final { return true; }
 
   // CallInProgress
@@ -74,9 +83,14 @@ class AsynchronousCall : public CallEvents,
         reply_(method, reply),
         context_(context) {}
 
-  // The call is on its way: call() may be used from now on. Comes at most once, on the starting thread, which has no
-  // lock; events, even OnEnd, may come before or meanwhile.
-  virtual void OnStarted() {}
+  // An attempt, counted from 0, is on its way: `call` may be used from now on, until this object goes. At most once for
+  // each attempt, on the starting thread, which has no lock; events, even OnEnd, may come before or meanwhile, and so
+  // may the start of the next attempt.
+  virtual void OnStarted(int /*attempt*/, Call* /*call*/) {}
+
+  // Before the call is attempted again, with no lock held. False: there must be no further attempt, because something
+  // that would have to be done again cannot be.
+  virtual bool PrepareForAttempt(int /*attempt*/) { return true; }
 
   // The context has the server's initial metadata.
   virtual void OnInitialMetadata() {}
@@ -87,17 +101,26 @@ class AsynchronousCall : public CallEvents,
   const CallParameters& parameters() const { return parameters_; }
   // Null when there are no interceptors. Constant once Begin has been entered.
   ClientInterception* interception() const { return interception_.get(); }
-  Call& call() const { return *call_; }
 
  private:
-  enum class Phase { kStarting, kWaiting, kStarted, kEnded };
+  enum class Phase { kStarting, kWaiting, kStarted, kPausing, kEnded };
 
   absl::Status AttachToContext();
   // False: an interceptor has answered the call.
   bool PassInterceptors(absl::Status* status);
+  void ScheduleDeadline();
   void StartOrWait(const OutgoingMessage* request);
+  // With the request that is here, on `connection` if there is one.
+  void StartAgain(const ConnectionPtr& connection);
   void Wait(const OutgoingMessage* request);
   bool LeaveQueue();
+  // What to do when an attempt has failed with `*status`: true when the call goes on, false when it ends with
+  // `*status`.
+  bool Retry(AttemptEnd how, absl::Status* status);
+  void NotConnected(absl::Status status);
+  bool CanSendAgain() const;
+  void Pause(absl::Duration pause);
+  void EndPause();
   void Start(const ConnectionPtr& connection, const OutgoingMessage* request);
   absl::Status RememberedEnd();
   void Finish(absl::Status status, Metadata trailing_metadata);
@@ -106,18 +129,23 @@ class AsynchronousCall : public CallEvents,
   CallParameters parameters_;  // constant once Begin has checked them, but for what Wait does
   SingleReply reply_;          // unless the server streams
   std::unique_ptr<ClientInterception> interception_;
-  std::unique_ptr<OutgoingMessage> waiting_request_;
+  const google::protobuf::MessageLite* outliving_request_ = nullptr;  // if it does outlive the call
+  KeptRequest kept_request_;   // otherwise, for when the call waits, and for further attempts
   Metadata waiting_metadata_;  // a copy: the context may go while the call waits or is about to be started
+  CallAttempts attempts_;      // the thread's that has the end of the latest
 
   std::shared_ptr<AsynchronousCall> self_;  // from the start on a connection to the status
   std::shared_ptr<ConnectionLoad> load_;
-  Call* call_ = nullptr;  // written by the starting thread; others look only in kStarted
+  Call* call_ = nullptr;              // written by the starting thread; others look only in kStarted, with the lock
+  std::vector<Call*> earlier_calls_;  // of attempts that have failed
 
   Mutex mutex_;                                     // held while the context is used; taken before the context's own
   ClientContext* context_ ABSL_GUARDED_BY(mutex_);  // null when there is none, or it is another call's, or is gone
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kStarting;
-  absl::Status end_ ABSL_GUARDED_BY(mutex_);  // what came for the call in kStarting
+  int attempt_ ABSL_GUARDED_BY(mutex_) = 0;   // counted from 0
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);  // what came for the call
   internal::DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
+  internal::DeadlineTimer::Handle pause_timer_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc

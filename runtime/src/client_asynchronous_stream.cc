@@ -5,13 +5,15 @@
 namespace shmrpc {
 
 AsynchronousStream::Outcome AsynchronousStream::Read(google::protobuf::MessageLite* message) {
+  Call* call;
   {
     MutexLock lock(&stream_mutex_);
     if (ended_) return Outcome::kFailed;
     read_target_ = message;
-    if (!started_) return Outcome::kLater;
+    if (call_ == nullptr) return Outcome::kLater;
+    call = call_;
   }
-  call().Receive();
+  call->Receive();
   return Outcome::kLater;
 }
 
@@ -23,8 +25,9 @@ AsynchronousStream::Outcome AsynchronousStream::Write(const google::protobuf::Me
     write_message_ = &message;
     write_last_ = last;
     write_intercepted_ = false;
-    writing_ = started_ ? Writing::kSending : Writing::kQueued;
-    if (!started_) return Outcome::kLater;
+    writing_ = call_ != nullptr ? Writing::kSending : Writing::kQueued;
+    if (call_ == nullptr) return Outcome::kLater;
+    client_has_sent_ = true;
   }
   const Outcome outcome = Send();
   if (outcome == Outcome::kDone) HalfCloseIfQueued();
@@ -32,46 +35,60 @@ AsynchronousStream::Outcome AsynchronousStream::Write(const google::protobuf::Me
 }
 
 AsynchronousStream::Outcome AsynchronousStream::HalfClose() {
+  Call* call;
   {
     MutexLock lock(&stream_mutex_);
     if (ended_ || half_closed_) return Outcome::kFailed;
     half_closed_ = true;
-    if (!started_ || writing_ != Writing::kNone) {
+    if (call_ == nullptr || writing_ != Writing::kNone) {
       half_close_queued_ = true;
       return Outcome::kLater;
     }
+    client_has_sent_ = true;
+    call = call_;
   }
-  call().HalfClose();
+  call->HalfClose();
   return Outcome::kDone;
 }
 
 void AsynchronousStream::DropMessages() {
+  Call* call;
   {
     MutexLock lock(&stream_mutex_);
     if (ended_) return;
     drop_messages_ = true;
-    if (!started_) return;
+    if (call_ == nullptr) return;
+    call = call_;
   }
-  call().DropMessages();
+  call->DropMessages();
 }
 
-void AsynchronousStream::OnStarted() {
+bool AsynchronousStream::PrepareForAttempt(int attempt) {
+  MutexLock lock(&stream_mutex_);
+  if (client_has_sent_) return false;
+  attempt_ = attempt;
+  call_ = nullptr;
+  return true;
+}
+
+void AsynchronousStream::OnStarted(int attempt, Call* call) {
   bool receive = false;
   bool drop = false;
   bool send = false;
   {
     MutexLock lock(&stream_mutex_);
-    if (ended_) return;
-    started_ = true;
+    if (ended_ || attempt != attempt_) return;
+    call_ = call;
     receive = read_target_ != nullptr;
     drop = drop_messages_;
     send = writing_ == Writing::kQueued;
     if (send) writing_ = Writing::kSending;
+    if (send || half_close_queued_) client_has_sent_ = true;
   }
   // An answer may let go of the last other reference.
   const std::shared_ptr<AsynchronousCall> self = shared_from_this();
-  if (receive) call().Receive();
-  if (drop) call().DropMessages();
+  if (receive) call->Receive();
+  if (drop) call->DropMessages();
   if (send) {
     SendAndAnswer();
   } else {
@@ -116,11 +133,16 @@ AsynchronousStream::Outcome AsynchronousStream::Send() {
   if (error.ok()) {
     const OutgoingProto outgoing(*write_message_);
     error = parameters().CheckRequestSize(outgoing.size());
+    Call* call;  // the only one: once something is sent there is no other attempt
+    {
+      MutexLock lock(&stream_mutex_);
+      call = call_;
+    }
     if (interception() != nullptr && error.ok() && !std::exchange(write_intercepted_, true)) {
       interception()->Sending(*write_message_);
     }
     while (error.ok()) {
-      const SendResult result = call().Send(outgoing, write_last_);
+      const SendResult result = call->Send(outgoing, write_last_);
       MutexLock lock(&stream_mutex_);
       if (result == SendResult::kWait && !ended_) {
         if (std::exchange(sendable_, false)) continue;
@@ -147,11 +169,13 @@ void AsynchronousStream::SendAndAnswer() {
 }
 
 void AsynchronousStream::HalfCloseIfQueued() {
+  Call* call;
   {
     MutexLock lock(&stream_mutex_);
     if (writing_ != Writing::kNone || !std::exchange(half_close_queued_, false)) return;
+    call = call_;
   }
-  call().HalfClose();
+  call->HalfClose();
   OnHalfCloseDone(true);
 }
 

@@ -20,6 +20,9 @@ namespace shmrpc {
 //
 //   kNone ──Write──▶ kQueued (not started) ──▶ kSending ──kWait──▶ kBlocked ──OnSendable──▶ kSending ──▶ kNone
 //
+// When the call is attempted again it is as if it had not been started, provided that nothing has been sent after the
+// request: reads are asked for again, and writes that wait for the start go on waiting.
+//
 // In kSending one thread is inside Call::Send, and that thread deals with whatever comes meanwhile: OnSendable, for it
 // may come before the kWait that it belongs to has been seen, and the end of the call.
 //
@@ -61,7 +64,8 @@ class AsynchronousStream : public AsynchronousCall {
   enum class Writing { kNone, kQueued, kSending, kBlocked };
 
   // AsynchronousCall
-  void OnStarted() final;
+  void OnStarted(int attempt, Call* call) final;
+  bool PrepareForAttempt(int attempt) final;
   void OnEnd(absl::Status status) final;
 
   Outcome Send();
@@ -69,7 +73,10 @@ class AsynchronousStream : public AsynchronousCall {
   void HalfCloseIfQueued();
 
   Mutex stream_mutex_;
-  bool started_ ABSL_GUARDED_BY(stream_mutex_) = false;
+  int attempt_ ABSL_GUARDED_BY(stream_mutex_) = 0;
+  Call* call_ ABSL_GUARDED_BY(stream_mutex_) = nullptr;  // of the current attempt once it is started
+  // The server may have had a message, or the half-close, or the application was told that it has not.
+  bool client_has_sent_ ABSL_GUARDED_BY(stream_mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(stream_mutex_) = false;
   bool drop_messages_ ABSL_GUARDED_BY(stream_mutex_) = false;  // as soon as the call is started
   google::protobuf::MessageLite* read_target_ ABSL_GUARDED_BY(stream_mutex_) = nullptr;

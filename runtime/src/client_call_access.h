@@ -35,6 +35,10 @@ class ClientCallAccess {
   static absl::Status BeginSynchronous(ClientContext* context, internal::CallInProgress* call);
   static absl::Status BeginAsynchronous(ClientContext* context, std::shared_ptr<internal::CallInProgress> call);
 
+  // Between two attempts of a synchronous call: as End, and then as if it had begun anew.
+  static void PauseSynchronous(ClientContext* context) { End(context); }
+  static void ResumeSynchronous(ClientContext* context, internal::CallInProgress* call);
+
   // After it TryCancel does not reach the call any more; for a synchronous call none is running inside it either.
   static void End(ClientContext* context);
 
@@ -45,6 +49,12 @@ class ClientCallAccess {
   }
   static const absl::optional<size_t>& max_receive_message_bytes(const ClientContext& context) {
     return context.max_receive_message_bytes_;
+  }
+
+  // Whether the context has a policy of its own, or none, instead of the channel's.
+  static bool has_own_retry_policy(const ClientContext& context) { return context.own_retry_policy_; }
+  static const std::shared_ptr<const RetryPolicy>& retry_policy(const ClientContext& context) {
+    return context.retry_policy_;
   }
 
   static void set_peer(ClientContext* context, std::shared_ptr<const Peer> peer) { context->peer_ = std::move(peer); }

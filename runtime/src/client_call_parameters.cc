@@ -11,13 +11,18 @@ CallParameters::CallParameters(const char* method_path, MethodKind method_kind, 
     : method(method_path),
       kind(method_kind),
       max_send_message_bytes(options.max_send_message_bytes),
-      max_receive_message_bytes(options.max_receive_message_bytes) {
+      max_receive_message_bytes(options.max_receive_message_bytes),
+      retry_policy(options.retry_policy.has_value() ? &*options.retry_policy : nullptr) {
   if (context == nullptr) return;
   deadline = context->deadline();
   wait_for_ready = context->wait_for_ready();
   if (!context->metadata().empty()) metadata = &context->metadata();
   max_send_message_bytes = ClientCallAccess::max_send_message_bytes(*context).value_or(max_send_message_bytes);
   max_receive_message_bytes = ClientCallAccess::max_receive_message_bytes(*context).value_or(max_receive_message_bytes);
+  if (ClientCallAccess::has_own_retry_policy(*context)) {
+    own_retry_policy = ClientCallAccess::retry_policy(*context);
+    retry_policy = own_retry_policy.get();
+  }
 }
 
 absl::Status CallParameters::TooLate() const {
@@ -37,6 +42,10 @@ absl::Status CallParameters::Check(const ChannelImpl& channel) {
   if (!channel.status().ok()) return channel.status();
   if (metadata != nullptr) {
     status = metadata->Validate();
+    if (!status.ok()) return status;
+  }
+  if (own_retry_policy != nullptr) {
+    status = own_retry_policy->Validate();
     if (!status.ok()) return status;
   }
   if (has_deadline()) {

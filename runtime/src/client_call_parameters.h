@@ -2,6 +2,7 @@
 #define SHMRPC_RUNTIME_SRC_CLIENT_CALL_PARAMETERS_H_
 
 #include <cstddef>
+#include <memory>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -15,7 +16,7 @@
 namespace shmrpc {
 
 // What a call says, taken from its context (may be null) and its channel, and the checks that come before anything is
-// sent. A copy, but for the metadata: that is the context's.
+// sent. A copy, but for the metadata: that is the context's. (A further attempt has a copy of that, too.)
 struct CallParameters {
   CallParameters(const char* method_path, MethodKind method_kind, const ClientContext* context,
                  const ChannelOptions& options);
@@ -51,6 +52,8 @@ struct CallParameters {
   const Metadata* metadata = nullptr;
   size_t max_send_message_bytes;
   size_t max_receive_message_bytes;
+  const RetryPolicy* retry_policy;                      // null when there is none
+  std::shared_ptr<const RetryPolicy> own_retry_policy;  // the context's, if retry_policy is that
 };
 
 }  // namespace shmrpc

@@ -46,6 +46,11 @@ absl::Status ClientCallAccess::BeginSynchronous(ClientContext* context, internal
   return status;
 }
 
+void ClientCallAccess::ResumeSynchronous(ClientContext* context, internal::CallInProgress* call) {
+  MutexLock lock(&context->mutex_);
+  context->synchronous_call_ = call;
+}
+
 absl::Status ClientCallAccess::BeginAsynchronous(ClientContext* context,
                                                  std::shared_ptr<internal::CallInProgress> call) {
   MutexLock lock(&context->mutex_);

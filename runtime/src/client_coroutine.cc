@@ -45,7 +45,7 @@ bool StartCoUnaryCall(const std::shared_ptr<Channel>& channel, const char* metho
                       absl::Status* status, std::coroutine_handle<> waiting) {
   const auto call = std::make_shared<CoroutineUnaryCall>(ChannelAccess::shared_impl(*channel), method, context, reply,
                                                          status, waiting);
-  call->Begin(&request);
+  call->Begin(&request, /*request_outlives_call=*/true);
   return call->Suspend();
 }
 

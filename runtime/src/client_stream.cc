@@ -49,9 +49,12 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (finished_ || !ServerStreams(parameters_.kind) || CallIsOver()) return false;
     read_target_ = message;
     read_answered_.store(false, std::memory_order_relaxed);
-    call_->Receive();
-    Wait([this] { return read_answered_.load(std::memory_order_acquire) || IsOver(); });
+    do {
+      call_->Receive();
+      Wait([this] { return read_answered_.load(std::memory_order_acquire) || IsOver(); });
+    } while (!read_answered_.load(std::memory_order_acquire) && IsRestarted());
     if (!read_answered_.load(std::memory_order_acquire)) return false;
+    request_.Drop();
     if (read_error_.ok()) {
       if (interception_ != nullptr) InterceptRead(*message);
       return true;
@@ -94,14 +97,16 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
 
   void WaitForInitialMetadata() override {
     if (CallIsOver()) return;
-    Wait([this] { return headers_arrived_.load(std::memory_order_acquire) || IsOver(); });
+    do {
+      Wait([this] { return headers_arrived_.load(std::memory_order_acquire) || IsOver(); });
+    } while (!headers_arrived_.load(std::memory_order_acquire) && IsRestarted());
     if (interception_ != nullptr) InterceptInitialMetadata();
   }
 
   absl::Status Finish() override {
     if (finished_) return status_;
     finished_ = true;
-    if (!IsOver()) {
+    while (!IsOver() || IsRestarted()) {
       HalfClose();
       if (ServerStreams(parameters_.kind)) call_->DropMessages();
       WaitForEnd();
@@ -121,28 +126,54 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     read_answered_.store(true, std::memory_order_release);
   }
   void OnSendable() override { sendable_.store(true, std::memory_order_release); }
-  void OnStatus(absl::Status status, Metadata trailing_metadata) override {
-    if (!ServerStreams(parameters_.kind)) status = reply_.Conclude(std::move(status));
-    End(std::move(status), std::move(trailing_metadata));
+  void OnStatus(CallEnd end) override {
+    if (!ServerStreams(parameters_.kind)) end.status = reply_.Conclude(std::move(end.status));
+    End(std::move(end));
   }
 
  private:
   absl::Status StartAttached(const google::protobuf::MessageLite* request) {
     absl::Status status = CheckParameters();
     if (!status.ok()) return status;
-    if (request == nullptr) {
-      status = Connect();
-      if (status.ok()) Start(nullptr);
-      return status;
-    }
+    if (request == nullptr) return Attempt(nullptr);
     status = parameters_.CheckRequest(*request);
     if (!status.ok()) return status;
     const OutgoingProto message(*request);
     status = parameters_.CheckRequestSize(message.size());
     if (status.ok() && interception_ != nullptr) interception_->Sending(*request);
-    if (status.ok()) status = Connect();
-    if (status.ok()) Start(&message);
-    return status;
+    if (!status.ok()) return status;
+    // Should it turn out later that the request has to be sent again.
+    if (!ClientStreams(parameters_.kind) && message.size() <= kMaxKeptRequestBytes) request_.Keep(message);
+    return Attempt(&message);
+  }
+
+  // Attempts the call until one attempt is under way, or has ended the call. When the result is not OK there is no
+  // call.
+  absl::Status Attempt(const OutgoingMessage* request) {
+    absl::Status status;
+    do {
+      status = Connect();
+      if (!status.ok()) continue;
+      Start(request);
+      if (!IsOver()) return status;
+      status = status_;
+    } while (Retry(&status));
+    if (call_ == nullptr) return status;
+    status_ = std::move(status);
+    return absl::OkStatus();
+  }
+
+  // Whether the call, which is over, goes on all the same: it has not been processed, and is attempted again. Only when
+  // no other thread can be at work with it, and its request is here.
+  bool IsRestarted() {
+    if (!request_.kept() || !Retry(&status_)) {
+      request_.Drop();
+      return false;
+    }
+    absl::Status failure = Attempt(&request_);
+    if (failure.ok()) return !IsOver();
+    EndUnstarted(std::move(failure));
+    return false;
   }
 
   // What interceptors are told of is told on the caller's threads: events must not run user code.
@@ -167,7 +198,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
 
   // Whether an operation can no longer begin. Nobody else notices the deadline of a call for which nobody waits.
   bool CallIsOver() {
-    if (IsOver()) return true;
+    if (IsOver() && !IsRestarted()) return true;
     if (!parameters_.has_deadline() || absl::Now() < parameters_.deadline) return false;
     call_->Cancel(parameters_.TooLate());
     WaitForEnd();
@@ -210,7 +241,8 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   std::atomic<bool> read_answered_{false};
   std::atomic<bool> headers_arrived_{false};
 
-  SingleReply reply_;  // unless the server streams
+  SingleReply reply_;    // unless the server streams
+  KeptRequest request_;  // unless the client streams
 
   std::unique_ptr<ClientInterception> interception_;  // null when there are no interceptors
   bool headers_intercepted_ = false;                  // the reading thread's

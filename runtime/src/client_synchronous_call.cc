@@ -1,5 +1,10 @@
 #include "runtime/src/client_synchronous_call.h"
 
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "absl/types/optional.h"
+
 namespace shmrpc {
 
 absl::Status SynchronousCall::Connect() {
@@ -8,7 +13,10 @@ absl::Status SynchronousCall::Connect() {
         parameters_.deadline,
         parameters_.wait_for_ready ? ChannelImpl::Patience::kUntilReady : ChannelImpl::Patience::kThisAttempt, context_,
         &connection_);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      attempt_end_ = AttemptEnd::kNotConnected;
+      return status;
+    }
   }
   if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection_->peer);
   return absl::OkStatus();
@@ -23,6 +31,30 @@ void SynchronousCall::Start(const OutgoingMessage* request) {
     started_call_.store(call);
     if (ClientCallAccess::IsCancelled(*context_)) call->Cancel(internal::CancelledByCaller());
   }
+}
+
+bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
+  const absl::optional<absl::Duration> pause =
+      attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy);
+  if (!pause.has_value()) return false;
+  parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
+  if (call_ != nullptr) {
+    // Not while TryCancel is inside the call that is about to go.
+    if (context_ != nullptr) ClientCallAccess::PauseSynchronous(context_);
+    started_call_.store(nullptr);
+    call_.reset();
+    connection_.reset();
+    if (context_ != nullptr) ClientCallAccess::ResumeSynchronous(context_, this);
+  }
+  const absl::Time next = *pause > absl::ZeroDuration() ? absl::Now() + *pause : absl::InfinitePast();
+  absl::Status paused = channel_.Pause(std::min(next, parameters_.deadline), context_);
+  if (paused.ok() && parameters_.has_deadline() && absl::Now() >= parameters_.deadline) paused = parameters_.TooLate();
+  if (paused.ok()) {
+    over_.store(false, std::memory_order_relaxed);
+    return true;
+  }
+  *status = std::move(paused);
+  return false;
 }
 
 void SynchronousCall::OnTryCancel() {

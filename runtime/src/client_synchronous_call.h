@@ -5,11 +5,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/optimization.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/client_call_parameters.h"
+#include "runtime/src/client_retry.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/message.h"
 #include "shmrpc/transport.h"
@@ -19,6 +21,8 @@ namespace shmrpc {
 // What calls have in common whose caller waits for them: getting a connection, TryCancel, the deadline, the one end.
 //
 //   Attach ──▶ CheckParameters ──▶ Connect ──▶ Start ──▶ Wait … ──▶ Detach
+//                                     ▲                    │
+//                                     ╰─────── Retry ◀─────╯
 //
 // The caller's threads use it until Detach; TryCancel, on any thread, until Detach returns. When one of the steps
 // before Start fails there is no call, and only Detach may follow (after a failed Attach, nothing).
@@ -46,6 +50,12 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   }
   absl::Status CheckParameters() { return parameters_.Check(channel_); }
   absl::Status Connect();
+  // When Connect has failed or the call is over: whether there is to be another attempt, which then begins with
+  // Connect. Waits for the time to come. False: `*status`, that of the latest attempt or what has come between, is the
+  // call's. No other thread of the caller uses the call meanwhile.
+  bool Retry(absl::Status* status) {
+    return ABSL_PREDICT_FALSE(attempt_end_ != AttemptEnd::kMayHaveRun) && PrepareNextAttempt(status);
+  }
   // Events come from now on.
   void Start(const OutgoingMessage* request);
   void Detach() {
@@ -62,9 +72,10 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   }
 
   // For OnStatus, as the last thing it does: a waiting thread may destroy this object from then on.
-  void End(absl::Status status, Metadata trailing_metadata) {
-    if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
-    EndUnstarted(std::move(status));
+  void End(CallEnd end) {
+    if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(end.trailing_metadata));
+    attempt_end_ = end.not_processed ? AttemptEnd::kNotProcessed : AttemptEnd::kMayHaveRun;
+    EndUnstarted(std::move(end.status));
   }
   // When one of the steps before Start has failed. Leaves the context alone, which may be another call's.
   void EndUnstarted(absl::Status status) {
@@ -78,6 +89,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   CallParameters parameters_;
 
  private:
+  bool PrepareNextAttempt(absl::Status* status);
+
   ChannelImpl& channel_;
   ClientContext* const context_;
   // Held to the end: a connection that another thread finds over would otherwise be destroyed under this call.
@@ -90,6 +103,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
  private:
   std::atomic<Call*> started_call_{nullptr};
   std::atomic<bool> over_{false};
+  AttemptEnd attempt_end_ = AttemptEnd::kMayHaveRun;  // of the latest attempt, once it is over
+  CallAttempts attempts_;
 };
 
 }  // namespace shmrpc

@@ -51,8 +51,9 @@ class SynchronousUnaryCall final : public SynchronousCall {
 
   // CallEvents
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
-  void OnStatus(absl::Status status, Metadata trailing_metadata) override {
-    End(reply_.Conclude(std::move(status)), std::move(trailing_metadata));
+  void OnStatus(CallEnd end) override {
+    end.status = reply_.Conclude(std::move(end.status));
+    End(std::move(end));
   }
 
  private:
@@ -64,11 +65,14 @@ class SynchronousUnaryCall final : public SynchronousCall {
     const OutgoingProto message(request);
     status = parameters_.CheckRequestSize(message.size());
     if (!status.ok()) return status;
-    status = Connect();
-    if (!status.ok()) return status;
-    Start(&message);
-    Wait([this] { return IsOver(); });
-    return std::move(status_);
+    do {
+      status = Connect();
+      if (!status.ok()) continue;
+      Start(&message);
+      Wait([this] { return IsOver(); });
+      status = std::move(status_);
+    } while (Retry(&status));
+    return status;
   }
 
   SingleReply reply_;

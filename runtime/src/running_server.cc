@@ -108,7 +108,8 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
   const RegisteredMethod& method = found->second;
   ServerCalls& calls = health_ != nullptr && method.service == health_.get() ? health_calls_ : calls_;
   absl::Status status = calls.Enter();
-  if (!status.ok()) return FailServerCall(std::move(call), std::move(status));
+  // Of the refusals the one that may be different the next time.
+  if (!status.ok()) return FailServerCall(std::move(call), std::move(status), /*not_processed=*/true);
   if (method.method->invoke != nullptr) return RunSynchronous(&calls, method, std::move(call), request);
   if (method.method->react != nullptr) return RunReactor(&calls, method, std::move(call), request);
   RunCoroutine(&calls, method, std::move(call), request);

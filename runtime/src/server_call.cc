@@ -108,8 +108,8 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
     // Most handlers that fail now do so because of the deadline, whatever they call it; and so does the client, whose
     // own timer may be a little late.
     if (!out.status.ok() && call->deadline() != absl::InfiniteFuture() && absl::Now() >= call->deadline()) {
-      out.status = absl::DeadlineExceededError(
-          absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", out.status.ToString()));
+      out.status = absl::DeadlineExceededError(absl::StrCat("the deadline passed before ", method.path,
+                                                            " was done; the handler said ", out.status.ToString()));
     }
     return FinishCall(std::move(call), out);
   }
@@ -119,9 +119,10 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
   FinishCall(std::move(call), out);
 }
 
-void FailServerCall(ServerCallPtr call, absl::Status status) {
+void FailServerCall(ServerCallPtr call, absl::Status status, bool not_processed) {
   ServerCall::Reply reply;
   reply.status = std::move(status);
+  reply.not_processed = not_processed;
   FinishCall(std::move(call), reply);
 }
 

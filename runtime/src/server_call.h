@@ -52,8 +52,8 @@ absl::Status SendInitialMetadata(ServerCall* call, const ServiceMethod& method, 
 void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMethod& method, const ServerContext& context,
                       absl::Status status, const google::protobuf::MessageLite* reply);
 
-// Ends a call whose handler has not run.
-void FailServerCall(ServerCallPtr call, absl::Status status);
+// Ends a call without a result of its handler. `not_processed`: that has not begun, and the client may try again.
+void FailServerCall(ServerCallPtr call, absl::Status status, bool not_processed = false);
 
 // In a catch block: the status that stands for the exception.
 absl::Status StatusOfException(const char* path);

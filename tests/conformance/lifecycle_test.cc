@@ -133,8 +133,7 @@ TEST_P(ConformanceTest, LifecycleNoAcceptedCallIsLostWhenServersTakeTurns) {
         EchoReply reply;
         const absl::Status status = stub.Echo(&context, EchoRequest(), &reply);
         if (status.ok()) ++replies;
-        // One that comes to a server on its way out may be sent away, and has not run then.
-        EXPECT_THAT(status.code(), AnyOf(absl::StatusCode::kOk, absl::StatusCode::kUnavailable)) << status;
+        EXPECT_TRUE(status.ok()) << status;  // one that a server on its way out sends away goes to the next
       }
     });
   }

@@ -129,6 +129,46 @@ TEST_P(ConformanceProcessTest, ProcessKilledServerEndsEveryCallInFlight) {
   EXPECT_LT(notice, absl::Seconds(1));  // 100 ms are promised; the rest is for a loaded machine
 }
 
+TEST_P(ConformanceProcessTest, ProcessAKilledServersCallsAreRepeatedOnlyIfTheyWereNotSentWhole) {
+  auto server = std::make_unique<ServerProcess>(GetParam().name, listen_address());
+  const std::string address = server->address();
+  const auto channel = NewChannelTo(address);
+  ExpectEcho(channel);
+  ASSERT_EQ(kill(server->process().pid(), SIGSTOP), 0);
+  int stopped = 0;
+  ASSERT_EQ(waitpid(server->process().pid(), &stopped, WUNTRACED), server->process().pid());
+  ASSERT_TRUE(WIFSTOPPED(stopped));
+  Echo::Stub stub(channel);
+  ClientContext sent_context;
+  sent_context.set_wait_for_ready(true);
+  EchoReply sent_reply;
+  absl::Status sent;
+  Event sent_done;
+  const EchoRequest small;
+  stub.async().Echo(&sent_context, &small, &sent_reply, [&](absl::Status status) {
+    sent = std::move(status);
+    sent_done.Set();
+  });
+  // More than any ring or socket buffer takes, so that its sender is in the middle of it.
+  std::thread sender([&] {
+    EchoRequest large;
+    large.set_payload(RandomBytes(15 << 20, 1));
+    ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_timeout(kHangGuard);
+    EchoReply reply;
+    const absl::Status status = stub.Echo(&context, large, &reply);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(reply.payload() == large.payload());
+  });
+  absl::SleepFor(absl::Milliseconds(100));
+  server = nullptr;  // kills it
+  EXPECT_TRUE(sent_done.Wait());
+  EXPECT_EQ(sent.code(), absl::StatusCode::kUnavailable) << sent;
+  server = std::make_unique<ServerProcess>(GetParam().name, address);
+  sender.join();
+}
+
 TEST_P(ConformanceProcessTest, ProcessTheChannelReturnsAfterAKill) {
   auto server = std::make_unique<ServerProcess>(GetParam().name, listen_address());
   const std::string address = server->address();

@@ -129,6 +129,66 @@ TEST(FrameTest, AnUnknownStatusCodeBecomesUnknown) {
   EXPECT_EQ(control.status.code(), absl::StatusCode::kUnknown);
 }
 
+TEST(FrameTest, ACallThatWasNotProcessedHasNoResult) {
+  const std::string frame = ResponseFrame({}, absl::UnavailableError("draining"), {}, "");
+  FrameHeader header = HeaderOf(frame);
+  header.flags |= kFlagNoMessage;
+  ResponseControl control;
+  ASSERT_TRUE(DecodeResponseControl(frame, header, &control).ok());
+  EXPECT_FALSE(control.not_processed);
+  header.flags |= kFlagNotProcessed;
+  ASSERT_TRUE(DecodeResponseControl(frame, header, &control).ok());
+  EXPECT_TRUE(control.not_processed);
+  EXPECT_EQ(control.status, absl::UnavailableError("draining"));
+
+  // With the status OK, a message, or initial metadata it is no such frame.
+  FrameHeader ok = header;
+  ok.code = 0;
+  EXPECT_EQ(DecodeResponseControl(frame, ok, &control).code(), absl::StatusCode::kInternal);
+  FrameHeader message = header;
+  message.flags &= static_cast<uint8_t>(~kFlagNoMessage);
+  EXPECT_EQ(DecodeResponseControl(frame, message, &control).code(), absl::StatusCode::kInternal);
+  const std::string with_metadata = ResponseFrame({{"key", "value"}}, absl::UnavailableError("draining"), {}, "");
+  FrameHeader metadata = HeaderOf(with_metadata);
+  metadata.flags |= kFlagNoMessage | kFlagNotProcessed;
+  EXPECT_EQ(DecodeResponseControl(with_metadata, metadata, &control).code(), absl::StatusCode::kInternal);
+}
+
+TEST(FrameTest, AGoAwayIsTheLastFrameOrNot) {
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  bool last = true;
+  ASSERT_TRUE(DecodeGoAway(header, &last).ok());
+  EXPECT_FALSE(last);
+  header.flags = kFlagNotProcessed;
+  ASSERT_TRUE(DecodeGoAway(header, &last).ok());
+  EXPECT_TRUE(last);
+  header.flags = kFlagMore;
+  EXPECT_EQ(DecodeGoAway(header, &last).code(), absl::StatusCode::kInternal);
+}
+
+TEST(FrameTest, ARequestMayTellItsEarlierAttempts) {
+  const auto decode = [](const Metadata& metadata, Metadata* out) {
+    const std::string frame = RequestFrame(absl::InfiniteFuture(), metadata, "message");
+    RequestControl control;
+    const absl::Status status = DecodeRequestControl(frame, HeaderOf(frame), &control);
+    *out = control.metadata;
+    return status.code();
+  };
+  Metadata decoded;
+  EXPECT_EQ(decode({{"grpc-previous-rpc-attempts", "2"}, {"key", "value"}}, &decoded), absl::StatusCode::kOk);
+  EXPECT_EQ(decoded, (Metadata{{"key", "value"}, {"grpc-previous-rpc-attempts", "2"}}));
+  for (const char* value : {"0", "-1", "x", "", "99999999999"}) {
+    EXPECT_EQ(decode({{"grpc-previous-rpc-attempts", value}}, &decoded), absl::StatusCode::kInvalidArgument) << value;
+  }
+  EXPECT_EQ(decode({{"grpc-previous-rpc-attempts", "1"}, {"grpc-previous-rpc-attempts", "1"}}, &decoded),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decode({{"grpc-other", "1"}}, &decoded), absl::StatusCode::kInvalidArgument);
+  const std::string response = ResponseFrame({{"grpc-previous-rpc-attempts", "1"}}, absl::OkStatus(), {}, "message");
+  ResponseControl control;
+  EXPECT_EQ(DecodeResponseControl(response, HeaderOf(response), &control).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(FrameTest, MetadataThatBreaksTheRulesEndsTheCallOnly) {
   const std::string frame = RequestFrame(absl::InfiniteFuture(), {{"Upper-Case", "x"}}, "");
   RequestControl control;

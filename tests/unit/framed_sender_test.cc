@@ -40,6 +40,7 @@ class FakeLink final : public Link {
     return room <= 0 && !broken;
   }
   void RingIfPeerBehind() override {}
+  void FinishSending() override { finished = true; }
   ReceiveResult Receive(Chunk*) override { return ReceiveResult::kEmpty; }
   bool HasFrame() override { return false; }
   bool PrepareToPark() override { return true; }
@@ -55,6 +56,7 @@ class FakeLink final : public Link {
   std::atomic<bool> broken{false};
   int asked = 0;
   int rings = 0;
+  bool finished = false;
   std::vector<std::string> frames;
 
  private:

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "tests/unit/runtime_test_service.h"
 
@@ -51,11 +52,12 @@ class Recorder final : public CallEvents {
     EXPECT_TRUE(message.ParseTo(&message_));
     inside_ = false;
   }
-  void OnStatus(absl::Status status, Metadata trailing_metadata) override {
+  void OnStatus(CallEnd end) override {
     EXPECT_FALSE(inside_.exchange(true));
     events_ += 'S';
-    status_ = std::move(status);
-    trailing_metadata_ = std::move(trailing_metadata);
+    status_ = std::move(end.status);
+    trailing_metadata_ = std::move(end.trailing_metadata);
+    not_processed_ = end.not_processed;
     if (on_status_) on_status_();
     inside_ = false;
     over_.store(true, std::memory_order_release);
@@ -71,6 +73,7 @@ class Recorder final : public CallEvents {
   StringValue message_;
   absl::Status status_;
   Metadata trailing_metadata_;
+  bool not_processed_ = false;
 
  private:
   std::atomic<bool> inside_{false};
@@ -120,7 +123,7 @@ TEST(InprocTransportTest, NamesAreTakenOnce) {
   ASSERT_TRUE(connection.ok());
   EXPECT_FALSE((*connection)->IsOver());
   listener->reset();
-  EXPECT_TRUE((*connection)->IsOver());
+  while (!(*connection)->IsOver()) absl::SleepFor(absl::Milliseconds(1));  // another thread may be finding out
   EXPECT_EQ((*connection)->reason_over().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(transport.Listen(InprocTarget("name"), {}, &handler).ok());
 }
@@ -131,14 +134,24 @@ TEST(InprocTransportTest, DeliversInTheGrammar) {
   const StringValue text = Text("reply");
   const OutgoingProto message(text);
   struct Case {
+    Case(const Metadata* initial, const OutgoingMessage* message, absl::Status status, const Metadata* trailing,
+         bool not_processed, std::string its_events)
+        : events(std::move(its_events)) {
+      reply.initial_metadata = initial;
+      reply.message = message;
+      reply.status = std::move(status);
+      reply.trailing_metadata = trailing;
+      reply.not_processed = not_processed;
+    }
     ServerCall::Reply reply;
     std::string events;
   };
-  const std::vector<Case> cases = {
-      {{&initial, &message, absl::OkStatus(), &trailing}, "HMS"},
-      {{nullptr, &message, absl::OkStatus(), nullptr}, "HMS"},
-      {{&initial, nullptr, absl::AbortedError("x"), &trailing}, "HS"},
-      {{nullptr, nullptr, absl::AbortedError("x"), nullptr}, "S"},
+  const Case cases[] = {
+      {&initial, &message, absl::OkStatus(), &trailing, false, "HMS"},
+      {nullptr, &message, absl::OkStatus(), nullptr, false, "HMS"},
+      {&initial, nullptr, absl::AbortedError("x"), &trailing, false, "HS"},
+      {nullptr, nullptr, absl::AbortedError("x"), nullptr, false, "S"},
+      {nullptr, nullptr, absl::AbortedError("x"), nullptr, true, "S"},
   };
   for (const Case& each : cases) {
     FunctionHandler handler(
@@ -152,6 +165,7 @@ TEST(InprocTransportTest, DeliversInTheGrammar) {
       ASSERT_TRUE(call.WaitFor(events));
       EXPECT_EQ(events.events_, each.events);
       EXPECT_EQ(events.status_, each.reply.status);
+      EXPECT_EQ(events.not_processed_, each.reply.not_processed);
       EXPECT_EQ(events.message_.value(), each.reply.message != nullptr ? "reply" : "");
       EXPECT_EQ(events.headers_.size(), each.reply.initial_metadata != nullptr ? 1u : 0u);
       EXPECT_EQ(events.trailing_metadata_.size(), each.reply.trailing_metadata != nullptr ? 1u : 0u);

@@ -467,6 +467,7 @@ TEST(ChannelConnectTest, ReconnectsAtOnceAfterAConnectionThatWorked) {
   }
   EXPECT_EQ(Call(*channel), absl::OkStatus());
   server.reset();
+  EXPECT_TRUE(channel->WaitForStateChange(ChannelState::kReady, absl::Now() + testing::kHang));
   EXPECT_THAT(channel->transport(), HasSubstr("shutting down"));
   const absl::Status status = Call(*channel);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);

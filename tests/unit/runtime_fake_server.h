@@ -116,11 +116,17 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     SendMessage(message);
   }
   void Finish(absl::Status status, Metadata trailing_metadata = {}) {
+    EndWith(std::move(status), std::move(trailing_metadata), /*not_processed=*/false);
+  }
+  // Says that no handler has seen the call.
+  void Refuse(absl::Status status) { EndWith(std::move(status), {}, /*not_processed=*/true); }
+  void EndWith(absl::Status status, Metadata trailing_metadata, bool not_processed) {
     {
       MutexLock lock(&mutex_);
       if (end_.has_value()) return;
       end_ = DeepCopy(status);
       trailing_metadata_ = std::move(trailing_metadata);
+      not_processed_ = not_processed;
       Advance();
     }
     Poll();
@@ -208,6 +214,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
       if (ended_) return;
       cancelled_ = DeepCopy(status);
       end_ = std::move(status);
+      not_processed_ = false;
       trailing_metadata_.clear();
       pending_.clear();
       messages_.clear();
@@ -279,8 +286,8 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
       messages_.pop_front();
     }
     if (!end_.has_value() || (!drops_ && !messages_.empty())) return;
-    AddEvent([this, status = DeepCopy(*end_), metadata = trailing_metadata_]() mutable {
-      events_->OnStatus(std::move(status), std::move(metadata));
+    AddEvent([this, end = CallEnd{DeepCopy(*end_), trailing_metadata_, not_processed_}]() mutable {
+      events_->OnStatus(std::move(end));
     });
     ended_ = true;
     asked_ = false;
@@ -335,6 +342,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   bool drops_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   Metadata trailing_metadata_ ABSL_GUARDED_BY(mutex_);
+  bool not_processed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // Where the calls arrive. Outlives the channels.

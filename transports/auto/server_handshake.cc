@@ -58,7 +58,7 @@ absl::Status ServerHandshake::Start() {
 
 void ServerHandshake::Abort() {
   MutexLock lock(&mutex_);
-  if (socket_.valid()) ::shutdown(socket_.get(), SHUT_RDWR);
+  if (socket_.valid() && !answering_) ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
 framed::Pollable::Outcome ServerHandshake::Poll(bool, framed::Task**) {
@@ -101,6 +101,12 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
 
 // Answers the hello and makes the session.
 void ServerHandshake::Answer(const wire::ClientHello& client) {
+  {
+    // A client that has the answer may begin to call. From here on the connection ends through its session, which tells
+    // what has become of the calls.
+    MutexLock lock(&mutex_);
+    answering_ = true;
+  }
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
   const std::string boot_id = BootId().value_or("");

@@ -48,6 +48,7 @@ class ServerHandshake final : public framed::Pollable {
   Peer peer_;
 
   Mutex mutex_;
+  bool answering_ ABSL_GUARDED_BY(mutex_) = false;   // the hello has come, and Abort is too late
   framed::UniqueFd socket_ ABSL_GUARDED_BY(mutex_);  // until it is a link's
   internal::DeadlineTimer::Handle timeout_ ABSL_GUARDED_BY(mutex_);
 };

@@ -60,6 +60,13 @@ ClientCall* ClientSession::TakeCall(uint64_t id) {
   return call;
 }
 
+// Whether there is such a call, and a handler must have begun with it.
+bool ClientSession::WasAnswered(uint64_t id) {
+  MutexLock lock(&calls_mutex_);
+  const ClientCall* const call = FindCall(id);
+  return call != nullptr && (call->has_headers || (call->stream != nullptr && call->stream->WasAnswered()));
+}
+
 bool ClientSession::IsActive(uint64_t id) {
   MutexLock lock(&calls_mutex_);
   return FindCall(id) != nullptr;
@@ -144,7 +151,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
   }
   *out = call;
   if (!refused.ok()) {
-    events->OnStatus(std::move(refused), Metadata());
+    events->OnStatus({.status = std::move(refused), .not_processed = true});
     return;
   }
   // From here on another thread may end the call, and its owner release it: neither `call` nor `events` nor the
@@ -155,16 +162,26 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     MutexLock lock(&sender_.mutex());
     status = AnnounceMethod(spec.method, spec.deadline, &header.code);
     // Not sent whole: the deadline has passed or the link is over, and then the call is ended by whoever noticed.
-    if (status.ok()) {
-      sender_.SendLocked(header, control, request, spec.deadline, [this, id] { return !IsActive(id); });
+    if (status.ok() && sender_.SendLocked(header, control, request, spec.deadline,
+                                          [this, id] { return !IsActive(id); }) == Sender::Outcome::kSent) {
+      NoteSent(id);
     }
   }
   if (!status.ok() && !HasPassed(spec.deadline)) {
     ClientCall* const taken = TakeCall(id);
-    if (taken != nullptr) EndHere(taken, std::move(status));
+    if (taken != nullptr) EndHere(taken, std::move(status), /*not_processed=*/true);
     return;
   }
   if (runs_user_code && !poller_present_.exchange(true, std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
+}
+
+// Before the sender's mutex is released: so whoever closes the sender, and looks afterwards, knows of all that was
+// sent. The ids of a slot only grow, so it does no harm when a call that has ended meanwhile is noted behind its
+// successor.
+void ClientSession::NoteSent(uint64_t id) {
+  const size_t slot = id & kSlotMask;
+  if (slot >= sent_ids_.size()) sent_ids_.resize(slot + 1);
+  sent_ids_[slot] = std::max(sent_ids_[slot], id);
 }
 
 void ClientCall::DeliverEnd() {
@@ -172,11 +189,10 @@ void ClientCall::DeliverEnd() {
   const Chunks kept = std::move(chunks);
   chunks.clear();
   CallEvents* const to = events;
-  absl::Status status = std::move(end.status);
-  Metadata trailing = std::move(end.trailing_metadata);
+  CallEnd last = TakeEnd();
   if (has_headers) to->OnHeaders(std::move(end.initial_metadata));
-  if (has_message && status.ok()) to->OnMessage(IncomingMessage(pieces));
-  to->OnStatus(std::move(status), std::move(trailing));
+  if (has_message && last.status.ok()) to->OnMessage(IncomingMessage(pieces));
+  to->OnStatus(std::move(last));
 }
 
 void ClientCall::Run() {
@@ -187,12 +203,13 @@ void ClientCall::Run() {
 }
 
 // Ends a call that TakeCall has returned, for a reason on this side: at once, with what has not been read dropped.
-void ClientSession::EndHere(ClientCall* call, absl::Status status) {
+void ClientSession::EndHere(ClientCall* call, absl::Status status, bool not_processed) {
   WakeUp wake_up = WakeUp::kNothing;
   bool streams;
   {
     MutexLock lock(&calls_mutex_);
     call->end.status = std::move(status);
+    call->end.not_processed = not_processed;
     streams = call->stream != nullptr;
     if (streams) {
       call->stream->ended = true;
@@ -212,6 +229,7 @@ void ClientSession::Release(ClientCall* call) {
   call->end.initial_metadata.clear();
   call->end.trailing_metadata.clear();
   call->end.status = absl::OkStatus();
+  call->end.not_processed = false;
   call->has_headers = false;
   call->has_message = false;
   call->pieces.clear();
@@ -266,8 +284,9 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
 }
 
 // The first reason is the calls': to hang up is to make the poller find a second one.
-void ClientSession::Fail(const absl::Status& reason) {
-  std::vector<ClientCall*> calls;
+void ClientSession::Fail(const absl::Status& reason, bool none_processed) {
+  std::vector<std::pair<ClientCall*, uint64_t>> calls;
+  std::vector<uint64_t> sent_ids;
   absl::Status status;
   {
     MutexLock lock(&calls_mutex_);
@@ -277,21 +296,30 @@ void ClientSession::Fail(const absl::Status& reason) {
     over_.store(true, std::memory_order_release);
     link_ended_ = true;
     for (CallSlot& slot : slots_) {
-      if (slot.call != nullptr) calls.push_back(slot.call);
+      if (slot.call != nullptr) calls.emplace_back(slot.call, slot.id);
     }
   }
   sender_.Close();
   link_->Shutdown();
-  for (ClientCall* call : calls) {
-    if (TakeCall(call->id) != call) continue;
+  {
+    MutexLock lock(&sender_.mutex());  // from now on nothing is sent
+    sent_ids = sent_ids_;
+  }
+  for (const auto& [call, id] : calls) {
+    const bool answered = WasAnswered(id);  // then its handler has begun, whatever the server says now
+    if (TakeCall(id) != call) continue;
+    const size_t slot = id & kSlotMask;
+    const bool sent = slot < sent_ids.size() && sent_ids[slot] >= id;
+    const bool not_processed = !answered && (none_processed || !sent);
     call->pieces.clear();
     call->has_message = false;
     call->has_headers = false;
     if (call->stream != nullptr) {
-      EndHere(call, status);
+      EndHere(call, status, not_processed);
       continue;
     }
     call->end.status = status;
+    call->end.not_processed = not_processed;
     ChunkPtr none;
     EndCall(call, none);
   }
@@ -382,17 +410,29 @@ absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
       EndCall(call, none);
       return absl::OkStatus();
     }
-    case FrameType::kGoAway: {
-      MutexLock lock(&calls_mutex_);
-      if (!over_) reason_over_ = absl::UnavailableError("the server is shutting down");
-      over_.store(true, std::memory_order_release);
-      return absl::OkStatus();
-    }
+    case FrameType::kGoAway:
+      return HandleGoAway(header);
     case FrameType::kAlive:
       return absl::OkStatus();
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a server"));
   }
+}
+
+absl::Status ClientSession::HandleGoAway(const FrameHeader& header) {
+  bool last = false;
+  absl::Status decoded = DecodeGoAway(header, &last);
+  if (!decoded.ok()) return decoded;
+  const absl::Status reason = absl::UnavailableError("the server is shutting down");
+  {
+    MutexLock lock(&calls_mutex_);
+    if (!over_) reason_over_ = reason;
+    over_.store(true, std::memory_order_release);
+  }
+  if (!last) return absl::OkStatus();
+  // The server has answered all calls that it has accepted, and now waits for this side to hang up.
+  Fail(reason, /*none_processed=*/true);
+  return reason;
 }
 
 absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& chunk) {
@@ -408,6 +448,9 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
   }
   const size_t offset = control.message_offset;
   const size_t message_bytes = control.message_bytes;
+  if (control.not_processed && WasAnswered(header.call_id)) {
+    return Malformed(absl::StrCat("call ", header.call_id, " was answered, and then not processed"));
+  }
   const bool has_message = (header.flags & kFlagNoMessage) == 0;
   const bool has_headers = has_message || (header.flags & kFlagMetadata) != 0;
   if (more) {

@@ -74,6 +74,7 @@ class ClientSession final : public Session {
   ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   bool IsActive(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  bool WasAnswered(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   // Events of calls that stream. The first two say what is to be done about an event that has become due, once the
   // lock is released: Wake does it.
@@ -86,7 +87,7 @@ class ClientSession final : public Session {
   bool BeginQueued(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void CancelAndReset(uint64_t id, absl::Status status);
   void SendReset(uint64_t id, const absl::Status& status);
-  void EndHere(ClientCall* call, absl::Status status) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void EndHere(ClientCall* call, absl::Status status, bool not_processed = false) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   absl::Status AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
@@ -108,7 +109,11 @@ class ClientSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
-  void Fail(const absl::Status& reason);
+  // Ends the connection and its calls. `none_processed`: the server says so of all calls that are left; otherwise it is
+  // true of those whose request was not sent whole.
+  void Fail(const absl::Status& reason, bool none_processed = false);
+  void NoteSent(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
+  absl::Status HandleGoAway(const FrameHeader& header);
   void NotifyWaiter(const ClientCall* call);
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
@@ -142,6 +147,8 @@ class ClientSession final : public Session {
 
   absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
   size_t method_bytes_ ABSL_GUARDED_BY(sender_.mutex()) = 0;  // of their names, as the limit counts
+  // For each slot the highest id whose request was sent whole: what is not here the server cannot have processed.
+  std::vector<uint64_t> sent_ids_ ABSL_GUARDED_BY(sender_.mutex());
 
   Mutex waiters_mutex_;
   std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);
@@ -181,6 +188,7 @@ class ClientCall final : public Call, public Task {
     bool headers_told = false;
     Metadata headers;
     bool ended = false;  // `end` holds the call's end
+    bool WasAnswered() const { return headers_due || headers_told; }
     bool IsDue() const {
       return headers_due || sendable_due || (dropping && !inbox.empty()) ||
              (!inbox.empty() && (wanted || !one_by_one)) || (ended && inbox.empty());
@@ -194,6 +202,13 @@ class ClientCall final : public Call, public Task {
   bool has_message = false;
   Pieces pieces;
   Chunks chunks;
+
+  // What `end` says to the call's events.
+  CallEnd TakeEnd() {
+    return {.status = std::move(end.status),
+            .trailing_metadata = std::move(end.trailing_metadata),
+            .not_processed = end.not_processed};
+  }
 
   // Calls the events. The object may be gone afterwards.
   void DeliverEnd();

@@ -141,10 +141,9 @@ void ClientSession::RunEvents(ClientCall* call) {
     }
     if (stream.ended && stream.inbox.empty()) {
       stream.done = true;
-      absl::Status status = std::move(call->end.status);
-      Metadata trailing_metadata = std::move(call->end.trailing_metadata);
+      CallEnd end = call->TakeEnd();
       calls_mutex_.Unlock();
-      events->OnStatus(std::move(status), std::move(trailing_metadata));
+      events->OnStatus(std::move(end));
       NotifyWaiter(call);
       return;
     }

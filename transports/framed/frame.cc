@@ -4,8 +4,11 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/optional.h"
 #include "shmrpc/wire.pb.h"
 
 namespace shmrpc::framed {
@@ -25,11 +28,34 @@ void ToWire(const Metadata& metadata, wire::MetadataBlock* block) {
   }
 }
 
+absl::Status Invalid(const absl::Status& why) {
+  return absl::InvalidArgumentError(absl::StrCat("the peer sent metadata that breaks the rules: ", why.message()));
+}
+
 absl::Status FromWire(const wire::MetadataBlock& block, Metadata* metadata) {
   for (const auto& entry : block.entries()) metadata->Add(entry.key(), entry.value());
   absl::Status valid = metadata->Validate();
-  if (valid.ok()) return valid;
-  return absl::InvalidArgumentError(absl::StrCat("the peer sent metadata that breaks the rules: ", valid.message()));
+  return valid.ok() ? valid : Invalid(valid);
+}
+
+// The same for a request's metadata, where the client's library may have added the number of earlier attempts.
+absl::Status FromWireWithAttempts(const wire::MetadataBlock& block, Metadata* metadata) {
+  absl::optional<int> attempts;
+  for (const auto& entry : block.entries()) {
+    if (entry.key() != kPreviousAttempts) {
+      metadata->Add(entry.key(), entry.value());
+      continue;
+    }
+    int value;
+    if (attempts.has_value() || !absl::SimpleAtoi(entry.value(), &value) || value <= 0) {
+      return Invalid(absl::InvalidArgumentError(
+          absl::StrCat(kPreviousAttempts, " is \"", absl::CHexEscape(entry.value()), "\", or comes twice")));
+    }
+    attempts = value;
+  }
+  absl::Status valid = metadata->Validate();
+  if (attempts.has_value()) metadata->Add(kPreviousAttempts, absl::StrCat(*attempts));
+  return valid.ok() ? valid : Invalid(valid);
 }
 
 void AppendBlock(const google::protobuf::MessageLite& block, std::string* out) {
@@ -112,7 +138,7 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
   if (header.flags & kFlagMetadata) {
     wire::MetadataBlock block;
     if (!TakeBlock(&rest, &block)) return Malformed("a request whose metadata cannot be read");
-    rules = FromWire(block, &out->metadata);
+    rules = FromWireWithAttempts(block, &out->metadata);
   }
   out->message_offset = frame.size() - rest.size();
   absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
@@ -120,6 +146,12 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
     return Malformed("a request that both has and has no message");
   }
   return sizes.ok() ? rules : sizes;
+}
+
+absl::Status DecodeGoAway(const FrameHeader& header, bool* last) {
+  if ((header.flags & ~kFlagNotProcessed) != 0) return Malformed("a go-away with unknown flags");
+  *last = (header.flags & kFlagNotProcessed) != 0;
+  return absl::OkStatus();
 }
 
 void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out) {
@@ -206,8 +238,13 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
 
 absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out) {
   absl::string_view rest = frame.substr(kFrameHeaderBytes);
-  if (header.flags & ~(kFlagMore | kFlagMetadata | kFlagStatus | kFlagNoMessage)) {
+  if (header.flags & ~(kFlagMore | kFlagMetadata | kFlagStatus | kFlagNoMessage | kFlagNotProcessed)) {
     return Malformed("a response with unknown flags");
+  }
+  out->not_processed = (header.flags & kFlagNotProcessed) != 0;
+  if (out->not_processed &&
+      (header.code == 0 || (header.flags & kFlagNoMessage) == 0 || (header.flags & (kFlagMetadata | kFlagMore)) != 0)) {
+    return Malformed("a response that has a result though the call was not processed");
   }
   if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a response too short for its size");
   absl::Status rules;

@@ -44,6 +44,8 @@ inline constexpr uint8_t kFlagStatus = 8;      // response: a StatusBlock
 inline constexpr uint8_t kFlagNoMessage = 16;  // request, response, message: there is none, as opposed to 0 bytes
 inline constexpr uint8_t kFlagOpen = 32;       // request: more messages follow. message, from a client: the same.
                                                // Without it the client has half-closed
+// response: no handler has begun with this call, nor will one. go-away: the same is true of all calls without response
+inline constexpr uint8_t kFlagNotProcessed = 64;
 
 struct FrameHeader {
   uint32_t length = 0;  // of the whole frame
@@ -93,9 +95,13 @@ struct RequestControl {
   size_t message_offset = 0;  // in the frame
   size_t message_bytes = 0;   // of the whole message, over all fragments
 };
+// The metadata may have kPreviousAttempts, with a number: then that comes last.
 // INTERNAL when `frame` is not one that the protocol allows, which ends the connection; INVALID_ARGUMENT when only the
 // metadata in it breaks the rules, which ends the call; everything else is then there.
 absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out);
+
+// Whether a go-away is the last frame of the connection: no call is without response that a handler has begun with.
+absl::Status DecodeGoAway(const FrameHeader& header, bool* last);
 
 // The body of a headers frame; sets the flags.
 void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out);
@@ -117,9 +123,12 @@ struct ResponseControl {
   Metadata initial_metadata;
   absl::Status status;
   Metadata trailing_metadata;
+  bool not_processed = false;
   size_t message_offset = 0;
   size_t message_bytes = 0;
 };
+// A response that says both that it is the result of a call and that the call was not processed is not one that the
+// protocol allows.
 absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out);
 
 }  // namespace shmrpc::framed

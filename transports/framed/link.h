@@ -23,7 +23,7 @@ struct Chunk {
 // kFrameHeaderBytes to kMaxFrameBytes long and begins with its own length (uint32, little-endian, header included).
 //
 // Two roles use a link at the same time, each held by one thread at a time (the session's locks see to that):
-//   the sender    calls Reserve, Commit, Flush, SendBufferFull, AskForRoom, RingIfPeerBehind;
+//   the sender    calls Reserve, Commit, Flush, SendBufferFull, AskForRoom, RingIfPeerBehind, FinishSending;
 //   the receiver  calls Receive, HasFrame, PrepareToPark, Unpark, DrainWakeups, end_status.
 // fd, name, HasRoom, PeerBehind, HungUp, CheapToPoll and Shutdown may be called by any thread.
 //
@@ -64,6 +64,10 @@ class Link {
   // Rings the doorbell if the peer has not taken all that was sent here and has not been rung since it was sent. For a
   // caller that is about to sleep until a reply comes, while the peer, not parked, may be busy with something long.
   virtual void RingIfPeerBehind() = 0;
+
+  // Nothing more will be sent: the peer sees kEnd once it has received everything. This side still receives. Only when
+  // SendBufferFull() is false. Hanging up at once could take from the peer what it has not received yet.
+  virtual void FinishSending() = 0;
 
   // ---- The receiver.
 

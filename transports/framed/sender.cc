@@ -119,6 +119,17 @@ void Sender::Close() {
   pieces_done_.SignalAll();
 }
 
+bool Sender::Finish() {
+  MutexLock lock(&mutex_);
+  if (closed_) return true;
+  Flush(/*always_ring=*/false);
+  if (!spilled_.empty() || link_->SendBufferFull()) return false;
+  closed_ = true;
+  link_->FinishSending();
+  pieces_done_.SignalAll();
+  return true;
+}
+
 void Sender::SendControl(const FrameHeader& header, absl::string_view body, bool always_ring) {
   MutexLock lock(&mutex_);
   if (!closed_) SendControlLocked(header, body, always_ring);

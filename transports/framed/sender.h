@@ -92,6 +92,10 @@ class Sender {
   // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Once everything has been handed to the link: closes, and lets the peer see the end behind it. False: there is
+  // something left; to be tried again.
+  bool Finish() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // For a thread about to sleep until the peer rings: sees to it that a peer that is busy with something long hears of
   // what it has not taken yet, and, if somebody `wants_room`, that it rings when there is some. False: there is room.
   bool PrepareToSleep(bool wants_room) ABSL_LOCKS_EXCLUDED(mutex_);

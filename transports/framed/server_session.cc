@@ -15,6 +15,8 @@
 namespace shmrpc::framed {
 namespace {
 
+constexpr char kShuttingDown[] = "the server is shutting down";
+
 constexpr size_t kCallsKept = 64;
 
 // How long a handler's thread waits for room before its reply goes to private memory. Long against what a client that
@@ -38,12 +40,27 @@ absl::Status ServerSession::Start() {
 }
 
 void ServerSession::BeginDrain() {
-  {
-    MutexLock lock(&calls_mutex_);
-    if (draining_.exchange(true)) return;
-  }
+  // Before any refusal: a client that is refused tries elsewhere, not here again.
   FrameHeader header;
   header.type = FrameType::kGoAway;
+  sender_.SendControl(header);
+  MutexLock lock(&calls_mutex_);
+  draining_.store(true, std::memory_order_seq_cst);
+}
+
+void ServerSession::SayFarewell() {
+  std::vector<uint64_t> in_progress;
+  {
+    // No call has been accepted since the draining began: a call that is not here has been answered, or will never be
+    // handed to its handler.
+    MutexLock lock(&calls_mutex_);
+    for (const auto& [id, call] : calls_) in_progress.push_back(id);
+  }
+  // A reply of its own that comes behind this one is ignored.
+  for (const uint64_t id : in_progress) Refuse(id, absl::UnavailableError(kShuttingDown));
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  header.flags = kFlagNotProcessed;
   sender_.SendControl(header);
 }
 
@@ -57,7 +74,7 @@ bool ServerSession::IsIdle() const {
   return calls_.empty();
 }
 
-void ServerSession::Close() { Fail(absl::UnavailableError("the server is shutting down")); }
+void ServerSession::Close() { Fail(absl::UnavailableError(kShuttingDown)); }
 
 void ServerSession::Fail(const absl::Status& status) {
   if (over_.exchange(true)) return;
@@ -306,7 +323,7 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     }
   }
   begun->session.reset();
-  Refuse(id, absl::UnavailableError("the server is shutting down"));
+  Refuse(id, absl::UnavailableError(kShuttingDown), /*not_processed=*/true);
   return absl::OkStatus();
 }
 
@@ -332,9 +349,10 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
 
 // ---- Replies.
 
-void ServerSession::Refuse(uint64_t call_id, const absl::Status& status) {
+void ServerSession::Refuse(uint64_t call_id, const absl::Status& status, bool not_processed) {
   ServerCall::Reply reply;
   reply.status = status;
+  reply.not_processed = not_processed;
   SendReply(call_id, reply, [] { return false; });
 }
 
@@ -347,6 +365,7 @@ void ServerSession::SendReply(uint64_t call_id, const ServerCall::Reply& reply, 
                         &control);
   const OutgoingMessage* const message = reply.status.ok() ? reply.message : nullptr;
   if (message == nullptr) header.flags |= kFlagNoMessage;
+  if (reply.not_processed) header.flags |= kFlagNotProcessed;
   sender_.Send(header, control, message, absl::InfiniteFuture(), stop);
 }
 

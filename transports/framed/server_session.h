@@ -49,13 +49,19 @@ class ServerSession final : public Session {
 
   absl::Status Start();
 
-  // Tells the client to begin no more calls; those that still come get UNAVAILABLE.
+  // Tells the client to begin no more calls; those that still come are refused as not processed.
   void BeginDrain();
   // No call is in progress and no reply is waiting to be sent.
   bool IsDrained() const;
   // No call is in progress: nothing will call the handler's or an application's code any more, and once it is over as
   // well, nothing the poller.
   bool IsIdle() const;
+
+  // After BeginDrain: gives calls that are still in progress their answer, UNAVAILABLE, and then tells the client that
+  // of all others none was processed. Then the client hangs up, and so the session is over.
+  void SayFarewell();
+  // After SayFarewell: what was sent is on its way to the client, and nothing will follow. False: not yet, try again.
+  bool FinishSending() { return sender_.Finish(); }
 
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
@@ -86,7 +92,7 @@ class ServerSession final : public Session {
   void EndTooLarge(uint64_t call_id, size_t message_bytes);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
-  void Refuse(uint64_t call_id, const absl::Status& status);
+  void Refuse(uint64_t call_id, const absl::Status& status, bool not_processed = false);
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);

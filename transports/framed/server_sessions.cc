@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "transports/framed/frame.h"
 
 namespace shmrpc::framed {
 namespace {
 
-// How a shutdown waits for calls: they do not tell when they end, because who did so could outlive what it tells. The
-// first ones end at once.
+// How a shutdown waits for what nobody tells of: calls do not tell when they end, because who did so could outlive what
+// it tells, nor does a reply that waits for room. The first ones end at once.
 class Steps {
  public:
   absl::Time Next() {
@@ -22,6 +23,23 @@ class Steps {
  private:
   absl::Duration length_ = absl::Microseconds(50);
 };
+
+// How long a client may take to hang up once it has been told that the connection is at its end. It does so as soon as
+// it has been told, so this is for one that is stopped or far away.
+constexpr absl::Duration kFarewellTime = absl::Seconds(1);
+
+// For a client that has connected while the listener was shutting down, and may have begun to call.
+void TurnAway(Link& link) {
+  uint8_t* const frame = link.Reserve(kFrameHeaderBytes);
+  if (frame == nullptr) return;  // it is gone
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  header.flags = kFlagNotProcessed;
+  StoreFrameHeader(frame, header);
+  link.Commit(kFrameHeaderBytes);
+  link.Flush(/*always_ring=*/true);
+  link.FinishSending();
+}
 
 }  // namespace
 
@@ -45,12 +63,15 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
       .on_over = [this](ServerSession* session) { Over(session); },
       .keepalive = keepalive_,
   };
-  auto session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
+  std::shared_ptr<ServerSession> session;
   {
     MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) return;  // the client sees the connection close
-    sessions_.emplace(session.get(), session);
+    if (phase_ == Phase::kServing) {
+      session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
+      sessions_.emplace(session.get(), session);
+    }
   }
+  if (session == nullptr) return TurnAway(*link);
   keepalive_->Add(session->keepalive_period());
   if (!session->Start().ok()) session->Close();
 }
@@ -84,8 +105,33 @@ void ServerSessions::Over(ServerSession* session) {
   changed_.SignalAll();
 }
 
+void ServerSessions::WaitForDrain(const SessionList& sessions, absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  const auto drained = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::all_of(sessions.begin(), sessions.end(),
+                       [&](const auto& session) { return IsOver(session.get()) || session->IsDrained(); });
+  };
+  for (Steps steps; !drained() && absl::Now() < deadline;) {
+    changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
+  }
+}
+
+void ServerSessions::WaitForFarewell(const SessionList& sessions, absl::Time deadline) {
+  for (Steps steps;;) {
+    // Without the lock: the sender may find that the client is gone, and say so.
+    bool all_sent = true;
+    for (const auto& session : sessions) all_sent &= session->FinishSending();
+    MutexLock lock(&mutex_);
+    if (std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) { return IsOver(session.get()); })) {
+      return;
+    }
+    if (absl::Now() >= deadline) return;
+    changed_.WaitWithDeadline(&mutex_, all_sent ? deadline : std::min(deadline, steps.Next()));
+  }
+}
+
 void ServerSessions::Shutdown(absl::Time deadline) {
-  std::vector<std::shared_ptr<ServerSession>> sessions;
+  SessionList sessions;
   {
     MutexLock lock(&mutex_);
     if (phase_ != Phase::kServing) {
@@ -96,17 +142,9 @@ void ServerSessions::Shutdown(absl::Time deadline) {
     for (auto& [key, session] : sessions_) sessions.push_back(session);
   }
   for (auto& session : sessions) session->BeginDrain();
-  {
-    MutexLock lock(&mutex_);
-    const auto drained = [&] {
-      return std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) {
-        return sessions_.find(session.get()) == sessions_.end() || session->IsDrained();
-      });
-    };
-    for (Steps steps; !drained() && absl::Now() < deadline;) {
-      changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
-    }
-  }
+  WaitForDrain(sessions, deadline);
+  for (auto& session : sessions) session->SayFarewell();
+  WaitForFarewell(sessions, std::min(deadline, absl::Now() + kFarewellTime));
   for (auto& session : sessions) session->Close();
   {
     // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are

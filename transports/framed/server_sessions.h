@@ -34,7 +34,7 @@ class ServerSessions {
   // For what else the listener has to wait for. Null until Init; stopped once shut down.
   Poller* poller() const { return poller_.get(); }
 
-  // A connection whose hellos have been exchanged.
+  // A connection whose hellos have been exchanged. One that comes too late is told that its calls are not processed.
   struct Agreed {
     bool may_spin = false;  // see SpinPolicy
     FlowControlOptions granted_by_peer;
@@ -42,12 +42,20 @@ class ServerSessions {
   };
   void Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer);
 
-  // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is hung up on.
+  // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is turned away.
   void Shutdown(absl::Time deadline);
 
  private:
+  using SessionList = std::vector<std::shared_ptr<ServerSession>>;
+
   void Over(ServerSession* session);
   ServerKeepalive::Look LookForKeepalive() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The steps of Shutdown: until all have drained, or `deadline`; and until all clients have hung up.
+  void WaitForDrain(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WaitForFarewell(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsOver(const ServerSession* session) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return sessions_.find(session) == sessions_.end();
+  }
 
   const ListenOptions options_;
   CallHandler* const handler_;
@@ -57,8 +65,8 @@ class ServerSessions {
   Mutex mutex_;
   CondVar changed_;  // a session has ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
-  absl::flat_hash_map<ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
+  absl::flat_hash_map<const ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
+  SessionList ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
 };
 
 }  // namespace shmrpc::framed

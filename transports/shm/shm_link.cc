@@ -59,6 +59,8 @@ void ShmLink::RingIfPeerBehind() {
   RingDoorbell();
 }
 
+void ShmLink::FinishSending() { ::shutdown(socket_.get(), SHUT_WR); }
+
 void ShmLink::RingDoorbell() {
   const char bell = 0;
   // A full socket rings by itself: the peer has not taken earlier doorbells. A broken one is noticed by the receiver.

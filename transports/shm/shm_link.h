@@ -37,6 +37,7 @@ class ShmLink final : public framed::Link {
   bool HasRoom() const override { return !send_broken_.load(std::memory_order_acquire) && producer_.HasRoom(); }
   bool AskForRoom() override;
   void RingIfPeerBehind() override;
+  void FinishSending() override;
 
   ReceiveResult Receive(framed::Chunk* chunk) override;
   bool HasFrame() override { return consumer_.Peek() != 0; }

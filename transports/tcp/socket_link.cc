@@ -192,6 +192,11 @@ bool SocketLink::AskForRoom() {
   return !closed_.load(std::memory_order_relaxed) && !HasRoom();
 }
 
+void SocketLink::FinishSending() {
+  closed_.store(true, std::memory_order_relaxed);
+  shutdown(socket_.get(), SHUT_WR);
+}
+
 // ---- The receiver.
 
 bool SocketLink::NextIsBuffered() const {

@@ -51,6 +51,7 @@ class SocketLink final : public framed::Link {
   // Flushes first: then it is the kernel that has no room, and the socket will become writable.
   bool AskForRoom() override;
   void RingIfPeerBehind() override {}
+  void FinishSending() override;
 
   ReceiveResult Receive(framed::Chunk* chunk) override;
   // True as well when Receive would report, without a system call, that the link is at its end.
@@ -96,7 +97,7 @@ class SocketLink final : public framed::Link {
   const std::string name_;
   const std::string peer_;
 
-  // Either direction is closed: nothing is sent any more.
+  // Either direction is closed, or what was to be sent has been: nothing is sent any more.
   std::atomic<bool> closed_{false};
   // This side called Shutdown.
   std::atomic<bool> shut_down_{false};

@@ -8,8 +8,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "shmrpc/client_interceptor.h"
 #include "shmrpc/options.h"
+#include "shmrpc/retry.h"
 #include "shmrpc/target.h"
 #include "shmrpc/transport.h"
 
@@ -38,6 +40,10 @@ struct ChannelOptions {
   // kMinKeepaliveTimeout; InfiniteDuration waits for ever. (A process that ends is noticed at once, whatever this
   // says.)
   absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
+
+  // Whether calls that have not reached a handler are attempted again after a pause, and how often; a context can say
+  // otherwise for its call. Without one they are attempted again only when the connection they went to is the reason.
+  absl::optional<RetryPolicy> retry_policy = absl::nullopt;
 
   // Each call passes through these, in order, before it begins. See ClientInterceptor.
   std::vector<ClientInterceptor> interceptors;

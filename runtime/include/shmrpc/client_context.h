@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
@@ -13,6 +14,7 @@
 #include "shmrpc/metadata.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/peer.h"
+#include "shmrpc/retry.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -59,6 +61,12 @@ class ClientContext final {
   void set_max_send_message_bytes(size_t limit) { max_send_message_bytes_ = limit; }
   void set_max_receive_message_bytes(size_t limit) { max_receive_message_bytes_ = limit; }
 
+  // Instead of the channel's; nullopt: none. The call fails with INVALID_ARGUMENT when the policy is not valid.
+  void set_retry_policy(absl::optional<RetryPolicy> policy) {
+    own_retry_policy_ = true;
+    retry_policy_ = policy.has_value() ? std::make_shared<const RetryPolicy>(*std::move(policy)) : nullptr;
+  }
+
   // Ends the call with CANCELLED, unless it is over; before the call begins: it ends as soon as it begins.
   void TryCancel();
 
@@ -76,6 +84,8 @@ class ClientContext final {
   Metadata metadata_;
   absl::optional<size_t> max_send_message_bytes_;
   absl::optional<size_t> max_receive_message_bytes_;
+  bool own_retry_policy_ = false;
+  std::shared_ptr<const RetryPolicy> retry_policy_;  // shared with the call, which may outlive this object
 
   Metadata server_initial_metadata_;
   Metadata server_trailing_metadata_;

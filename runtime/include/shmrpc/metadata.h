@@ -13,6 +13,10 @@
 
 namespace shmrpc {
 
+// Among a call's client metadata when a RetryPolicy has let it be attempted before: how often, a decimal number. Added
+// by the library, as gRPC does; the one key that a handler can see with a prefix that is reserved.
+inline constexpr absl::string_view kPreviousAttempts = "grpc-previous-rpc-attempts";
+
 // Key/value pairs that travel beside a call's messages: an ordered multimap.
 //
 // Rules, as in gRPC (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, "Custom-Metadata"):

@@ -13,6 +13,7 @@
 #include "shmrpc/metadata.h"
 #include "shmrpc/options.h"
 #include "shmrpc/peer.h"
+#include "shmrpc/retry.h"
 #include "shmrpc/server.h"
 #include "shmrpc/server_context.h"
 #include "shmrpc/server_interceptor.h"

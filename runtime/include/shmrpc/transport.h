@@ -57,6 +57,16 @@ enum class SendResult {
   kOver,  // not taken: the call is over, or about to be
 };
 
+// How a call ended, as its client learns it. A plain struct, so that fields can be added.
+struct CallEnd {
+  absl::Status status;
+  Metadata trailing_metadata = {};
+  // No handler has begun with this call, and none ever will: its request may be sent again. Only if that is certain,
+  // neither OnHeaders nor OnMessage has come, and a further attempt may fare better: because nothing of the request was
+  // sent, not all of it, or the server says so. With UNAVAILABLE the runtime does so by itself, on another connection.
+  bool not_processed = false;
+};
+
 // What happens to one client call, in the grammar  [OnHeaders OnMessage*] OnStatus,  with OnSendable at any time before
 // OnStatus. The events of one call never run concurrently with each other. After OnStatus, which comes exactly once,
 // the transport uses neither this object nor, except for its memory, the Call.
@@ -72,7 +82,7 @@ class CallEvents {
   virtual void OnSendable() {}
   // Comes after all messages when the server has ended the call. When it ends for another reason (Cancel, a lost
   // connection) it comes at once and messages that were not asked for yet are dropped.
-  virtual void OnStatus(absl::Status status, Metadata trailing_metadata) = 0;
+  virtual void OnStatus(CallEnd end) = 0;
 
   // True when an event may run the user's code, which may take long, start calls, wait for calls, or destroy any
   // object. A transport delivers such events with none of its locks held, with nobody waiting for it, and never
@@ -141,8 +151,8 @@ class Connection {
   // with client_streams. Without client_streams it is sent together with the half-close. Events may be delivered before
   // this returns. May block while the way to the server is full, until the spec's deadline.
   // `*call` is never null; it is set before the first event can be delivered. A call that cannot be started is told so
-  // through OnStatus: UNAVAILABLE when the connection is over, RESOURCE_EXHAUSTED when the peer does not take a message
-  // this large.
+  // through OnStatus: UNAVAILABLE and not_processed when the connection is over, RESOURCE_EXHAUSTED when the peer does
+  // not take a message this large.
   virtual void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) = 0;
 
   virtual const TransportChoice& choice() const = 0;
@@ -233,6 +243,9 @@ class ServerCall {
     const OutgoingMessage* message = nullptr;    // the last one, only with the status OK; null when there is none
     absl::Status status;
     const Metadata* trailing_metadata = nullptr;  // validated; null when there is none
+    // The client is to be told that no handler has begun with the call: see CallEnd. Not with OK, nor after SendHeaders
+    // or Send, and then without a message and metadata.
+    bool not_processed = false;
   };
 
   // Sends the reply and ends the call. May block while the way to the client is full, for as long as the client
@@ -288,7 +301,9 @@ class Listener {
 
   // Takes no further connections or calls (clients are told to go elsewhere), waits until the accepted calls have
   // finished or `deadline` passed, then cancels what is left, closes all connections and waits for handlers that are
-  // still running, and for the OnDone of calls that have events. Idempotent. Must not be called from a handler.
+  // still running, and for the OnDone of calls that have events. A call that came too late ends with not_processed at
+  // its client, whenever it was sent; so does one that the listener has not looked at when it closes. Idempotent. Must
+  // not be called from a handler.
   virtual void Shutdown(absl::Time deadline) = 0;
 };
 

@@ -1,0 +1,76 @@
+#ifndef SHMRPC_RUNTIME_SRC_CLIENT_RETRY_H_
+#define SHMRPC_RUNTIME_SRC_CLIENT_RETRY_H_
+
+// What calls of all styles need for a further attempt: the decision, and the request.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "google/protobuf/io/zero_copy_stream.h"
+#include "shmrpc/message.h"
+#include "shmrpc/metadata.h"
+#include "shmrpc/retry.h"
+
+namespace shmrpc {
+
+// How far an attempt has got that failed.
+enum class AttemptEnd : unsigned char {
+  kMayHaveRun,    // the last attempt, therefore
+  kNotProcessed,  // there was a connection, but no handler has begun: see CallEnd
+  kNotConnected,  // there was no connection
+};
+
+// The attempts of one call, and whether there is to be another. Costs a call that needs none next to nothing. Not
+// synchronised: belongs to the thread that has learnt how an attempt ended.
+class CallAttempts {
+ public:
+  // The latest attempt ended with `status`. How long to wait before the next one, or nullopt: it was the last one.
+  absl::optional<absl::Duration> NextAfter(AttemptEnd end, const absl::Status& status, const RetryPolicy* policy);
+
+  // The metadata of the next attempt, given that of the first one (may be null). A copy, which lives as long as this
+  // object: the first attempt's may be gone by then.
+  const Metadata* KeepMetadata(const Metadata* first);
+
+ private:
+  int transparent_retries_ = 0;
+  int policy_retries_ = 0;
+  std::unique_ptr<Metadata> first_metadata_;
+  std::unique_ptr<Metadata> metadata_;
+};
+
+// A request in encoded form, for the time after the call's user has got it back.
+class KeptRequest final : public OutgoingMessage {
+ public:
+  KeptRequest() = default;
+  KeptRequest(const KeptRequest&) = delete;
+  KeptRequest& operator=(const KeptRequest&) = delete;
+
+  // Keeps `message`. Once.
+  void Keep(const OutgoingMessage& message);
+  void Drop() { kept_ = false, large_ = nullptr; }
+  bool kept() const { return kept_; }
+
+  // OutgoingMessage
+  size_t size() const override { return size_; }
+  void SerializeToArray(uint8_t* target) const override;
+  bool SerializeToStream(google::protobuf::io::ZeroCopyOutputStream* stream) const override;
+
+ private:
+  // So that most requests need no allocation.
+  static constexpr size_t kSmallBytes = 256;
+
+  const uint8_t* bytes() const { return large_ != nullptr ? large_.get() : small_; }
+
+  bool kept_ = false;
+  size_t size_ = 0;
+  std::unique_ptr<uint8_t[]> large_;
+  uint8_t small_[kSmallBytes];
+};
+
+}  // namespace shmrpc
+
+#endif  // SHMRPC_RUNTIME_SRC_CLIENT_RETRY_H_
