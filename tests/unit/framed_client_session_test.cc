@@ -24,9 +24,9 @@ class Recorder final : public CallEvents {
  public:
   void OnHeaders(Metadata) override { events_ += 'H'; }
   void OnMessage(const IncomingMessage&) override { events_ += 'M'; }
-  void OnStatus(absl::Status status, Metadata) override {
+  void OnStatus(CallEnd end) override {
     events_ += 'S';
-    status_ = std::move(status);
+    status_ = std::move(end.status);
     over_.store(true, std::memory_order_release);
   }
   bool RunsUserCode() const override { return false; }
