@@ -79,6 +79,43 @@ TEST_P(ConformanceTest, AddressesTheNextServerTakesOverWhenOneIsDrained) {
   EXPECT_EQ(service_.started().value() + other_service.started().value(), replies);
 }
 
+// The server says that it goes: new calls do not wait for those that hold it up.
+TEST_P(ConformanceTest, AddressesNewCallsGoToTheNextServerWhileOneDrains) {
+  EchoService other_service;
+  auto other_server =
+      ServerBuilder(GetParam().transports()).Register(&other_service).Listen(NewListenAddress()).Start();
+  ASSERT_TRUE(other_server.ok()) << other_server.status();
+  StartServer();
+  const auto channel =
+      NewChannelTo(absl::StrCat(server_address(), ",", (*other_server)->addresses().front().ToString()));
+  Echo::Stub stub(channel);
+  EchoRequest held;
+  held.set_hold(true);
+  EchoReply reply;
+  absl::Status status;
+  Event done;
+  stub.async().Echo(nullptr, &held, &reply, [&](absl::Status result) {
+    status = std::move(result);
+    done.Set();
+  });
+  ASSERT_TRUE(service_.held().WaitFor(1));
+
+  std::thread shutdown([this] { server_->Shutdown(absl::Now() + kHangGuard); });
+  EXPECT_TRUE(Eventually([&] {
+    ClientContext context;
+    context.set_wait_for_ready(true);
+    context.set_timeout(kHangGuard);
+    EchoReply other_reply;
+    (void)stub.Echo(&context, EchoRequest(), &other_reply);
+    return other_service.started().value() > 0;
+  }));
+  EXPECT_FALSE(done.IsSet());
+  service_.Release();
+  shutdown.join();
+  ASSERT_TRUE(done.Wait());
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_P(ConformanceTest, AddressesTheFailureNamesEachOfThem) {
   StartServer();
   const std::string address = server_address();

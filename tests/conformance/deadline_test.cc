@@ -32,6 +32,34 @@ TEST_P(ConformanceTest, DeadlineEndsACallThatTakesTooLong) {
   }
 }
 
+// The client's own clock ends the call, and not an answer of the server.
+TEST_P(ConformanceTest, DeadlineEndsACallWhoseHandlerTakesNoNotice) {
+  StartServer();
+  const auto channel = NewChannel();
+  Echo::Stub stub(channel);
+  EchoRequest request = HeldRequest();
+  request.set_hold_regardless(true);
+
+  ClientContext context;
+  context.set_timeout(absl::Milliseconds(50));
+  EchoReply reply;
+  absl::Status status = stub.Echo(&context, request, &reply);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+
+  ClientContext asynchronous_context;
+  asynchronous_context.set_timeout(absl::Milliseconds(50));
+  Event done;
+  stub.async().Echo(&asynchronous_context, &request, &reply, [&](absl::Status result) {
+    status = std::move(result);
+    done.Set();
+  });
+  const bool ended = done.Wait();
+  service_.Release();
+  ASSERT_TRUE(ended || done.Wait());
+  EXPECT_TRUE(ended) << "only when the handler had ended";
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+}
+
 TEST_P(ConformanceTest, DeadlineCancelsTheHandler) {
   StartServer();
   const auto channel = NewChannel();

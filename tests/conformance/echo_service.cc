@@ -51,7 +51,7 @@ Status ToProto(const absl::Status& status) {
 
 absl::Status EchoService::Echo(ServerContext* context, const EchoRequest* request, EchoReply* reply) {
   started_.Increment();
-  if (request->hold() && !Hold(*context)) {
+  if (request->hold() && !Hold(*context, request->hold_regardless())) {
     // The deadline may have passed here a moment before it passes for the client.
     return absl::Now() < context->deadline() ? absl::CancelledError("cancelled while it was held")
                                              : absl::DeadlineExceededError("the deadline passed while it was held");
@@ -77,11 +77,11 @@ absl::Status EchoService::Nothing(ServerContext*, const Empty*, Empty*) {
   return absl::OkStatus();
 }
 
-bool EchoService::Hold(const ServerContext& context) {
+bool EchoService::Hold(const ServerContext& context, bool regardless) {
   held_.Increment();
   // Nothing tells a handler of a cancellation; it asks.
   while (!released_.Wait(absl::Milliseconds(2))) {
-    if (context.IsCancelled()) {
+    if (!regardless && context.IsCancelled()) {
       cancelled_.Increment();
       return false;
     }

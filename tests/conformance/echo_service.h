@@ -23,8 +23,8 @@ class EchoService final : public Echo::Service {
   void Release() { released_.Set(); }
 
  private:
-  // Returns false when the call was cancelled.
-  bool Hold(const ServerContext& context);
+  // Returns false when the call was cancelled, unless that makes no difference.
+  bool Hold(const ServerContext& context, bool regardless);
 
   Counter started_;
   Counter held_;

@@ -207,6 +207,37 @@ TEST_P(ConformanceTest, SizeLimitsOfOneCallOverrideTheChannels) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST_P(ConformanceTest, SizeLimitsHoldForAsynchronousCalls) {
+  StartServer();
+  const auto channel = NewChannel();
+  Echo::Stub stub(channel);
+  const size_t limit = 1000;
+  const auto call = [&](ClientContext* context, const EchoRequest& request) {
+    EchoReply reply;
+    absl::Status status;
+    Event done;
+    stub.async().Echo(context, &request, &reply, [&](absl::Status result) {
+      status = std::move(result);
+      done.Set();
+    });
+    EXPECT_TRUE(done.Wait());
+    return status;
+  };
+
+  ClientContext exact, send, receive;
+  exact.set_max_send_message_bytes(limit);
+  const absl::Status status = call(&exact, RequestOfEncodedSize(limit));
+  EXPECT_TRUE(status.ok()) << status;
+  send.set_max_send_message_bytes(limit);
+  ExpectOverLimit(call(&send, RequestOfEncodedSize(limit + 1)), limit);
+  EXPECT_EQ(service_.started().value(), 1);
+  receive.set_max_receive_message_bytes(limit);
+  EchoRequest request;
+  request.set_reply_bytes(2 * limit);
+  EXPECT_EQ(call(&receive, request).code(), absl::StatusCode::kResourceExhausted);
+  ExpectEcho(channel);
+}
+
 TEST_P(ConformanceTest, SizeOverTheLimitKeepsTheConnection) {
   const size_t limit = 1000;
   StartServer(NewServerBuilder().SetMaxReceiveMessageBytes(limit), listen_address());

@@ -11,8 +11,8 @@ namespace {
 
 using testing::HasSubstr;
 
-#define FOR_EVERY_STYLE(style)                     \
-  for (const ServerStyle style : kServerStyles)    \
+#define FOR_EVERY_STYLE(style)                  \
+  for (const ServerStyle style : kServerStyles) \
     if (const testing::ScopedTrace trace(__FILE__, __LINE__, StyleName(style)); true)
 
 TEST_P(ConformanceStreamTest, TheServersMessagesArriveInOrderAndThenTheStatus) {
@@ -290,6 +290,23 @@ TEST_P(ConformanceStreamTest, AMessageBeyondALimitEndsItsCallOnly) {
       EXPECT_FALSE(chat->Write(MakeItem(1, 2000)));
       EXPECT_EQ(chat->Finish().code(), absl::StatusCode::kResourceExhausted) << "too large to be sent";
     }
+    ExpectEcho(channel);
+  }
+}
+
+TEST_P(ConformanceStreamTest, AMessageThatTheServerMayNotSendEndsItsCallOnly) {
+  FOR_EVERY_STYLE(style) {
+    StartStreams(style, [](ServerBuilder& builder) { builder.SetMaxSendMessageBytes(1000); });
+    const auto channel = NewChannel();
+    Streams::Stub stub(channel);
+    ClientContext context;
+    const auto chat = stub.Chat(&context);
+    EXPECT_TRUE(chat->Write(MakeItem(1, 500)));
+    Item item;
+    EXPECT_TRUE(chat->Read(&item));
+    EXPECT_TRUE(chat->Write(MakeItem(2, 2000)));
+    EXPECT_FALSE(chat->Read(&item));
+    EXPECT_EQ(chat->Finish().code(), absl::StatusCode::kResourceExhausted);
     ExpectEcho(channel);
   }
 }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -89,7 +90,29 @@ absl::Status Call(Channel& channel, ClientContext* context = nullptr) {
   return UnaryCall(channel, TestService::kEcho, context, Text("x"), &reply);
 }
 
+absl::Status CallWhenReady(Channel& channel) {
+  ClientContext context;
+  context.set_wait_for_ready(true);
+  context.set_timeout(testing::kHang);
+  return Call(channel, &context);
+}
+
 std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+
+// What an error says of the time until the next attempt, which is rounded up to a millisecond.
+absl::Duration NextAttemptIn(const absl::Status& status) {
+  const std::string message = MessageOf(status);
+  static constexpr absl::string_view kBefore = "the next one may start in ";
+  const size_t found = message.find(kBefore.data());
+  absl::Duration wait;
+  if (found == std::string::npos) {
+    ADD_FAILURE() << status;
+    return wait;
+  }
+  const std::string rest = message.substr(found + kBefore.size());
+  EXPECT_TRUE(absl::ParseDuration(rest.substr(0, rest.find(';')), &wait)) << status;
+  return wait;
+}
 
 // Sets SHMRPC_TRANSPORT for one scope.
 class ScopedTransportVariable {
@@ -218,6 +241,60 @@ TEST(ChannelConnectTest, BackoffsGrowUntilThereIsAServer) {
   for (size_t i = 0; i < 5; ++i) {
     EXPECT_GE(attempts[i + 1] - attempts[i], absl::Milliseconds(least[i] * 0.8)) << i;
   }
+}
+
+TEST(ChannelConnectTest, BackoffsHaveAMaximum) {
+  std::atomic<int> attempts{0};
+  const auto fake = std::make_shared<FakeTransport>(
+      [&](const Target&, const ConnectOptions&) -> absl::StatusOr<std::unique_ptr<Connection>> {
+        if (++attempts < 30) return absl::UnavailableError("not yet");
+        return ConnectInproc("maximum");
+      });
+  TestService service;
+  const auto server = StartServer("inproc:maximum", &service);
+  ChannelOptions options;
+  options.initial_backoff = absl::Milliseconds(1);
+  options.max_backoff = absl::Milliseconds(2);
+  const auto channel = Channel::Create("localhost:1", options, {fake});
+  // Growing without bound they would take half an hour.
+  EXPECT_EQ(CallWhenReady(*channel), absl::OkStatus());
+}
+
+TEST(ChannelConnectTest, BackoffsAreScatteredByAFifth) {
+  const auto fake = std::make_shared<FakeTransport>(
+      [](const Target&, const ConnectOptions&) { return absl::UnavailableError("nobody there"); });
+  std::set<absl::Duration> waits;
+  for (int i = 0; i < 20; ++i) {
+    const auto channel = Channel::Create("localhost:1", LongBackoff(), {fake});
+    const absl::Duration wait = NextAttemptIn(Call(*channel));
+    EXPECT_LE(wait, 1.2 * absl::Hours(1) + absl::Milliseconds(1));
+    // That much of it may have passed when it is told.
+    EXPECT_GE(wait, 0.8 * absl::Hours(1) - testing::kHang);
+    waits.insert(wait);
+  }
+  // Clients that have lost their server at the same time do not all come back at the same time.
+  EXPECT_GT(*waits.rbegin() - *waits.begin(), absl::Minutes(2));
+}
+
+TEST(ChannelConnectTest, AConnectionThatWorkedBringsTheFirstBackoffBack) {
+  std::atomic<int> attempts{0};
+  const auto fake = std::make_shared<FakeTransport>(
+      [&](const Target&, const ConnectOptions&) -> absl::StatusOr<std::unique_ptr<Connection>> {
+        if (++attempts < 12) return absl::UnavailableError("not yet");
+        return ConnectInproc("brings-back");
+      });
+  TestService service;
+  auto server = StartServer("inproc:brings-back", &service);
+  ChannelOptions options;
+  options.initial_backoff = absl::Milliseconds(2);
+  options.max_backoff = absl::Hours(1);
+  const auto channel = Channel::Create("localhost:1", options, {fake});
+  ASSERT_EQ(CallWhenReady(*channel), absl::OkStatus());
+  server.reset();
+  const absl::Status status = Call(*channel);
+  EXPECT_THAT(MessageOf(status), HasSubstr("(1 attempt failed"));
+  // The one after eleven failures would be 1.6 ^ 11 times as long: at least 280 ms.
+  EXPECT_LE(NextAttemptIn(status), absl::Milliseconds(3));
 }
 
 TEST(ChannelConnectTest, WaitForReadyWaitsForAServer) {

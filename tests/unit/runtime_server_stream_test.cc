@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/src/cancellation_callback.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
 namespace shmrpc {
@@ -203,6 +204,23 @@ TEST(ServerStreamTest, TheDeadlineEndsReadAndWrite) {
       << "whatever the handler makes of it";
 }
 
+TEST(ServerStreamTest, ACallThatComesAfterItsDeadlineHasNoHandler) {
+  std::atomic<int> handlers{0};
+  KindsService service([&](ServerContext*, const StringValue*, StringValue*, ServerStream*) {
+    ++handlers;
+    return absl::OkStatus();
+  });
+  ServerUnderTest server(&service);
+  FakeServerCall::Options options;
+  options.deadline = absl::Now() - absl::Nanoseconds(1);
+  for (const char* method : {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kBidi}) {
+    options.method = method;
+    options.request = Text("x").SerializeAsString();
+    EXPECT_EQ(server.Call(options)->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded) << method;
+  }
+  EXPECT_EQ(handlers, 0);
+}
+
 TEST(ServerStreamTest, ReadsAndWritesOnTwoThreads) {
   static constexpr int kMessages = 1000;
   KindsService service([](ServerContext*, const StringValue*, StringValue*, ServerStream* stream) {
@@ -365,6 +383,19 @@ TEST(CancellationCallbackTest, ComesOnceToABlockedHandler) {
   options.deadline = absl::Now() + absl::Milliseconds(20);
   EXPECT_EQ(server.Call(options)->WaitForStatus(), absl::OkStatus());
   EXPECT_EQ(calls, 3);
+}
+
+// A cancellation, a deadline and a lost connection may follow one another, each with a thread that brings the news.
+TEST(CancellationCallbackTest, RunsOnceHoweverOftenItIsDue) {
+  int calls = 0;
+  internal::CancellationCallback callback;
+  callback.Set([&] { ++calls; });
+  EXPECT_TRUE(callback.Cancel());
+  EXPECT_TRUE(callback.Cancel());
+  callback.Run();
+  callback.Run();
+  EXPECT_EQ(calls, 1);
+  EXPECT_FALSE(callback.Cancel());
 }
 
 TEST(CancellationCallbackTest, ComesAtOnceWhenCancelledAlready) {

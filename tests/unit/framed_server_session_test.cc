@@ -1,0 +1,252 @@
+// A server's session, whose client is the test.
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "google/protobuf/wrappers.pb.h"
+#include "gtest/gtest.h"
+#include "shmrpc/message.h"
+#include "shmrpc/mutex.h"
+#include "tests/unit/framed_raw_peer.h"
+#include "transports/framed/server_sessions.h"
+
+namespace shmrpc::framed {
+namespace {
+
+// Keeps the calls that come, and finishes them when told to.
+class KeepingHandler final : public CallHandler {
+ public:
+  void OnCall(ServerCallPtr call, const IncomingMessage*) override {
+    MutexLock lock(&mutex_);
+    calls_.push_back(std::move(call));
+    changed_.SignalAll();
+  }
+
+  // The call that came as the `index`th, which is awaited.
+  ServerCall* Get(size_t index) {
+    const absl::Time give_up = absl::Now() + kHangGuard;
+    MutexLock lock(&mutex_);
+    while (calls_.size() <= index) {
+      if (changed_.WaitWithDeadline(&mutex_, give_up)) {
+        ADD_FAILURE() << "no call came";
+        return nullptr;
+      }
+    }
+    return calls_[index].get();
+  }
+
+  void Finish(size_t index, const absl::Status& status, const OutgoingMessage* message = nullptr) {
+    Get(index);
+    ServerCallPtr call;
+    {
+      MutexLock lock(&mutex_);
+      call = std::move(calls_[index]);
+    }
+    ServerCall::Reply reply;
+    reply.status = status;
+    reply.message = message;
+    FinishCall(std::move(call), reply);
+  }
+
+  // Lets go of all calls.
+  void Clear() {
+    MutexLock lock(&mutex_);
+    calls_.clear();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<ServerCallPtr> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
+class ServerSessionTest : public ::testing::Test {
+ protected:
+  ServerSessionTest() : sessions_(Options(), &handler_) {
+    EXPECT_EQ(sessions_.Init(), absl::OkStatus());
+    sessions_.Add(peer_.TakeLink(), {.granted_by_peer = kWindows}, Peer());
+    peer_.SendMethod();
+  }
+  ~ServerSessionTest() override { handler_.Clear(); }
+
+  static ListenOptions Options() {
+    ListenOptions options;
+    options.max_threads = 4;
+    options.flow_control = kWindows;
+    options.keepalive_timeout = absl::InfiniteDuration();
+    return options;
+  }
+
+  // The peer may see the connection end a moment before the calls are told.
+  static bool IsCancelledSoon(const ServerCall& call) {
+    const absl::Time give_up = absl::Now() + kHangGuard;
+    while (!call.IsCancelled() && absl::Now() < give_up) std::this_thread::yield();
+    return call.IsCancelled();
+  }
+
+  RawPeer peer_;
+  KeepingHandler handler_;
+  ServerSessions sessions_;
+};
+
+TEST_F(ServerSessionTest, AMessageAfterTheLastOneEndsTheConnection) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  peer_.SendMessage(1, kFlagOpen);
+  peer_.SendMessage(1, 0);
+  ServerCall* const call = handler_.Get(0);
+  EXPECT_FALSE(call->IsCancelled());
+  peer_.SendMessage(1, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+  EXPECT_TRUE(IsCancelledSoon(*call));
+}
+
+TEST_F(ServerSessionTest, AMessageAfterAHalfCloseWithoutMessageEndsTheConnection) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  peer_.SendMessage(1, kFlagNoMessage, 0);
+  peer_.SendMessage(1, kFlagOpen);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, AMessageAfterAUnaryRequestEndsTheConnection) {
+  peer_.SendRequest(1, 0);
+  handler_.Get(0);
+  peer_.SendMessage(1, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, AMessageBeyondTheWindowEndsTheConnection) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  peer_.SendMessage(1, kFlagOpen);
+  peer_.SendMessage(1, kFlagOpen);
+  peer_.SendMessage(1, kFlagOpen);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, CreditForWhatWasNotSentEndsTheConnection) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  handler_.Get(0);
+  peer_.SendCredit(1, {.connection_bytes = 1});
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, ASecondRequestForACallInProgressEndsTheConnection) {
+  peer_.SendRequest(1, 0);
+  handler_.Get(0);
+  peer_.SendRequest(1, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, AMethodThatWasNotAnnouncedEndsTheConnection) {
+  peer_.Send({.type = FrameType::kRequest, .code = 1, .call_id = 1});
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, MessagesOfUnknownCallsAreReturnedToTheConnection) {
+  peer_.SendMessage(7, 0);
+  const Credit credit = peer_.ExpectCredit(0);
+  EXPECT_EQ(credit.call_bytes, 0u);
+  EXPECT_EQ(credit.connection_bytes, kMessageCost);
+}
+
+TEST_F(ServerSessionTest, WhatAHandlerLeavesUnreadIsReturnedWhenItIsDone) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  peer_.SendMessage(1, kFlagOpen);
+  peer_.SendMessage(1, 0);
+  handler_.Get(0);
+  // The answer to the second request shows that the messages before it have come.
+  peer_.SendRequest(2, 0);
+  handler_.Finish(1, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.call_id, 2u);
+  handler_.Finish(0, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.call_id, 1u);
+  EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, 2 * kMessageCost);
+}
+
+TEST_F(ServerSessionTest, MessagesAfterACancellationAreReturnedAtOnce) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  handler_.Get(0);
+  peer_.Send({.type = FrameType::kReset, .code = static_cast<uint16_t>(absl::StatusCode::kCancelled), .call_id = 1});
+  peer_.SendMessage(1, kFlagOpen);
+  EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
+}
+
+TEST_F(ServerSessionTest, ACancelledCallIsNotAnswered) {
+  peer_.SendRequest(1, 0);
+  ServerCall* const call = handler_.Get(0);
+  peer_.Send({.type = FrameType::kReset, .code = static_cast<uint16_t>(absl::StatusCode::kCancelled), .call_id = 1});
+  peer_.SendRequest(2, 0);
+  handler_.Get(1);  // so the reset has come
+  EXPECT_TRUE(call->IsCancelled());
+  handler_.Finish(0, absl::OkStatus());
+  handler_.Finish(1, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.call_id, 2u);
+}
+
+TEST_F(ServerSessionTest, AResetInTheMiddleOfARequestStartsNoHandler) {
+  const uint32_t size = 20;
+  const std::string first_piece = std::string(reinterpret_cast<const char*>(&size), sizeof size) + "beginning,";
+  peer_.Send({.type = FrameType::kRequest, .flags = kFlagMore, .call_id = 1}, first_piece);
+  peer_.Send({.type = FrameType::kReset, .code = static_cast<uint16_t>(absl::StatusCode::kCancelled), .call_id = 1});
+  // Another message may be in pieces now.
+  peer_.Send({.type = FrameType::kRequest, .flags = kFlagMore, .call_id = 2}, first_piece);
+  peer_.Send({.type = FrameType::kFragment, .call_id = 2}, "and an end");
+  handler_.Finish(0, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.call_id, 2u);
+}
+
+TEST_F(ServerSessionTest, AResetInTheMiddleOfAMessageReturnsItsBytes) {
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  ServerCall* const call = handler_.Get(0);
+  const uint32_t size = kMessageBytes;
+  const std::string first_piece(reinterpret_cast<const char*>(&size), sizeof size);
+  peer_.Send({.type = FrameType::kMessage, .flags = kFlagMore | kFlagOpen, .call_id = 1}, first_piece + "beginning");
+  peer_.Send({.type = FrameType::kReset, .code = static_cast<uint16_t>(absl::StatusCode::kCancelled), .call_id = 1});
+  EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
+  // The cancellation is noted right after that, by the thread that has received the reset.
+  peer_.SendRequest(2, 0);
+  handler_.Get(1);
+  EXPECT_TRUE(call->IsCancelled());
+}
+
+TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
+  peer_.SendRequest(1, 0);
+  handler_.Get(0);
+  std::thread shutdown([&] { sessions_.Shutdown(absl::Now() + kHangGuard); });
+  peer_.Expect(FrameType::kGoAway);
+  peer_.SendRequest(2, 0);
+  Frame refusal = peer_.Expect(FrameType::kResponse);
+  EXPECT_EQ(refusal.header.call_id, 2u);
+  EXPECT_EQ(refusal.header.code, static_cast<uint16_t>(absl::StatusCode::kUnavailable));
+  handler_.Finish(0, absl::OkStatus());
+  Frame reply = peer_.Expect(FrameType::kResponse);
+  EXPECT_EQ(reply.header.call_id, 1u);
+  EXPECT_EQ(reply.header.code, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+  shutdown.join();
+}
+
+TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
+  google::protobuf::BytesValue reply;
+  reply.set_value(std::string(4'000'000, 'x'));  // more than a socket takes
+  peer_.SendRequest(1, 0);
+  const OutgoingProto message(reply);
+  handler_.Finish(0, absl::OkStatus(), &message);
+  std::thread shutdown([&] { sessions_.Shutdown(absl::Now() + kHangGuard); });
+  Frame frame = peer_.Expect(FrameType::kResponse);
+  size_t received = frame.body.size() - sizeof(uint32_t);  // behind the message's size
+  while ((frame.header.flags & kFlagMore) != 0) {
+    frame = peer_.Expect(FrameType::kFragment);
+    received += frame.body.size();
+  }
+  EXPECT_EQ(received, message.size());
+  peer_.Expect(FrameType::kGoAway);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+  shutdown.join();
+}
+
+}  // namespace
+}  // namespace shmrpc::framed
