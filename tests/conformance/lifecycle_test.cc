@@ -133,7 +133,9 @@ TEST_P(ConformanceTest, LifecycleNoAcceptedCallIsLostWhenServersTakeTurns) {
         EchoReply reply;
         const absl::Status status = stub.Echo(&context, EchoRequest(), &reply);
         if (status.ok()) ++replies;
-        EXPECT_TRUE(status.ok()) << status;  // one that a server on its way out sends away goes to the next
+        // One that a server on its way out sends away goes to the next, if that is known.
+        if (!GetParam().proves_not_processed && absl::IsUnavailable(status)) continue;
+        EXPECT_TRUE(status.ok()) << status;
       }
     });
   }
@@ -265,7 +267,7 @@ TEST_P(ConformanceTest, LifecycleNothingIsLeftBehind) {
   }
   EXPECT_TRUE(Eventually([&] { return CountOpenDescriptors() <= descriptors_before + kThreadDescriptors; }))
       << CountOpenDescriptors() << " descriptors, " << descriptors_before << " before";
-  EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads_before; }))
+  EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads_before + GetParam().library_threads; }))
       << CountThreads() << " threads, " << threads_before << " before";
   // The socket of a unix: address goes with its server.
   EXPECT_TRUE(std::filesystem::is_empty(directory()));

@@ -40,11 +40,18 @@ struct TransportCase {
   // What flow control counts for a message beside its size. Over HTTP/2 that is what its prefix takes.
   size_t message_overhead_bytes = FlowControlOptions::kMessageOverheadBytes;
 
-  // Threads that a library below the transport runs for itself.
+  // Threads that a library below the transport runs for itself, at most: it starts and ends them as it likes.
   int library_threads = 0;
 
   // A deadline arrives later than it was set by this part of its time at most: gRPC's header has few digits.
   double deadline_rounding = 0;
+
+  // Of each call that a server on its way out has not begun with, the client learns just that, and so attempts it
+  // again. The gRPC library's server sends some of them away with a status that a handler might have sent as well.
+  bool proves_not_processed = true;
+
+  // Handlers see how often a call was attempted before. The gRPC library keeps the key to itself.
+  bool tells_previous_attempts = true;
 
   // What channels and servers are given to work with. A function, because the list of cases is made before main().
   const TransportSet& (*transports)() = &DefaultTransports;

@@ -19,8 +19,10 @@ const TransportSet& WithGrpc() {
 // What all cases over the gRPC library have in common.
 TransportCase Grpc(TransportCase transport_case) {
   transport_case.message_overhead_bytes = 5;  // the length of a message, and whether it is compressed
-  transport_case.library_threads = 10;
+  transport_case.library_threads = 20;
   transport_case.deadline_rounding = 0.01;
+  transport_case.proves_not_processed = false;
+  transport_case.tells_previous_attempts = false;
   transport_case.transports = &WithGrpc;
   return transport_case;
 }

@@ -124,11 +124,11 @@ void ClientCall::TellNext() {
 
 absl::Status ClientCall::StatusOfServer() {
   absl::Status status = FromGrpcStatus(grpc_status_);
-  // So the gRPC library's servers refuse calls that come while they shut down; no handler has seen them.
+  // So the gRPC library's servers refuse calls that come while they shut down. It does not prove that no handler has
+  // seen them: one may end a call just so.
   if (absl::IsCancelled(status) && status.message() == "CANCELLED" && context_.GetServerInitialMetadata().empty() &&
       context_.GetServerTrailingMetadata().empty()) {
     status = absl::UnavailableError("the server is shutting down");
-    not_processed_ = true;
   }
   if (context_.GetServerTrailingMetadata().count(kNotProcessedKey) > 0) not_processed_ = true;
   if (absl::IsUnavailable(status) && absl::StrContains(status.message(), "keepalive watchdog timeout")) {
