@@ -296,23 +296,33 @@ TEST_P(ConformanceTest, RetryPolicyWaitsForAPlaceAmongTheConcurrentCalls) {
 
   EchoRequest observe;
   observe.set_observe(true);
-  std::thread patient([&] {
-    ClientContext context;
-    context.set_timeout(kHangGuard);
-    context.AddMetadata("key", "value");
-    EchoReply observed;
-    const absl::Status status = Echo::Stub(with).Echo(&context, observe, &observed);
-    EXPECT_TRUE(status.ok()) << status;
-    const auto& metadata = observed.observed().client_metadata();
-    ASSERT_EQ(metadata.size(), GetParam().tells_previous_attempts ? 2 : 1);
-    EXPECT_EQ(metadata[0].key(), "key");
-    if (!GetParam().tells_previous_attempts) return;
+  ClientContext patient;
+  patient.set_timeout(kHangGuard);
+  patient.AddMetadata("key", "value");
+  EchoReply observed;
+  absl::Status status;
+  Event done;
+  Echo::Stub(with).async().Echo(&patient, &observe, &observed, [&](absl::Status end) {
+    status = std::move(end);
+    done.Set();
+  });
+  // These go behind it on the same way: when they have been refused, it has been as well.
+  for (int i = 0; i < 20; ++i) {
+    ClientContext impatient;
+    impatient.set_retry_policy(absl::nullopt);
+    EXPECT_EQ(Echo::Stub(with).Echo(&impatient, EchoRequest(), &reply).code(), absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_FALSE(done.IsSet());
+  service_.Release();
+  EXPECT_TRUE(done.Wait());
+  EXPECT_TRUE(status.ok()) << status;
+  const auto& metadata = observed.observed().client_metadata();
+  ASSERT_EQ(metadata.size(), GetParam().tells_previous_attempts ? 2 : 1);
+  EXPECT_EQ(metadata[0].key(), "key");
+  if (GetParam().tells_previous_attempts) {
     EXPECT_EQ(metadata[1].key(), "grpc-previous-rpc-attempts");
     EXPECT_GE(std::stoi(metadata[1].value()), 1);
-  });
-  absl::SleepFor(absl::Milliseconds(30));  // so that it finds the place taken
-  service_.Release();
-  patient.join();
+  }
   holder.join();
   EXPECT_EQ(service_.started().value(), 3);
 }

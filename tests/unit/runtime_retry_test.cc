@@ -383,14 +383,18 @@ TEST_P(RetryTest, TryCancelEndsALaterAttempt) {
   EXPECT_EQ(call.Wait().code(), absl::StatusCode::kCancelled);
 }
 
-// Whether TryCancel comes before, while or after the next attempt begins, the call ends with it or not at all.
+// Whether TryCancel comes before, while or after the next attempt, or the pause before it, begins: the call ends with
+// it.
 TEST_P(RetryTest, TryCancelThatRacesWithTheRefusal) {
-  for (int i = 0; i < 200; ++i) {
-    StyledCall call(GetParam(), server_.NewConnectedChannel());
+  ChannelOptions options;
+  options.retry_policy = Policy(2, kResourceExhausted, absl::Hours(1));
+  for (int i = 0; i < 400; ++i) {
+    StyledCall call(GetParam(), server_.NewChannel(options));
+    call.context.set_wait_for_ready(true);
     call.Start();
     const auto refused = server_.NextCall();
     std::thread canceller([&] { call.context.TryCancel(); });
-    refused->Refuse(absl::UnavailableError("draining"));
+    refused->Refuse(i % 2 == 0 ? absl::UnavailableError("draining") : absl::ResourceExhaustedError("busy"));
     EXPECT_EQ(call.Wait().code(), absl::StatusCode::kCancelled);
     canceller.join();
   }

@@ -31,7 +31,8 @@ class Server {
 
   // Tells those who watch the server's health, takes no further connections and calls, waits until the accepted calls
   // have finished or `deadline` passed, cancels the rest and waits for their handlers: for synchronous ones and
-  // coroutines to return, for reactors' OnDone. Calls that come too late get UNAVAILABLE. Idempotent.
+  // coroutines to return, for reactors' OnDone. Calls that come too late are not processed: their clients send
+  // them elsewhere, or end them with UNAVAILABLE (see retry.h). Idempotent.
   virtual void Shutdown(absl::Time deadline) = 0;
 
   // Where the server's health is set. Null when the health service is off, or when the user has registered a service of
