@@ -198,7 +198,7 @@ TEST_F(CallTest, ADeadlineThatHasPassedSendsNothing) {
 TEST_F(CallTest, TheDeadlineEndsASynchronousCall) {
   ServeUntilReleased();
   ClientContext context;
-  context.set_timeout(absl::Milliseconds(30));
+  context.set_timeout(absl::Milliseconds(300));  // long enough to reach the handler, on a busy machine, too
   const absl::Status status = Call(&context);
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(MessageOf(status), HasSubstr(TestService::kEcho));
@@ -210,7 +210,7 @@ TEST_F(CallTest, TheDeadlineEndsASynchronousCall) {
 TEST_F(CallTest, TheDeadlineEndsAnAsynchronousCall) {
   ServeUntilReleased();
   ClientContext context;
-  context.set_timeout(absl::Milliseconds(30));
+  context.set_timeout(absl::Milliseconds(300));  // long enough to reach the handler, on a busy machine, too
   Outcome outcome;
   AsyncUnaryCall(channel_, TestService::kEcho, &context, Text("x"), &reply_, outcome.Callback());
   EXPECT_EQ(outcome.Wait().code(), absl::StatusCode::kDeadlineExceeded);
