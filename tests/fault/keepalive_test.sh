@@ -7,8 +7,8 @@ set -euo pipefail
 
 peer=$1
 scratch=$(mktemp -d)
-server_namespace=shmrpc-server-$$
-client_namespace=shmrpc-client-$$
+# shellcheck source=tests/fault/two_hosts.sh
+. "$(dirname "$0")/two_hosts.sh"
 pids=()
 clean_up() {
   local pid
@@ -16,8 +16,7 @@ clean_up() {
     kill -KILL "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
-  ip netns delete "$server_namespace" 2>/dev/null || true
-  ip netns delete "$client_namespace" 2>/dev/null || true
+  delete_two_hosts
   rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -42,18 +41,7 @@ wait_for() {
   fail "no $3 lines \"$2\" in $1"
 }
 
-((EUID == 0)) || skip "needs root, to make network namespaces"
-command -v ip >/dev/null || skip "needs the command ip (Debian: iproute2)"
-ip netns add "$server_namespace" 2>"$scratch/ip.err" || skip "cannot make network namespaces: $(cat "$scratch/ip.err")"
-ip netns add "$client_namespace"
-ip -n "$server_namespace" link add eth0 type veth peer name eth0 netns "$client_namespace" 2>"$scratch/ip.err" ||
-  skip "cannot make a veth pair: $(cat "$scratch/ip.err")"
-ip -n "$server_namespace" address add 192.0.2.1/24 dev eth0
-ip -n "$client_namespace" address add 192.0.2.2/24 dev eth0
-for namespace in "$server_namespace" "$client_namespace"; do
-  ip -n "$namespace" link set lo up
-  ip -n "$namespace" link set eth0 up
-done
+make_two_hosts
 
 # Each peer ends when its standard input does: these descriptors keep it open.
 export SHMRPC_PEER_KEEPALIVE=1s

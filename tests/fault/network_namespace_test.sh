@@ -4,29 +4,15 @@
 # shellcheck source=tests/fault/hello.sh
 . "$(dirname "$0")/hello.sh"
 
-((EUID == 0)) || skip "needs root, to make network namespaces"
-command -v ip >/dev/null || skip "needs the command ip (Debian: iproute2)"
-
-server_namespace=shmrpc-server-$$
-client_namespace=shmrpc-client-$$
+# shellcheck source=tests/fault/two_hosts.sh
+. "$(dirname "$0")/two_hosts.sh"
 clean_up_namespaces() {
   clean_up
-  ip netns delete "$server_namespace" 2>/dev/null || true
-  ip netns delete "$client_namespace" 2>/dev/null || true
+  delete_two_hosts
 }
 trap clean_up_namespaces EXIT
 
-ip netns add "$server_namespace" 2>"$scratch/ip.err" || skip "cannot make network namespaces: $(cat "$scratch/ip.err")"
-ip netns add "$client_namespace"
-# Both ends are made where they belong: the host's own namespace is not touched.
-ip -n "$server_namespace" link add eth0 type veth peer name eth0 netns "$client_namespace" 2>"$scratch/ip.err" ||
-  skip "cannot make a veth pair: $(cat "$scratch/ip.err")"
-ip -n "$server_namespace" address add 192.0.2.1/24 dev eth0
-ip -n "$client_namespace" address add 192.0.2.2/24 dev eth0
-for namespace in "$server_namespace" "$client_namespace"; do
-  ip -n "$namespace" link set lo up
-  ip -n "$namespace" link set eth0 up
-done
+make_two_hosts
 
 server_prefix=(ip netns exec "$server_namespace")
 start_server --listen=0.0.0.0:0
