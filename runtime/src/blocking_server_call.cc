@@ -2,11 +2,10 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/server_call.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 
@@ -73,7 +72,7 @@ BlockingServerCall::ReadState BlockingServerCall::ReadNext(google::protobuf::Mes
     return ReadState::kAbandoned;
   }
   // Too late to give up: the message is being written to.
-  if (state == ReadState::kReading) call_->WaitUntil(answered, absl::InfiniteFuture());
+  if (state == ReadState::kReading) call_->WaitUntil(answered, SteadyTime::InfiniteFuture());
   return read_state_.load(std::memory_order_acquire);
 }
 
@@ -125,7 +124,7 @@ void BlockingServerCall::SendInitialMetadata() {
 
 bool BlockingServerCall::IsOver() const {
   return failed_.load(std::memory_order_acquire) || cancelled_.load(std::memory_order_acquire) ||
-         (call_->deadline() != absl::InfiniteFuture() && absl::Now() >= call_->deadline());
+         call_->deadline().HasPassed();
 }
 
 void BlockingServerCall::Fail(absl::Status status) {
@@ -143,7 +142,9 @@ void BlockingServerCall::SetCancellationCallback(absl::AnyInvocable<void()> call
   if (call_->IsCancelled()) cancellation_.Cancel();
   cancellation_.Set(std::move(callback));
   Start();
-  if (timer_.id != 0 || call_->deadline() == absl::InfiniteFuture()) return;
+  if (call_->deadline() == SteadyTime::InfiniteFuture()) return;
+  MutexLock lock(&mutex_);
+  if (timer_.id != 0) return;
   references_.fetch_add(1, std::memory_order_relaxed);
   timer_ = DeadlineTimer::Get().Schedule(call_->deadline(), [this] {
     CallCancellationCallback();

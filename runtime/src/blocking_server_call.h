@@ -2,6 +2,7 @@
 #define SHMRPC_RUNTIME_SRC_BLOCKING_SERVER_CALL_H_
 
 #include <atomic>
+#include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
@@ -19,14 +20,14 @@
 
 namespace shmrpc::internal {
 
-// The events of a call whose handler blocks: its stream, the arrival of a request that comes late, its cancellation
-// callback. A unary call that needs none of these does without this object.
+// The events of a call whose handler blocks: its stream, the arrival of a request that comes late, its cancellation. A
+// unary call that needs none of these does without this object.
 //
 // Reference-counted, because events may come after the handler has gone: one reference is the handler's, until End; one
 // the transport's, from Start to OnDone; and one each of what is to call the cancellation callback.
 //
-// The events run no user code, so that any thread may deliver them: messages are parsed there, and a cancellation
-// callback goes to a thread of its own.
+// The events run no user code, so that any thread may deliver them: messages are parsed there, and what comes of a
+// cancellation goes to a thread of its own.
 class BlockingServerCall final : public ServerStream, public ServerCallControl, private ServerCallEvents {
  public:
   // For a call that needs only its cancellation.
@@ -109,7 +110,6 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> failed_{false};
   CancellationCallback cancellation_;
-  DeadlineTimer::Handle timer_;  // of the cancellation callback
 
   Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);

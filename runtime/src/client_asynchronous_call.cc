@@ -1,9 +1,9 @@
 #include "runtime/src/client_asynchronous_call.h"
 
 #include "absl/base/optimization.h"
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool request_outlives_call) {
@@ -217,7 +217,7 @@ void AsynchronousCall::Pause(absl::Duration pause) {
     if (pausing) {
       phase_ = Phase::kPausing;
       // To start a call may take a while, which the timer has not got.
-      pause_timer_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + pause, [self = shared_from_this()] {
+      pause_timer_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + pause, [self = shared_from_this()] {
         internal::CallbackThreads::Get().Run([self] { self->EndPause(); });
       });
       end = end_;

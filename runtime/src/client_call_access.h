@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -51,6 +52,7 @@ class ClientCallAccess {
     return context.max_receive_message_bytes_;
   }
 
+  static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   // Whether the context has a policy of its own, or none, instead of the channel's.
   static bool has_own_retry_policy(const ClientContext& context) { return context.own_retry_policy_; }
   static const std::shared_ptr<const RetryPolicy>& retry_policy(const ClientContext& context) {

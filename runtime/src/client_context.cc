@@ -2,6 +2,7 @@
 
 #include "runtime/src/client_call_access.h"
 #include "shmrpc/server_context.h"
+#include "runtime/src/server_context_access.h"
 
 namespace shmrpc {
 

@@ -3,6 +3,7 @@
 
 // What calls of all styles need for a further attempt: the decision, and the request.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

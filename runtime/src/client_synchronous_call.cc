@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -46,9 +46,9 @@ bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
     connection_.reset();
     if (context_ != nullptr) ClientCallAccess::ResumeSynchronous(context_, this);
   }
-  const absl::Time next = *pause > absl::ZeroDuration() ? absl::Now() + *pause : absl::InfinitePast();
+  const SteadyTime next = *pause > absl::ZeroDuration() ? SteadyTime::Now() + *pause : SteadyTime::InfinitePast();
   absl::Status paused = channel_.Pause(std::min(next, parameters_.deadline), context_);
-  if (paused.ok() && parameters_.has_deadline() && absl::Now() >= parameters_.deadline) paused = parameters_.TooLate();
+  if (paused.ok() && parameters_.deadline.HasPassed()) paused = parameters_.TooLate();
   if (paused.ok()) {
     over_.store(false, std::memory_order_relaxed);
     return true;

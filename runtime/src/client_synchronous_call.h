@@ -14,6 +14,7 @@
 #include "runtime/src/client_retry.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -68,7 +69,7 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
     if (call_->WaitUntil(done, parameters_.deadline)) return;
     call_->Cancel(parameters_.TooLate());
     // Whoever delivers the status may not be done yet.
-    call_->WaitUntil(done, absl::InfiniteFuture());
+    call_->WaitUntil(done, SteadyTime::InfiniteFuture());
   }
 
   // For OnStatus, as the last thing it does: a waiting thread may destroy this object from then on.

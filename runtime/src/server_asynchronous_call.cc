@@ -7,6 +7,7 @@
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/log.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -47,7 +48,7 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
     if (request_ == nullptr && request != nullptr) only_message_ = CopyBytes(*request);
   }
   call_->Start(this);
-  if (call_->deadline() != absl::InfiniteFuture()) {
+  if (call_->deadline() != SteadyTime::InfiniteFuture()) {
     timer_ = DeadlineTimer::Get().Schedule(call_->deadline(),
                                            [this] { Cancel(DeadlineBeforeHandler(), Where::kElsewhere); });
   }

@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_SERVER_ASYNCHRONOUS_CALL_H_
 #define SHMRPC_RUNTIME_SRC_SERVER_ASYNCHRONOUS_CALL_H_
 
+#include <memory>
 #include <string>
 #include <thread>
 

@@ -2,9 +2,11 @@
 #define SHMRPC_RUNTIME_SRC_SERVER_CONTEXT_ACCESS_H_
 
 #include <cstddef>
+#include <memory>
 
 #include "absl/types/optional.h"
 #include "shmrpc/server_context.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 

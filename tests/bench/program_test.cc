@@ -14,8 +14,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "shmrpc/mutex.h"
 #include "tests/bench/peer.h"
+#include "tests/sanitizers.h"
 
 namespace shmrpc::bench {
 namespace {

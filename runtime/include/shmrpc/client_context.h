@@ -8,13 +8,13 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/retry.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -30,13 +30,11 @@ class ServerContext;
 class ClientContext final {
  public:
   ClientContext() = default;
-  // For a call that a handler makes on behalf of its own: it ends when the time for that one is over. A cancellation is
-  // not passed on by itself, because the two contexts may end in either order; a handler whose client may give up early
-  // does that with
-  //
-  //   server_context->SetCancellationCallback([&] { context->TryCancel(); });
-  //   … the call …
-  //   server_context->ClearCancellationCallback();  // before `context` goes
+
+  // For a call that a handler makes on behalf of its own: it has the same deadline, and ends with CANCELLED when the
+  // handler's call is cancelled or over (the synchronous handler or the coroutine has returned, the reactor has called
+  // Finish). A call that is to outlive the handler's disables both. Metadata is not passed on: what the next server is
+  // to see, the handler copies.
   //
   // Nor is metadata: what the next server is to see, the handler copies.
   static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context);
@@ -44,10 +42,13 @@ class ClientContext final {
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
 
-  // The call ends with DEADLINE_EXCEEDED when it is not over by then. Without one a call may last for ever.
-  void set_deadline(absl::Time deadline) { deadline_ = deadline; }
-  void set_timeout(absl::Duration timeout) { deadline_ = absl::Now() + timeout; }
-  absl::Time deadline() const { return deadline_; }
+  // The call ends with DEADLINE_EXCEEDED when it is not over by then. Without one a call may last for ever. How long it
+  // is until `deadline` is found out here, once: the call takes no notice when the system's clock is stepped
+  // afterwards.
+  void set_deadline(absl::Time deadline) { deadline_ = SteadyTime::FromSystem(deadline); }
+  void set_timeout(absl::Duration timeout) { deadline_ = SteadyTime::Now() + timeout; }
+  // What the system's clock will show then, as far as one can tell now; InfiniteFuture when there is none.
+  absl::Time deadline() const { return deadline_.ToSystem(); }
 
   // While there is no connection, wait for one until the deadline instead of failing with UNAVAILABLE.
   void set_wait_for_ready(bool wait_for_ready) { wait_for_ready_ = wait_for_ready; }
@@ -79,7 +80,7 @@ class ClientContext final {
  private:
   friend class ClientCallAccess;
 
-  absl::Time deadline_ = absl::InfiniteFuture();
+  SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   bool wait_for_ready_ = false;
   Metadata metadata_;
   absl::optional<size_t> max_send_message_bytes_;

@@ -1,7 +1,9 @@
 #ifndef SHMRPC_SERVER_CONTEXT_H_
 #define SHMRPC_SERVER_CONTEXT_H_
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/strings/string_view.h"
@@ -43,8 +45,9 @@ class ServerContext final {
   // "/package.Service/Method".
   absl::string_view method() const { return call_->method(); }
 
-  // InfiniteFuture when the client set none. By this machine's clock: what travels is the time left.
-  absl::Time deadline() const { return call_->deadline(); }
+  // InfiniteFuture when the client set none; otherwise what this machine's clock will show then, as far as one can tell
+  // now. What travels is the time left.
+  absl::Time deadline() const { return call_->deadline().ToSystem(); }
 
   // True once nobody waits for the reply: cancelled, past the deadline, or the client is gone. A handler that works
   // for long asks now and then, and returns.
@@ -87,8 +90,8 @@ class ServerContext final {
   friend class ServerContextAccess;
 
   ServerCall* const call_;
-  // Null for a synchronous unary call until it asks for a cancellation callback: most need nothing but their reply.
-  internal::ServerCallControl* control_;
+  // Null for a synchronous unary call until it wants to be told of its cancellation: most need nothing but their reply.
+  mutable std::atomic<internal::ServerCallControl*> control_;
   Metadata initial_metadata_;
   Metadata trailing_metadata_;
   // How many pairs of the initial metadata have been sent, once they have been.
