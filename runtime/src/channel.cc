@@ -39,6 +39,13 @@ absl::Status CheckOptions(const ChannelOptions& options) {
       status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_policy: ", policy.message())));
     }
   }
+  if (options.retry_throttling.has_value()) {
+    const absl::Status throttling = options.retry_throttling->Validate();
+    if (!throttling.ok()) {
+      status.Update(
+          absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_throttling: ", throttling.message())));
+    }
+  }
   if (options.connect_timeout <= absl::ZeroDuration()) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
                                                           absl::FormatDuration(options.connect_timeout),

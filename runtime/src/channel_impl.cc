@@ -35,6 +35,7 @@ ChannelImpl::ChannelImpl(std::string target_text, absl::Status status, std::vect
       status_(std::move(status)),
       addresses_(std::move(addresses)),
       options_(options),
+      retry_throttle_(options_.retry_throttling),
       backoff_(options.initial_backoff) {}
 
 ChannelImpl::~ChannelImpl() = default;

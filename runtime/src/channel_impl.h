@@ -112,6 +112,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const absl::Status& status() const { return status_; }
   const std::string& target_text() const { return target_text_; }
   const ChannelOptions& options() const { return options_; }
+  RetryThrottle& retry_throttle() { return retry_throttle_; }
   std::string DescribeTransport();
 
   // OK unless this is the child of a fork() that came after the channel.
@@ -208,6 +209,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const absl::Status status_;
   const std::vector<ChannelAddress> addresses_;
   const ChannelOptions options_;
+  RetryThrottle retry_throttle_;
   const uint32_t fork_generation_ = internal::ForkGeneration();
 
   Mutex mutex_;

@@ -174,7 +174,8 @@ bool AsynchronousCall::CanSendAgain() const {
 
 bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
   if (!CanSendAgain()) return false;
-  const absl::optional<absl::Duration> pause = attempts_.NextAfter(how, *status, parameters_.retry_policy);
+  const absl::optional<absl::Duration> pause =
+      attempts_.NextAfter(how, *status, parameters_.retry_policy, channel_->retry_throttle());
   if (!pause.has_value()) return false;
   int attempt;
   {
@@ -286,7 +287,11 @@ void AsynchronousCall::OnHeaders(Metadata metadata) {
 void AsynchronousCall::OnStatus(CallEnd end) {
   const std::shared_ptr<AsynchronousCall> self = std::move(self_);
   channel_->EndAsynchronousCall(*load_);
-  if (ABSL_PREDICT_FALSE(end.not_processed) && Retry(AttemptEnd::kNotProcessed, &end.status)) return;
+  if (ABSL_PREDICT_FALSE(end.not_processed)) {
+    if (Retry(AttemptEnd::kNotProcessed, &end.status)) return;
+  } else if (ABSL_PREDICT_FALSE(parameters_.retry_policy != nullptr)) {
+    channel_->retry_throttle().Record(*parameters_.retry_policy, end.status);
+  }
   Finish(std::move(end.status), std::move(end.trailing_metadata));
 }
 

@@ -35,7 +35,8 @@ void SynchronousCall::Start(const OutgoingMessage* request) {
 
 bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
   const absl::optional<absl::Duration> pause =
-      attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy);
+      attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy,
+                          channel_.retry_throttle());
   if (!pause.has_value()) return false;
   parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
   if (call_ != nullptr) {

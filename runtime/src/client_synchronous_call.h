@@ -76,6 +76,9 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   void End(CallEnd end) {
     if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(end.trailing_metadata));
     attempt_end_ = end.not_processed ? AttemptEnd::kNotProcessed : AttemptEnd::kMayHaveRun;
+    if (ABSL_PREDICT_FALSE(parameters_.retry_policy != nullptr) && !end.not_processed) {
+      channel_.retry_throttle().Record(*parameters_.retry_policy, end.status);
+    }
     EndUnstarted(std::move(end.status));
   }
   // When one of the steps before Start has failed. Leaves the context alone, which may be another call's.
