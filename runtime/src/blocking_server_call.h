@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
+#include "runtime/src/cancellation_scope.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/server_calls.h"
 #include "runtime/src/server_interception.h"
@@ -63,6 +64,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // ServerCallControl
   void SetCancellationCallback(absl::AnyInvocable<void()> callback) override;
   void ClearCancellationCallback() override { cancellation_.Clear(/*wait=*/true, /*for_good=*/false); }
+  std::shared_ptr<CancellationScope> cancellation_scope() override;
   ServerUnaryReactor* DefaultReactor() override { return nullptr; }
 
  private:
@@ -82,7 +84,10 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // The call is to fail with `status`; the first one counts.
   void Fail(absl::Status status);
   absl::Status failure();
-  void CallCancellationCallback();
+  // From now on the end of its time counts as a cancellation, and what is to be told of that is.
+  void WatchCancellation();
+  void TellOfCancellation();
+  void EndScope();
 
   // ServerCallEvents
   void OnMessage(const IncomingMessage& message) override;
@@ -98,7 +103,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   ServerContext* context_ = nullptr;
   ServerInterception* interception_ = nullptr;
   std::atomic<int> references_{1};
-  bool started_ = false;
+  std::atomic<bool> started_{false};
 
   // Of the thread that reads, but for read_state_ and what it hands over.
   const IncomingMessage* only_message_ = nullptr;
@@ -113,6 +118,8 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
 
   Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);  // null: nobody has asked for it
 };
 
 }  // namespace shmrpc::internal

@@ -13,7 +13,11 @@ namespace shmrpc {
 // What the code that runs calls does with their contexts.
 class ServerContextAccess {
  public:
-  static internal::ServerCallControl* control(const ServerContext& context) { return context.control_; }
+  static internal::ServerCallControl* control(const ServerContext& context) { return context.control(); }
+  static SteadyTime deadline(const ServerContext& context) { return context.call_->deadline(); }
+  static std::shared_ptr<internal::CancellationScope> cancellation_scope(const ServerContext& context) {
+    return context.GetControl().cancellation_scope();
+  }
 
   // How many pairs of the initial metadata have been sent, or nullopt.
   static absl::optional<size_t> initial_metadata_sent(const ServerContext& context) {

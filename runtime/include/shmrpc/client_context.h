@@ -21,9 +21,31 @@ namespace shmrpc {
 
 namespace internal {
 class CallInProgress;
+class CancellationScope;
 }  // namespace internal
 
 class ServerContext;
+
+// What a call that a handler makes takes over from the handler's own. By default all there is, as in gRPC.
+class PropagationOptions {
+ public:
+  PropagationOptions& enable_deadline_propagation() { return Set(&deadline_, true); }
+  PropagationOptions& disable_deadline_propagation() { return Set(&deadline_, false); }
+  PropagationOptions& enable_cancellation_propagation() { return Set(&cancellation_, true); }
+  PropagationOptions& disable_cancellation_propagation() { return Set(&cancellation_, false); }
+
+  bool deadline() const { return deadline_; }
+  bool cancellation() const { return cancellation_; }
+
+ private:
+  PropagationOptions& Set(bool* option, bool value) {
+    *option = value;
+    return *this;
+  }
+
+  bool deadline_ = true;
+  bool cancellation_ = true;
+};
 
 // What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
 // call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
@@ -36,9 +58,10 @@ class ClientContext final {
   // Finish). A call that is to outlive the handler's disables both. Metadata is not passed on: what the next server is
   // to see, the handler copies.
   //
-  // Nor is metadata: what the next server is to see, the handler copies.
-  static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context);
-  ~ClientContext() = default;
+  // From any thread while `server_context` is valid; the two contexts may end in either order.
+  static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context,
+                                                          PropagationOptions options = PropagationOptions());
+  ~ClientContext();
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
 
@@ -102,6 +125,8 @@ class ClientContext final {
   // run inside and may destroy this object.
   internal::CallInProgress* synchronous_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::shared_ptr<internal::CallInProgress> asynchronous_call_ ABSL_GUARDED_BY(mutex_);
+
+  std::shared_ptr<internal::CancellationScope> scope_;  // that of the handler's call; null when there is none
 };
 
 }  // namespace shmrpc

@@ -19,11 +19,15 @@ class ServerUnaryReactor;
 
 namespace internal {
 
+class CancellationScope;
+
 // What a ServerContext asks of the code that runs its call.
 class ServerCallControl {
  public:
   virtual void SetCancellationCallback(absl::AnyInvocable<void()> callback) = 0;
   virtual void ClearCancellationCallback() = 0;
+  // Of calls that are to be cancelled with this one. From any thread.
+  virtual std::shared_ptr<CancellationScope> cancellation_scope() = 0;
   virtual ServerUnaryReactor* DefaultReactor() = 0;
 
  protected:
@@ -67,7 +71,7 @@ class ServerContext final {
 
   // Afterwards the callback will not begin and, unless this is called from within it, is not running.
   void ClearCancellationCallback() {
-    if (control_ != nullptr) control_->ClearCancellationCallback();
+    if (control() != nullptr) control()->ClearCancellationCallback();
   }
 
   const Metadata& client_metadata() const { return call_->metadata(); }
@@ -84,10 +88,14 @@ class ServerContext final {
 
   // For methods of callback services that need no reactor of their own: one whose Finish is all there is to do. Belongs
   // to the call. Null for methods of other styles.
-  ServerUnaryReactor* DefaultReactor() { return control_ != nullptr ? control_->DefaultReactor() : nullptr; }
+  ServerUnaryReactor* DefaultReactor() { return control() != nullptr ? control()->DefaultReactor() : nullptr; }
 
  private:
   friend class ServerContextAccess;
+
+  internal::ServerCallControl* control() const { return control_.load(std::memory_order_acquire); }
+  // Makes one if there is none.
+  internal::ServerCallControl& GetControl() const;
 
   ServerCall* const call_;
   // Null for a synchronous unary call until it wants to be told of its cancellation: most need nothing but their reply.
