@@ -52,6 +52,7 @@ class ClientCallAccess {
 
   static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_acquire); }
 
+  static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {
     return context.max_send_message_bytes_;
   }
@@ -59,7 +60,6 @@ class ClientCallAccess {
     return context.max_receive_message_bytes_;
   }
 
-  static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   // Whether the context has a policy of its own, or none, instead of the channel's.
   static bool has_own_retry_policy(const ClientContext& context) { return context.own_retry_policy_; }
   static const std::shared_ptr<const RetryPolicy>& retry_policy(const ClientContext& context) {

@@ -2,8 +2,8 @@
 
 #include "runtime/src/cancellation_scope.h"
 #include "runtime/src/client_call_access.h"
-#include "shmrpc/server_context.h"
 #include "runtime/src/server_context_access.h"
+#include "shmrpc/server_context.h"
 
 namespace shmrpc {
 

@@ -229,6 +229,24 @@ TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
   shutdown.join();
 }
 
+// It may have begun to call: it is told that nothing of that has been processed.
+TEST_F(ServerSessionTest, AConnectionThatComesDuringAShutdownIsTurnedAway) {
+  peer_.SendRequest(1, 0);
+  handler_.Get(0);
+  std::thread shutdown([&] { sessions_.Shutdown(SteadyTime::Now() + kHangGuard); });
+  peer_.Expect(FrameType::kGoAway);  // so it has begun
+  RawPeer late;
+  late.SendMethod();
+  late.SendRequest(1, 0);
+  sessions_.Add(late.TakeLink(), {.granted_by_peer = kWindows}, Peer());
+  EXPECT_EQ(late.Expect(FrameType::kGoAway).header.flags, kFlagNotProcessed);
+  EXPECT_FALSE(late.Receive().has_value());
+  handler_.Finish(0, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.code, 0) << "calls that were accepted are not affected";
+  EXPECT_TRUE(peer_.SeesTheEnd());
+  shutdown.join();
+}
+
 TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
   google::protobuf::BytesValue reply;
   reply.set_value(std::string(4'000'000, 'x'));  // more than a socket takes
