@@ -2,11 +2,10 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/server_call.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 
@@ -15,15 +14,20 @@ void BlockingServerCall::Unref() {
 }
 
 void BlockingServerCall::Start() {
-  if (started_) return;
-  started_ = true;
+  if (started_.exchange(true)) return;
   references_.fetch_add(1, std::memory_order_relaxed);
   call_->Start(this);
 }
 
 absl::Status BlockingServerCall::End() {
-  if (DeadlineTimer::Get().Cancel(timer_)) Unref();
+  DeadlineTimer::Handle timer;
+  {
+    MutexLock lock(&mutex_);
+    timer = timer_;
+  }
+  if (DeadlineTimer::Get().Cancel(timer)) Unref();
   cancellation_.Clear(/*wait=*/true, /*for_good=*/true);
+  EndScope();
   absl::Status status = failure();
   Unref();
   return status;
@@ -73,7 +77,7 @@ BlockingServerCall::ReadState BlockingServerCall::ReadNext(google::protobuf::Mes
     return ReadState::kAbandoned;
   }
   // Too late to give up: the message is being written to.
-  if (state == ReadState::kReading) call_->WaitUntil(answered, absl::InfiniteFuture());
+  if (state == ReadState::kReading) call_->WaitUntil(answered, SteadyTime::InfiniteFuture());
   return read_state_.load(std::memory_order_acquire);
 }
 
@@ -125,7 +129,7 @@ void BlockingServerCall::SendInitialMetadata() {
 
 bool BlockingServerCall::IsOver() const {
   return failed_.load(std::memory_order_acquire) || cancelled_.load(std::memory_order_acquire) ||
-         (call_->deadline() != absl::InfiniteFuture() && absl::Now() >= call_->deadline());
+         call_->deadline().HasPassed();
 }
 
 void BlockingServerCall::Fail(absl::Status status) {
@@ -142,21 +146,49 @@ absl::Status BlockingServerCall::failure() {
 void BlockingServerCall::SetCancellationCallback(absl::AnyInvocable<void()> callback) {
   if (call_->IsCancelled()) cancellation_.Cancel();
   cancellation_.Set(std::move(callback));
+  WatchCancellation();
+}
+
+std::shared_ptr<CancellationScope> BlockingServerCall::cancellation_scope() {
+  std::shared_ptr<CancellationScope> scope;
+  {
+    MutexLock lock(&mutex_);
+    if (scope_ == nullptr) scope_ = std::make_shared<CancellationScope>();
+    scope = scope_;
+  }
+  if (call_->IsCancelled()) scope->End();
+  WatchCancellation();
+  return scope;
+}
+
+void BlockingServerCall::WatchCancellation() {
   Start();
-  if (timer_.id != 0 || call_->deadline() == absl::InfiniteFuture()) return;
+  if (call_->deadline() == SteadyTime::InfiniteFuture()) return;
+  MutexLock lock(&mutex_);
+  if (timer_.id != 0) return;
   references_.fetch_add(1, std::memory_order_relaxed);
   timer_ = DeadlineTimer::Get().Schedule(call_->deadline(), [this] {
-    CallCancellationCallback();
+    TellOfCancellation();
     Unref();
   });
 }
 
 void BlockingServerCall::OnCancelled() {
   cancelled_.store(true, std::memory_order_release);
-  CallCancellationCallback();
+  TellOfCancellation();
 }
 
-void BlockingServerCall::CallCancellationCallback() {
+void BlockingServerCall::EndScope() {
+  std::shared_ptr<CancellationScope> scope;
+  {
+    MutexLock lock(&mutex_);
+    scope = scope_;
+  }
+  if (scope != nullptr) scope->End();
+}
+
+void BlockingServerCall::TellOfCancellation() {
+  EndScope();
   if (!cancellation_.Cancel()) return;
   references_.fetch_add(1, std::memory_order_relaxed);
   CallbackThreads::Get().Run([this] {

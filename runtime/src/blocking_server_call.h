@@ -2,12 +2,14 @@
 #define SHMRPC_RUNTIME_SRC_BLOCKING_SERVER_CALL_H_
 
 #include <atomic>
+#include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
+#include "runtime/src/cancellation_scope.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/server_calls.h"
 #include "runtime/src/server_interception.h"
@@ -19,14 +21,14 @@
 
 namespace shmrpc::internal {
 
-// The events of a call whose handler blocks: its stream, the arrival of a request that comes late, its cancellation
-// callback. A unary call that needs none of these does without this object.
+// The events of a call whose handler blocks: its stream, the arrival of a request that comes late, its cancellation. A
+// unary call that needs none of these does without this object.
 //
 // Reference-counted, because events may come after the handler has gone: one reference is the handler's, until End; one
 // the transport's, from Start to OnDone; and one each of what is to call the cancellation callback.
 //
-// The events run no user code, so that any thread may deliver them: messages are parsed there, and a cancellation
-// callback goes to a thread of its own.
+// The events run no user code, so that any thread may deliver them: messages are parsed there, and what comes of a
+// cancellation goes to a thread of its own.
 class BlockingServerCall final : public ServerStream, public ServerCallControl, private ServerCallEvents {
  public:
   // For a call that needs only its cancellation.
@@ -62,6 +64,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // ServerCallControl
   void SetCancellationCallback(absl::AnyInvocable<void()> callback) override;
   void ClearCancellationCallback() override { cancellation_.Clear(/*wait=*/true, /*for_good=*/false); }
+  std::shared_ptr<CancellationScope> cancellation_scope() override;
   ServerUnaryReactor* DefaultReactor() override { return nullptr; }
 
  private:
@@ -81,7 +84,10 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   // The call is to fail with `status`; the first one counts.
   void Fail(absl::Status status);
   absl::Status failure();
-  void CallCancellationCallback();
+  // From now on the end of its time counts as a cancellation, and what is to be told of that is.
+  void WatchCancellation();
+  void TellOfCancellation();
+  void EndScope();
 
   // ServerCallEvents
   void OnMessage(const IncomingMessage& message) override;
@@ -97,7 +103,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   ServerContext* context_ = nullptr;
   ServerInterception* interception_ = nullptr;
   std::atomic<int> references_{1};
-  bool started_ = false;
+  std::atomic<bool> started_{false};
 
   // Of the thread that reads, but for read_state_ and what it hands over.
   const IncomingMessage* only_message_ = nullptr;
@@ -109,10 +115,11 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> failed_{false};
   CancellationCallback cancellation_;
-  DeadlineTimer::Handle timer_;  // of the cancellation callback
 
   Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);  // null: nobody has asked for it
 };
 
 }  // namespace shmrpc::internal

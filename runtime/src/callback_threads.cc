@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/fork.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -53,7 +53,7 @@ void CallbackThreads::ScheduleCheck() {
   if (check_scheduled_ || threads_ == kMaxThreads) return;
   check_scheduled_ = true;
   taken_before_check_ = taken_;
-  DeadlineTimer::Get().Schedule(absl::Now() + kPatience, [this] { CheckProgress(); });
+  DeadlineTimer::Get().Schedule(SteadyTime::Now() + kPatience, [this] { CheckProgress(); });
 }
 
 void CallbackThreads::CheckProgress() {
@@ -72,10 +72,10 @@ void CallbackThreads::CheckProgress() {
 void CallbackThreads::Serve() {
   mutex_.Lock();
   for (;;) {
-    const absl::Time idle_until = absl::Now() + kIdleTime;
+    const SteadyTime idle_until = SteadyTime::Now() + kIdleTime;
     bool expired = false;
     ++idle_;
-    while (callbacks_.empty() && !expired) expired = added_.WaitWithDeadline(&mutex_, idle_until);
+    while (callbacks_.empty() && !expired) expired = added_.WaitUntil(&mutex_, idle_until);
     --idle_;
     if (callbacks_.empty()) break;
     absl::AnyInvocable<void()> callback = std::move(callbacks_.front());

@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/channel_impl.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 namespace {
@@ -36,6 +37,13 @@ absl::Status CheckOptions(const ChannelOptions& options) {
     const absl::Status policy = options.retry_policy->Validate();
     if (!policy.ok()) {
       status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_policy: ", policy.message())));
+    }
+  }
+  if (options.retry_throttling.has_value()) {
+    const absl::Status throttling = options.retry_throttling->Validate();
+    if (!throttling.ok()) {
+      status.Update(
+          absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_throttling: ", throttling.message())));
     }
   }
   if (options.connect_timeout <= absl::ZeroDuration()) {
@@ -179,13 +187,14 @@ absl::Status Channel::WaitForConnected(absl::Time deadline) {
   status.Update(impl_->status());
   if (!status.ok()) return status;
   ConnectionPtr connection;
-  return impl_->WaitForConnection(deadline, ChannelImpl::Patience::kNextAttempt, nullptr, &connection);
+  return impl_->WaitForConnection(SteadyTime::FromSystem(deadline), ChannelImpl::Patience::kNextAttempt, nullptr,
+                                  &connection);
 }
 
 ChannelState Channel::GetState(bool try_to_connect) { return impl_->GetState(try_to_connect); }
 
 bool Channel::WaitForStateChange(ChannelState last_observed, absl::Time deadline) {
-  return impl_->WaitForStateChange(last_observed, deadline);
+  return impl_->WaitForStateChange(last_observed, SteadyTime::FromSystem(deadline));
 }
 
 std::string Channel::transport() const { return impl_->DescribeTransport(); }

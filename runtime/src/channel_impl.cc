@@ -9,10 +9,10 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 namespace {
@@ -35,6 +35,7 @@ ChannelImpl::ChannelImpl(std::string target_text, absl::Status status, std::vect
       status_(std::move(status)),
       addresses_(std::move(addresses)),
       options_(options),
+      retry_throttle_(options_.retry_throttling),
       backoff_(options.initial_backoff) {}
 
 ChannelImpl::~ChannelImpl() = default;
@@ -50,7 +51,7 @@ absl::Status ChannelImpl::NotConnectedError() const {
   if (absl::IsInvalidArgument(last_error_)) return absl::InvalidArgumentError(text);
   absl::StrAppend(&text, " (", failures_in_a_row_, failures_in_a_row_ == 1 ? " attempt" : " attempts", " failed");
   if (state_ == State::kBackoff) {
-    const absl::Duration wait = std::max(next_attempt_ - absl::Now(), absl::ZeroDuration());
+    const absl::Duration wait = next_attempt_.Left();
     absl::StrAppend(&text, ", the next one may start in ",
                     absl::FormatDuration(absl::Ceil(wait, absl::Milliseconds(1))),
                     "; a call with wait_for_ready waits for it");
@@ -144,12 +145,12 @@ ChannelState ChannelImpl::GetState(bool try_to_connect) {
   if (!status_.ok() || !CheckProcess().ok()) return ChannelState::kShutdown;
   NoticeLoss();
   MutexLock lock(&mutex_);
-  EndBackoffIfDue(absl::Now());
+  EndBackoffIfDue(SteadyTime::Now());
   if (try_to_connect && state_ == State::kIdle && !closed_) WantConnection();
   return PublicState();
 }
 
-bool ChannelImpl::WaitForStateChange(ChannelState last_observed, absl::Time deadline) {
+bool ChannelImpl::WaitForStateChange(ChannelState last_observed, SteadyTime deadline) {
   absl::optional<uint64_t> state_changes;
   for (;;) {
     if (GetState(/*try_to_connect=*/false) != last_observed) return true;
@@ -159,12 +160,12 @@ bool ChannelImpl::WaitForStateChange(ChannelState last_observed, absl::Time dead
     // It may have changed there and back again.
     if (state_changes.value_or(state_changes_) != state_changes_) return true;
     state_changes = state_changes_;
-    const absl::Time now = absl::Now();
+    const SteadyTime now = SteadyTime::Now();
     if (now >= deadline) return false;
-    absl::Time wake_up = deadline;
+    SteadyTime wake_up = deadline;
     if (state_ == State::kReady) wake_up = std::min(wake_up, now + kLossCheckInterval);
     if (state_ == State::kBackoff) wake_up = std::min(wake_up, next_attempt_);
-    changed_.WaitWithDeadline(&mutex_, wake_up);
+    changed_.WaitUntil(&mutex_, wake_up);
   }
 }
 
@@ -175,7 +176,7 @@ void ChannelImpl::DropLost(const ConnectionPtr& lost) {
   if (connection_ != lost) return;  // another thread was faster
   dropped = std::move(connection_);
   connection_ = nullptr;
-  if (lost->used.load(std::memory_order_relaxed) || absl::Now() - lost->since >= backoff_) {
+  if (lost->used.load(std::memory_order_relaxed) || SteadyTime::Now() - lost->since >= backoff_) {
     SetState(State::kIdle);
     last_error_ = std::move(reason);
     failures_in_a_row_ = 0;
@@ -198,7 +199,7 @@ void ChannelImpl::DropRetired(const ConnectionLoad& load) {
   retired_.erase(found);
 }
 
-void ChannelImpl::EndBackoffIfDue(absl::Time now) {
+void ChannelImpl::EndBackoffIfDue(SteadyTime now) {
   if (state_ == State::kBackoff && now >= next_attempt_) SetState(State::kIdle);
 }
 
@@ -207,7 +208,7 @@ void ChannelImpl::StartBackoff(absl::Status error) {
   last_error_ = std::move(error);
   latest_failure_ = attempts_begun_;
   ++failures_in_a_row_;
-  next_attempt_ = absl::Now() + backoff_ * absl::Uniform(random_, 1 - kBackoffJitter, 1 + kBackoffJitter);
+  next_attempt_ = SteadyTime::Now() + backoff_ * absl::Uniform(random_, 1 - kBackoffJitter, 1 + kBackoffJitter);
   backoff_ = std::min(backoff_ * kBackoffGrowth, options_.max_backoff);
 }
 
@@ -229,7 +230,7 @@ void ChannelImpl::WantConnection() {
   }
 }
 
-absl::Status ChannelImpl::WaitForConnection(absl::Time deadline, Patience patience, const ClientContext* context,
+absl::Status ChannelImpl::WaitForConnection(SteadyTime deadline, Patience patience, const ClientContext* context,
                                             ConnectionPtr* connection) {
   uint64_t awaited_attempt = 0;
   for (;;) {
@@ -241,7 +242,7 @@ absl::Status ChannelImpl::WaitForConnection(absl::Time deadline, Patience patien
     if (awaited_attempt != 0 && HasFailed(awaited_attempt, patience == Patience::kUntilReady)) {
       return NotConnectedError();
     }
-    const absl::Time now = absl::Now();
+    const SteadyTime now = SteadyTime::Now();
     EndBackoffIfDue(now);
     if (awaited_attempt == 0) {
       if (state_ == State::kBackoff && patience == Patience::kThisAttempt) return NotConnectedError();
@@ -251,22 +252,22 @@ absl::Status ChannelImpl::WaitForConnection(absl::Time deadline, Patience patien
     ++patient_threads_;
     WantConnection();
     if (connector_runs_) {
-      changed_.WaitWithDeadline(&mutex_, deadline);
+      changed_.WaitUntil(&mutex_, deadline);
     } else if (patience == Patience::kUntilReady) {
       // The system has no thread to give now. Nobody else will look at the clock.
-      changed_.WaitWithDeadline(&mutex_, std::min(deadline, now + options_.initial_backoff));
+      changed_.WaitUntil(&mutex_, std::min(deadline, now + options_.initial_backoff));
     }
     --patient_threads_;
   }
 }
 
-absl::Status ChannelImpl::Pause(absl::Time end, const ClientContext* context) {
+absl::Status ChannelImpl::Pause(SteadyTime end, const ClientContext* context) {
   MutexLock lock(&mutex_);
   for (;;) {
     if (closed_) return ChannelGoneError();
     if (context != nullptr && ClientCallAccess::IsCancelled(*context)) return internal::CancelledByCaller();
-    if (absl::Now() >= end) return absl::OkStatus();
-    changed_.WaitWithDeadline(&mutex_, end);
+    if (end.HasPassed()) return absl::OkStatus();
+    changed_.WaitUntil(&mutex_, end);
   }
 }
 
@@ -280,7 +281,7 @@ ChannelImpl::Readiness ChannelImpl::CheckReadinessLocked(bool wait_for_ready, ab
     *failure = ChannelGoneError();
     return Readiness::kFailed;
   }
-  EndBackoffIfDue(absl::Now());
+  EndBackoffIfDue(SteadyTime::Now());
   if (state_ == State::kBackoff && !wait_for_ready) {
     *failure = NotConnectedError();
     return Readiness::kFailed;
@@ -348,8 +349,8 @@ void ChannelImpl::RunConnector() {
     }
     if (waiters_.empty() && (state_ != State::kBackoff || patient_threads_ == 0)) break;
     // Calls wait: the attempt failed and they want the next one, or the new connection was lost while they started.
-    if (state_ == State::kBackoff && absl::Now() < next_attempt_) {
-      changed_.WaitWithDeadline(&mutex_, next_attempt_);
+    if (state_ == State::kBackoff && !next_attempt_.HasPassed()) {
+      changed_.WaitUntil(&mutex_, next_attempt_);
     } else if (state_ == State::kReady) {
       mutex_.Unlock();
       ServeWaiters();
@@ -369,12 +370,12 @@ absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) cons
   connect_options.wait_mode = options_.wait_mode;
   connect_options.keepalive_timeout = options_.keepalive_timeout;
   connect_options.interrupt_fd = interrupt_fd;
-  const absl::Time deadline = absl::Now() + options_.connect_timeout;
+  const SteadyTime deadline = SteadyTime::Now() + options_.connect_timeout;
   std::string failures;
   bool hopeless = true;
   for (size_t i = 0; i < addresses_.size(); ++i) {
     const Target& target = addresses_[i].target;
-    const absl::Time now = absl::Now();
+    const SteadyTime now = SteadyTime::Now();
     connect_options.deadline = now + (deadline - now) / static_cast<int64_t>(addresses_.size() - i);
     absl::StatusOr<std::unique_ptr<Connection>> connected = addresses_[i].transport->Connect(target, connect_options);
     if (connected.ok()) return std::make_shared<EstablishedConnection>(*std::move(connected), target);

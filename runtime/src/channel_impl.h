@@ -14,13 +14,14 @@
 #include "absl/random/random.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "runtime/src/client_retry.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/peer.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 #include "shmrpc/transport.h"
 
@@ -45,7 +46,7 @@ struct EstablishedConnection {
   const Target address;  // which of the channel's
   const std::shared_ptr<const Peer> peer;
   const std::shared_ptr<ConnectionLoad> load = std::make_shared<ConnectionLoad>();
-  const absl::Time since = absl::Now();
+  const SteadyTime since = SteadyTime::Now();
   std::atomic<bool> used{false};  // a call was started on it
 };
 using ConnectionPtr = std::shared_ptr<EstablishedConnection>;
@@ -111,6 +112,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const absl::Status& status() const { return status_; }
   const std::string& target_text() const { return target_text_; }
   const ChannelOptions& options() const { return options_; }
+  RetryThrottle& retry_throttle() { return retry_throttle_; }
   std::string DescribeTransport();
 
   // OK unless this is the child of a fork() that came after the channel.
@@ -123,15 +125,15 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
 
   // See Channel.
   ChannelState GetState(bool try_to_connect);
-  bool WaitForStateChange(ChannelState last_observed, absl::Time deadline);
+  bool WaitForStateChange(ChannelState last_observed, SteadyTime deadline);
 
   // Waits for a connection, connecting if need be. `context` may be null; when its TryCancel is called, and
   // WakeWaiters then, the result is CANCELLED. DEADLINE_EXCEEDED when `deadline` passed.
-  absl::Status WaitForConnection(absl::Time deadline, Patience patience, const ClientContext* context,
+  absl::Status WaitForConnection(SteadyTime deadline, Patience patience, const ClientContext* context,
                                  ConnectionPtr* connection);
 
   // The pause before a synchronous call's next attempt: OK at `end`; CANCELLED as WaitForConnection.
-  absl::Status Pause(absl::Time end, const ClientContext* context);
+  absl::Status Pause(SteadyTime end, const ClientContext* context);
 
   // Makes those who wait in WaitForConnection or Pause look at their context.
   void WakeWaiters();
@@ -180,7 +182,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   void NoticeLoss() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A back-off whose time is over becomes kIdle.
-  void EndBackoffIfDue(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndBackoffIfDue(SteadyTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartBackoff(absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // kIdle becomes kConnecting, and the connector thread runs, for a caller who wants a connection. When the thread
   // cannot be started, that is a failed attempt.
@@ -207,6 +209,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const absl::Status status_;
   const std::vector<ChannelAddress> addresses_;
   const ChannelOptions options_;
+  RetryThrottle retry_throttle_;
   const uint32_t fork_generation_ = internal::ForkGeneration();
 
   Mutex mutex_;
@@ -224,7 +227,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   absl::Status last_error_ ABSL_GUARDED_BY(mutex_);      // of that attempt, or why the connection was lost
   int failures_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration backoff_ ABSL_GUARDED_BY(mutex_);   // the next one, before the random part
-  absl::Time next_attempt_ ABSL_GUARDED_BY(mutex_);  // kBackoff: not before
+  SteadyTime next_attempt_ ABSL_GUARDED_BY(mutex_);  // kBackoff: not before
   absl::BitGen random_ ABSL_GUARDED_BY(mutex_);
 
   WaiterList waiters_ ABSL_GUARDED_BY(mutex_);       // asynchronous calls, in the order in which they came

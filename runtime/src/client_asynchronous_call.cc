@@ -1,9 +1,9 @@
 #include "runtime/src/client_asynchronous_call.h"
 
 #include "absl/base/optimization.h"
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool request_outlives_call) {
@@ -174,7 +174,8 @@ bool AsynchronousCall::CanSendAgain() const {
 
 bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
   if (!CanSendAgain()) return false;
-  const absl::optional<absl::Duration> pause = attempts_.NextAfter(how, *status, parameters_.retry_policy);
+  const absl::optional<absl::Duration> pause =
+      attempts_.NextAfter(how, *status, parameters_.retry_policy, channel_->retry_throttle());
   if (!pause.has_value()) return false;
   int attempt;
   {
@@ -217,7 +218,7 @@ void AsynchronousCall::Pause(absl::Duration pause) {
     if (pausing) {
       phase_ = Phase::kPausing;
       // To start a call may take a while, which the timer has not got.
-      pause_timer_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + pause, [self = shared_from_this()] {
+      pause_timer_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + pause, [self = shared_from_this()] {
         internal::CallbackThreads::Get().Run([self] { self->EndPause(); });
       });
       end = end_;
@@ -286,7 +287,11 @@ void AsynchronousCall::OnHeaders(Metadata metadata) {
 void AsynchronousCall::OnStatus(CallEnd end) {
   const std::shared_ptr<AsynchronousCall> self = std::move(self_);
   channel_->EndAsynchronousCall(*load_);
-  if (ABSL_PREDICT_FALSE(end.not_processed) && Retry(AttemptEnd::kNotProcessed, &end.status)) return;
+  if (ABSL_PREDICT_FALSE(end.not_processed)) {
+    if (Retry(AttemptEnd::kNotProcessed, &end.status)) return;
+  } else if (ABSL_PREDICT_FALSE(parameters_.retry_policy != nullptr)) {
+    channel_->retry_throttle().Record(*parameters_.retry_policy, end.status);
+  }
   Finish(std::move(end.status), std::move(end.trailing_metadata));
 }
 

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -42,8 +43,16 @@ class ClientCallAccess {
   // After it TryCancel does not reach the call any more; for a synchronous call none is running inside it either.
   static void End(ClientContext* context);
 
+  // The first part of TryCancel: afterwards a synchronous call is cancelled, and no call can begin. Runs no user code.
+  // An asynchronous call (null when there is none) is yet to be told, by its OnTryCancel, which may destroy `context`.
+  static std::shared_ptr<internal::CallInProgress> BeginCancel(ClientContext* context);
+
+  // Sees to it that no call can begin. False, and nothing has happened: there is one in progress.
+  static bool CancelUnlessInProgress(ClientContext* context);
+
   static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_acquire); }
 
+  static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {
     return context.max_send_message_bytes_;
   }

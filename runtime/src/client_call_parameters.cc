@@ -1,8 +1,8 @@
 #include "runtime/src/client_call_parameters.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/client_call_access.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -14,7 +14,7 @@ CallParameters::CallParameters(const char* method_path, MethodKind method_kind, 
       max_receive_message_bytes(options.max_receive_message_bytes),
       retry_policy(options.retry_policy.has_value() ? &*options.retry_policy : nullptr) {
   if (context == nullptr) return;
-  deadline = context->deadline();
+  deadline = ClientCallAccess::deadline(*context);
   wait_for_ready = context->wait_for_ready();
   if (!context->metadata().empty()) metadata = &context->metadata();
   max_send_message_bytes = ClientCallAccess::max_send_message_bytes(*context).value_or(max_send_message_bytes);
@@ -49,7 +49,7 @@ absl::Status CallParameters::Check(const ChannelImpl& channel) {
     if (!status.ok()) return status;
   }
   if (has_deadline()) {
-    start = absl::Now();
+    start = SteadyTime::Now();
     if (start >= deadline) return TooLate();
   }
   return absl::OkStatus();

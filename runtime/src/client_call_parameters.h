@@ -5,12 +5,12 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/channel_impl.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/method_kind.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -42,12 +42,12 @@ struct CallParameters {
   // The status of a call that its deadline ended.
   absl::Status TooLate() const;
 
-  bool has_deadline() const { return deadline != absl::InfiniteFuture(); }
+  bool has_deadline() const { return deadline != SteadyTime::InfiniteFuture(); }
 
   const char* method;
   MethodKind kind;
-  absl::Time deadline = absl::InfiniteFuture();
-  absl::Time start = absl::InfinitePast();  // set only when there is a deadline: to read the clock takes time
+  SteadyTime deadline = SteadyTime::InfiniteFuture();
+  SteadyTime start = SteadyTime::InfinitePast();  // set only when there is a deadline: to read the clock takes time
   bool wait_for_ready = false;
   const Metadata* metadata = nullptr;
   size_t max_send_message_bytes;

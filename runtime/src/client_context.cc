@@ -1,16 +1,27 @@
 #include "shmrpc/client_context.h"
 
+#include "runtime/src/cancellation_scope.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/server_context_access.h"
 #include "shmrpc/server_context.h"
 
 namespace shmrpc {
 
 absl::Status internal::CancelledByCaller() { return absl::CancelledError("the caller cancelled the call"); }
 
-std::unique_ptr<ClientContext> ClientContext::FromServerContext(const ServerContext& server_context) {
+std::unique_ptr<ClientContext> ClientContext::FromServerContext(const ServerContext& server_context,
+                                                                PropagationOptions options) {
   auto context = std::make_unique<ClientContext>();
-  context->set_deadline(server_context.deadline());
+  if (options.deadline()) context->deadline_ = ServerContextAccess::deadline(server_context);
+  if (options.cancellation()) {
+    context->scope_ = ServerContextAccess::cancellation_scope(server_context);
+    context->scope_->Add(context.get());
+  }
   return context;
+}
+
+ClientContext::~ClientContext() {
+  if (scope_ != nullptr) scope_->Remove(this);
 }
 
 const Peer& ClientContext::peer() const {
@@ -19,15 +30,23 @@ const Peer& ClientContext::peer() const {
 }
 
 void ClientContext::TryCancel() {
-  std::shared_ptr<internal::CallInProgress> asynchronous_call;
-  {
-    MutexLock lock(&mutex_);
-    cancelled_.store(true, std::memory_order_release);
-    if (synchronous_call_ != nullptr) synchronous_call_->OnTryCancel();
-    asynchronous_call = asynchronous_call_;
-  }
+  const std::shared_ptr<internal::CallInProgress> asynchronous_call = ClientCallAccess::BeginCancel(this);
   // This object may be gone from here on.
   if (asynchronous_call != nullptr) asynchronous_call->OnTryCancel();
+}
+
+std::shared_ptr<internal::CallInProgress> ClientCallAccess::BeginCancel(ClientContext* context) {
+  MutexLock lock(&context->mutex_);
+  context->cancelled_.store(true, std::memory_order_release);
+  if (context->synchronous_call_ != nullptr) context->synchronous_call_->OnTryCancel();
+  return context->asynchronous_call_;
+}
+
+bool ClientCallAccess::CancelUnlessInProgress(ClientContext* context) {
+  MutexLock lock(&context->mutex_);
+  if (context->synchronous_call_ != nullptr || context->asynchronous_call_ != nullptr) return false;
+  context->cancelled_.store(true, std::memory_order_release);
+  return true;
 }
 
 absl::Status ClientCallAccess::Begin(ClientContext* context) {

@@ -3,10 +3,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
-InterceptedClientCall::InterceptedClientCall(absl::string_view method, MethodKind kind, absl::Time deadline,
+InterceptedClientCall::InterceptedClientCall(absl::string_view method, MethodKind kind, SteadyTime deadline,
                                              const Metadata* metadata, google::protobuf::MessageLite* reply)
     : method_(method), kind_(kind), deadline_(deadline), reply_(reply) {
   if (metadata != nullptr) metadata_ = *metadata;

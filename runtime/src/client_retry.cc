@@ -18,6 +18,16 @@ absl::Duration Backoff(const RetryPolicy& policy, int retry) {
   return backoff * absl::Uniform(absl::IntervalClosed, random, 1 - policy.jitter, 1 + policy.jitter);
 }
 
+bool Covers(const RetryPolicy& policy, const absl::Status& status) {
+  return std::find(policy.codes.begin(), policy.codes.end(), status.code()) != policy.codes.end();
+}
+
+constexpr double kMaxTokens = 1000;
+constexpr double kMinTokenRatio = 0.001;
+
+// Ratios beyond what there can be of tokens mean the same.
+int64_t Thousandths(double tokens) { return static_cast<int64_t>(std::lround(std::min(tokens, kMaxTokens) * 1000)); }
+
 }  // namespace
 
 absl::Status RetryPolicy::Validate() const {
@@ -48,8 +58,43 @@ absl::Status RetryPolicy::Validate() const {
   return absl::OkStatus();
 }
 
+absl::Status RetryThrottling::Validate() const {
+  if (!(max_tokens > 0 && max_tokens <= kMaxTokens)) {
+    return absl::InvalidArgumentError(absl::StrCat("RetryThrottling::max_tokens is ", max_tokens,
+                                                   "; it has to be more than 0 and at most ", kMaxTokens));
+  }
+  if (!(token_ratio >= kMinTokenRatio) || !std::isfinite(token_ratio)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("RetryThrottling::token_ratio is ", token_ratio, "; it has to be ", kMinTokenRatio, " at least"));
+  }
+  return absl::OkStatus();
+}
+
+RetryThrottle::RetryThrottle(const absl::optional<RetryThrottling>& throttling)
+    : max_(throttling.has_value() ? Thousandths(throttling->max_tokens) : 1),
+      threshold_(max_ / 2),
+      ratio_(throttling.has_value() ? Thousandths(throttling->token_ratio) : 0),
+      cost_(throttling.has_value() ? 1000 : 0),
+      tokens_(max_) {}
+
+void RetryThrottle::Record(const RetryPolicy& policy, const absl::Status& status) {
+  if (cost_ == 0) return;
+  if (status.ok()) {
+    Add(ratio_);
+  } else if (Covers(policy, status)) {
+    Add(-cost_);
+  }
+}
+
+void RetryThrottle::Add(int64_t tokens) {
+  int64_t before = tokens_.load(std::memory_order_relaxed);
+  while (!tokens_.compare_exchange_weak(before, std::clamp<int64_t>(before + tokens, 0, max_),
+                                        std::memory_order_relaxed)) {
+  }
+}
+
 absl::optional<absl::Duration> CallAttempts::NextAfter(AttemptEnd end, const absl::Status& status,
-                                                       const RetryPolicy* policy) {
+                                                       const RetryPolicy* policy, RetryThrottle& throttle) {
   if (end == AttemptEnd::kMayHaveRun) return absl::nullopt;
   if (end == AttemptEnd::kNotProcessed && absl::IsUnavailable(status) &&
       transparent_retries_ < kMaxTransparentRetries) {
@@ -58,10 +103,10 @@ absl::optional<absl::Duration> CallAttempts::NextAfter(AttemptEnd end, const abs
   }
   // What else can keep a call from being connected is for good: its deadline, its caller, a wrong address.
   if (end == AttemptEnd::kNotConnected && !absl::IsUnavailable(status)) return absl::nullopt;
-  if (policy == nullptr || policy_retries_ + 1 >= policy->max_attempts) return absl::nullopt;
-  if (std::find(policy->codes.begin(), policy->codes.end(), status.code()) == policy->codes.end()) {
-    return absl::nullopt;
-  }
+  if (policy == nullptr) return absl::nullopt;
+  throttle.Record(*policy, status);
+  if (policy_retries_ + 1 >= policy->max_attempts || !Covers(*policy, status)) return absl::nullopt;
+  if (!throttle.AllowsRetry()) return absl::nullopt;
   return Backoff(*policy, ++policy_retries_);
 }
 

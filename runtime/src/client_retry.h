@@ -3,6 +3,7 @@
 
 // What calls of all styles need for a further attempt: the decision, and the request.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,12 +25,35 @@ enum class AttemptEnd : unsigned char {
   kNotConnected,  // there was no connection
 };
 
+// A channel's tokens: see RetryThrottling. Thread-safe.
+class RetryThrottle {
+ public:
+  explicit RetryThrottle(const absl::optional<RetryThrottling>& throttling);
+
+  // An attempt of a call with `policy` has ended for good.
+  void Record(const RetryPolicy& policy, const absl::Status& status);
+  // Whether policies may make further attempts now.
+  bool AllowsRetry() const { return tokens_.load(std::memory_order_relaxed) > threshold_; }
+
+ private:
+  void Add(int64_t tokens);
+
+  // In thousandths of a token. Without throttling there is one of them, and the threshold is 0.
+  const int64_t max_;
+  const int64_t threshold_;
+  const int64_t ratio_;
+  const int64_t cost_;
+  std::atomic<int64_t> tokens_;
+};
+
 // The attempts of one call, and whether there is to be another. Costs a call that needs none next to nothing. Not
 // synchronised: belongs to the thread that has learnt how an attempt ended.
 class CallAttempts {
  public:
   // The latest attempt ended with `status`. How long to wait before the next one, or nullopt: it was the last one.
-  absl::optional<absl::Duration> NextAfter(AttemptEnd end, const absl::Status& status, const RetryPolicy* policy);
+  // `throttle` is told, unless the attempt may have run.
+  absl::optional<absl::Duration> NextAfter(AttemptEnd end, const absl::Status& status, const RetryPolicy* policy,
+                                           RetryThrottle& throttle);
 
   // The metadata of the next attempt, given that of the first one (may be null). A copy, which lives as long as this
   // object: the first attempt's may be gone by then.

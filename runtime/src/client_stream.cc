@@ -3,7 +3,6 @@
 #include <atomic>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/client_interception.h"
 #include "runtime/src/client_reply.h"
@@ -199,7 +198,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   // Whether an operation can no longer begin. Nobody else notices the deadline of a call for which nobody waits.
   bool CallIsOver() {
     if (IsOver() && !IsRestarted()) return true;
-    if (!parameters_.has_deadline() || absl::Now() < parameters_.deadline) return false;
+    if (!parameters_.deadline.HasPassed()) return false;
     call_->Cancel(parameters_.TooLate());
     WaitForEnd();
     return true;

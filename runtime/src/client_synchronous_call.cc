@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -35,7 +35,8 @@ void SynchronousCall::Start(const OutgoingMessage* request) {
 
 bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
   const absl::optional<absl::Duration> pause =
-      attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy);
+      attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy,
+                          channel_.retry_throttle());
   if (!pause.has_value()) return false;
   parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
   if (call_ != nullptr) {
@@ -46,9 +47,9 @@ bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
     connection_.reset();
     if (context_ != nullptr) ClientCallAccess::ResumeSynchronous(context_, this);
   }
-  const absl::Time next = *pause > absl::ZeroDuration() ? absl::Now() + *pause : absl::InfinitePast();
+  const SteadyTime next = *pause > absl::ZeroDuration() ? SteadyTime::Now() + *pause : SteadyTime::InfinitePast();
   absl::Status paused = channel_.Pause(std::min(next, parameters_.deadline), context_);
-  if (paused.ok() && parameters_.has_deadline() && absl::Now() >= parameters_.deadline) paused = parameters_.TooLate();
+  if (paused.ok() && parameters_.deadline.HasPassed()) paused = parameters_.TooLate();
   if (paused.ok()) {
     over_.store(false, std::memory_order_relaxed);
     return true;

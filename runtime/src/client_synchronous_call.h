@@ -14,6 +14,7 @@
 #include "runtime/src/client_retry.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -68,13 +69,16 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
     if (call_->WaitUntil(done, parameters_.deadline)) return;
     call_->Cancel(parameters_.TooLate());
     // Whoever delivers the status may not be done yet.
-    call_->WaitUntil(done, absl::InfiniteFuture());
+    call_->WaitUntil(done, SteadyTime::InfiniteFuture());
   }
 
   // For OnStatus, as the last thing it does: a waiting thread may destroy this object from then on.
   void End(CallEnd end) {
     if (context_ != nullptr) ClientCallAccess::set_server_trailing_metadata(context_, std::move(end.trailing_metadata));
     attempt_end_ = end.not_processed ? AttemptEnd::kNotProcessed : AttemptEnd::kMayHaveRun;
+    if (ABSL_PREDICT_FALSE(parameters_.retry_policy != nullptr) && !end.not_processed) {
+      channel_.retry_throttle().Record(*parameters_.retry_policy, end.status);
+    }
     EndUnstarted(std::move(end.status));
   }
   // When one of the steps before Start has failed. Leaves the context alone, which may be another call's.

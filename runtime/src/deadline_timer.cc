@@ -5,10 +5,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/fork.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -25,14 +25,14 @@ constinit thread_local DeadlineTimer* timer_of_this_thread = nullptr;
 
 DeadlineTimer& DeadlineTimer::Get() { return process_timer.Get(); }
 
-DeadlineTimer::Handle DeadlineTimer::Schedule(absl::Time when, absl::AnyInvocable<void()> callback) {
-  if (when == absl::InfiniteFuture()) return Handle();
+DeadlineTimer::Handle DeadlineTimer::Schedule(SteadyTime when, absl::AnyInvocable<void()> callback) {
+  if (when == SteadyTime::InfiniteFuture()) return Handle();
   const Handle handle = {when, next_id.fetch_add(1, std::memory_order_relaxed)};
   MutexLock lock(&mutex_);
   timers_.emplace(handle, std::move(callback));
   StartThreadIfNeeded();
   if (when < sleeping_until_) {
-    sleeping_until_ = absl::InfinitePast();  // one signal is enough
+    sleeping_until_ = SteadyTime::InfinitePast();  // one signal is enough
     earlier_.Signal();
   }
   return handle;
@@ -74,11 +74,11 @@ void DeadlineTimer::Run() {
   timer_of_this_thread = this;
   mutex_.Lock();
   for (;;) {
-    const absl::Time due = timers_.empty() ? absl::InfiniteFuture() : timers_.begin()->first.when;
-    if (due > absl::Now()) {
+    const SteadyTime due = timers_.empty() ? SteadyTime::InfiniteFuture() : timers_.begin()->first.when;
+    if (due > SteadyTime::Now()) {
       sleeping_until_ = due;
-      earlier_.WaitWithDeadline(&mutex_, due);
-      sleeping_until_ = absl::InfinitePast();
+      earlier_.WaitUntil(&mutex_, due);
+      sleeping_until_ = SteadyTime::InfinitePast();
       continue;
     }
     running_ = timers_.begin()->first.id;

@@ -7,8 +7,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 
@@ -29,7 +29,7 @@ class DeadlineTimer {
 
   // Names one scheduled callback.
   struct Handle {
-    absl::Time when = absl::InfiniteFuture();
+    SteadyTime when = SteadyTime::InfiniteFuture();
     uint64_t id = 0;  // 0: nothing was scheduled
 
     friend bool operator<(const Handle& a, const Handle& b) { return std::tie(a.when, a.id) < std::tie(b.when, b.id); }
@@ -39,7 +39,7 @@ class DeadlineTimer {
   static DeadlineTimer& Get();
 
   // Runs `callback` once `when` has come, which may be now. With InfiniteFuture it never runs, and is dropped at once.
-  Handle Schedule(absl::Time when, absl::AnyInvocable<void()> callback);
+  Handle Schedule(SteadyTime when, absl::AnyInvocable<void()> callback);
 
   // Afterwards the callback neither is running nor will run, but when called from within that very callback. True when
   // it will never have run. To cancel a handle twice, or that of another process, is harmless.
@@ -53,8 +53,8 @@ class DeadlineTimer {
   CondVar earlier_;        // a timer was added that is due before sleeping_until_
   CondVar callback_over_;  // running_ changed and somebody waits for that
   absl::btree_map<Handle, absl::AnyInvocable<void()>> timers_ ABSL_GUARDED_BY(mutex_);
-  absl::Time sleeping_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // InfinitePast: the thread is awake
-  uint64_t running_ ABSL_GUARDED_BY(mutex_) = 0;                              // the id of the callback in progress
+  SteadyTime sleeping_until_ ABSL_GUARDED_BY(mutex_) = SteadyTime::InfinitePast();  // InfinitePast: the thread is awake
+  uint64_t running_ ABSL_GUARDED_BY(mutex_) = 0;  // the id of the callback in progress
   int cancels_waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   bool thread_started_ ABSL_GUARDED_BY(mutex_) = false;
 };

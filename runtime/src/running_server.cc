@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "runtime/src/server_styles.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -66,7 +66,8 @@ absl::Status RunningServer::Listen(Transport& transport, const Target& target, c
   return absl::OkStatus();
 }
 
-void RunningServer::Shutdown(absl::Time deadline) {
+void RunningServer::Shutdown(absl::Time system_deadline) {
+  const SteadyTime deadline = SteadyTime::FromSystem(system_deadline);
   // First, while there is somebody to be told, and so that the Watches end, which would hold up the listeners.
   if (health_ != nullptr) health_->Shutdown();
   // All at the same time: each may take until the deadline.
@@ -97,7 +98,7 @@ void RunningServer::Wait() {
 }
 
 void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
-  if (call->deadline() != absl::InfiniteFuture() && absl::Now() >= call->deadline()) {
+  if (call->deadline().HasPassed()) {
     return FailServerCall(std::move(call), DeadlineBeforeHandler());
   }
   const auto found = methods_.find(call->method());

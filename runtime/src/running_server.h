@@ -36,7 +36,7 @@ class RunningServer final : public Server, private CallHandler {
 
   // Server
   const std::vector<Target>& addresses() const override { return addresses_; }
-  void Shutdown(absl::Time deadline) override;
+  void Shutdown(absl::Time system_deadline) override;
   HealthService* health() override { return health_.get(); }
   void Wait() override;
 

@@ -7,6 +7,7 @@
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/log.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -47,7 +48,7 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
     if (request_ == nullptr && request != nullptr) only_message_ = CopyBytes(*request);
   }
   call_->Start(this);
-  if (call_->deadline() != absl::InfiniteFuture()) {
+  if (call_->deadline() != SteadyTime::InfiniteFuture()) {
     timer_ = DeadlineTimer::Get().Schedule(call_->deadline(),
                                            [this] { Cancel(DeadlineBeforeHandler(), Where::kElsewhere); });
   }
@@ -207,6 +208,7 @@ void ServerAsynchronousCall::StartSendInitialMetadata(Answer answer) {
 
 void ServerAsynchronousCall::Finish(absl::Status status, const google::protobuf::MessageLite* last_message) {
   cancellation_.Clear(/*wait=*/false, /*for_good=*/true);
+  std::shared_ptr<CancellationScope> scope;
   Duty duty;
   {
     MutexLock lock(&mutex_);
@@ -217,9 +219,24 @@ void ServerAsynchronousCall::Finish(absl::Status status, const google::protobuf:
     due_ &= ~kCancel;
     FailRead();
     if (!finish_status_.ok()) FailWaitingWrite();
+    scope = scope_;
     duty = TakeDuty();
   }
+  if (scope != nullptr) scope->End();
   Do(duty, Where::kElsewhere);
+}
+
+std::shared_ptr<CancellationScope> ServerAsynchronousCall::cancellation_scope() {
+  std::shared_ptr<CancellationScope> scope;
+  bool over = false;
+  {
+    MutexLock lock(&mutex_);
+    if (scope_ == nullptr) scope_ = std::make_shared<CancellationScope>();
+    scope = scope_;
+    over = cancelled_ || finish_requested_;
+  }
+  if (over) scope->End();
+  return scope;
 }
 
 void ServerAsynchronousCall::SetCancellationCallback(absl::AnyInvocable<void()> callback) {
@@ -318,6 +335,7 @@ void ServerAsynchronousCall::OnCancelled() {
 }
 
 void ServerAsynchronousCall::Cancel(absl::Status status, Where where) {
+  std::shared_ptr<CancellationScope> scope;
   Duty duty;
   {
     MutexLock lock(&mutex_);
@@ -332,8 +350,10 @@ void ServerAsynchronousCall::Cancel(absl::Status status, Where where) {
       finish_requested_ = true;
       finish_status_ = std::move(status);
     }
+    scope = scope_;
     duty = TakeDuty();
   }
+  if (scope != nullptr) scope->End();  // not as a reaction: one of those may be waiting for a call of the scope
   Do(duty, where);
 }
 

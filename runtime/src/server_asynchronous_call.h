@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_SERVER_ASYNCHRONOUS_CALL_H_
 #define SHMRPC_RUNTIME_SRC_SERVER_ASYNCHRONOUS_CALL_H_
 
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -11,6 +12,7 @@
 #include "google/protobuf/arena.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
+#include "runtime/src/cancellation_scope.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/server_call.h"
 #include "runtime/src/server_interception.h"
@@ -52,6 +54,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   // ServerCallControl
   void SetCancellationCallback(absl::AnyInvocable<void()> callback) override;
   void ClearCancellationCallback() override { cancellation_.Clear(/*wait=*/true, /*for_good=*/false); }
+  std::shared_ptr<CancellationScope> cancellation_scope() override;
   ServerUnaryReactor* DefaultReactor() override { return nullptr; }
 
  protected:
@@ -174,7 +177,8 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   bool finish_requested_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status finish_status_ ABSL_GUARDED_BY(mutex_);
   const google::protobuf::MessageLite* last_message_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  bool finish_taken_ ABSL_GUARDED_BY(mutex_) = false;  // some thread finishes, or has
+  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);  // null: nobody has asked for it
+  bool finish_taken_ ABSL_GUARDED_BY(mutex_) = false;                 // some thread finishes, or has
   std::thread::id finishing_on_ ABSL_GUARDED_BY(mutex_);
 };
 

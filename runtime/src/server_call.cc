@@ -3,7 +3,6 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/server_context_access.h"
 
 namespace shmrpc::internal {
@@ -79,7 +78,7 @@ absl::Status SecondRequest(const ServiceMethod& method) {
 }
 
 absl::Status EndedBeforeHandler(const ServerCall& call) {
-  if (call.deadline() != absl::InfiniteFuture() && absl::Now() >= call.deadline()) return DeadlineBeforeHandler();
+  if (call.deadline().HasPassed()) return DeadlineBeforeHandler();
   return absl::CancelledError("the call was cancelled before its request had come; the handler did not run");
 }
 
@@ -105,8 +104,7 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
   if (!context.trailing_metadata().empty()) out.trailing_metadata = &context.trailing_metadata();
   // Most handlers that fail now do so because of the deadline, whatever they call it; and so does the client, whose own
   // timer may be a little late. A stream's may have taken the failure of a read for the half-close, and say OK.
-  if ((!status.ok() || method.kind != MethodKind::kUnary) && call->deadline() != absl::InfiniteFuture() &&
-      absl::Now() >= call->deadline()) {
+  if ((!status.ok() || method.kind != MethodKind::kUnary) && call->deadline().HasPassed()) {
     out.status = absl::DeadlineExceededError(
         absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", status.ToString()));
     return FinishCall(std::move(call), out);

@@ -2,16 +2,22 @@
 #define SHMRPC_RUNTIME_SRC_SERVER_CONTEXT_ACCESS_H_
 
 #include <cstddef>
+#include <memory>
 
 #include "absl/types/optional.h"
 #include "shmrpc/server_context.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
 // What the code that runs calls does with their contexts.
 class ServerContextAccess {
  public:
-  static internal::ServerCallControl* control(const ServerContext& context) { return context.control_; }
+  static internal::ServerCallControl* control(const ServerContext& context) { return context.control(); }
+  static SteadyTime deadline(const ServerContext& context) { return context.call_->deadline(); }
+  static std::shared_ptr<internal::CancellationScope> cancellation_scope(const ServerContext& context) {
+    return context.GetControl().cancellation_scope();
+  }
 
   // How many pairs of the initial metadata have been sent, or nullopt.
   static absl::optional<size_t> initial_metadata_sent(const ServerContext& context) {

@@ -102,9 +102,17 @@ void RunSynchronous(ServerCalls* calls, const RegisteredMethod& method, ServerCa
 
 }  // namespace internal
 
+internal::ServerCallControl& ServerContext::GetControl() const {
+  internal::ServerCallControl* present = control();
+  if (present != nullptr) return *present;
+  auto* const made = new internal::BlockingServerCall(call_);  // RunUnary ends it
+  if (control_.compare_exchange_strong(present, made, std::memory_order_acq_rel)) return *made;
+  made->End().IgnoreError();
+  return *present;
+}
+
 void ServerContext::SetCancellationCallback(absl::AnyInvocable<void()> callback) {
-  if (control_ == nullptr) control_ = new internal::BlockingServerCall(call_);  // RunUnary ends it
-  control_->SetCancellationCallback(std::move(callback));
+  GetControl().SetCancellationCallback(std::move(callback));
 }
 
 }  // namespace shmrpc

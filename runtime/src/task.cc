@@ -1,8 +1,8 @@
 #include "shmrpc/task.h"
 
-#include "absl/time/clock.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/deadline_timer.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -27,8 +27,9 @@ internal::DetachedCoroutine RunDetached(Task<void> task) { co_await task; }
 void Spawn(Task<void> task) { RunDetached(std::move(task)); }
 
 void Sleep::await_suspend(std::coroutine_handle<> waiting) const {
-  internal::DeadlineTimer::Get().Schedule(
-      absl::Now() + duration_, [waiting] { internal::CallbackThreads::Get().Run([waiting] { waiting.resume(); }); });
+  internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + duration_, [waiting] {
+    internal::CallbackThreads::Get().Run([waiting] { waiting.resume(); });
+  });
 }
 
 }  // namespace shmrpc

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "benchmark/benchmark.h"
 #include "grpc/testing/messages.pb.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/frame.h"
 #include "transports/shm/ring.h"
 
@@ -26,8 +26,8 @@ struct Ring {
   shm::ControlBlock producer_control{};
   shm::ControlBlock consumer_control{};
   shm::RingProducer producer{memory[0].bytes, kRingBytes, framed::kMaxFrameBytes, &producer_control, &consumer_control};
-  shm::RingConsumer consumer{memory[0].bytes,   kRingBytes,        framed::kFrameHeaderBytes, framed::kMaxFrameBytes,
-                             &consumer_control, &producer_control};
+  shm::RingConsumer consumer{memory[0].bytes,        kRingBytes,        framed::kFrameHeaderBytes,
+                             framed::kMaxFrameBytes, &consumer_control, &producer_control};
 };
 
 void BM_RingRecord(benchmark::State& state) {
@@ -51,7 +51,7 @@ BENCHMARK(BM_RingRecord)->Arg(64)->Arg(1024)->Arg(64 * 1024);
 void BM_RequestControl(benchmark::State& state) {
   Metadata metadata;
   metadata.Add("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-  const absl::Time deadline = state.range(0) != 0 ? absl::Now() + absl::Hours(1) : absl::InfiniteFuture();
+  const SteadyTime deadline = state.range(0) != 0 ? SteadyTime::Now() + absl::Hours(1) : SteadyTime::InfiniteFuture();
   std::string control;
   std::string frame;
   for (auto _ : state) {

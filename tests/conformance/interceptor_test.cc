@@ -250,13 +250,10 @@ class Relay final : public Echo::Service {
 
   absl::Status Echo(ServerContext* server_context, const EchoRequest* request, EchoReply* reply) override {
     const std::unique_ptr<ClientContext> context = ClientContext::FromServerContext(*server_context);
-    EXPECT_EQ(context->deadline(), server_context->deadline());
     if (const auto parent = server_context->client_metadata().Find("traceparent")) {
       context->AddMetadata("traceparent", *parent);
     }
-    server_context->SetCancellationCallback([&] { context->TryCancel(); });
     const absl::Status status = next_->Echo(context.get(), *request, reply);
-    server_context->ClearCancellationCallback();
     ended.Increment();
     return status;
   }

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::conformance {
 
@@ -35,10 +36,10 @@ class Counter {
 
   // True when the number reached `value` in time.
   bool WaitFor(int value, absl::Duration timeout = kHangGuard) const {
-    const absl::Time deadline = absl::Now() + timeout;
+    const SteadyTime deadline = SteadyTime::Now() + timeout;
     MutexLock lock(&mutex_);
     while (value_ < value) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline)) break;
+      if (changed_.WaitUntil(&mutex_, deadline)) break;
     }
     return value_ >= value;
   }
@@ -63,9 +64,9 @@ class Event {
 // Asks `condition` again and again until it holds or `timeout` passed. For conditions that nothing signals.
 template <typename Condition>
 bool Eventually(const Condition& condition, absl::Duration timeout = kHangGuard) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const SteadyTime deadline = SteadyTime::Now() + timeout;
   while (!condition()) {
-    if (absl::Now() > deadline) return false;
+    if (SteadyTime::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(1));
   }
   return true;

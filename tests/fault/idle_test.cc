@@ -18,7 +18,7 @@
 #include "absl/time/clock.h"
 #include "child_process.h"
 #include "gtest/gtest.h"
-#include "tests/tsan.h"
+#include "tests/sanitizers.h"
 #include "transport_case.h"
 
 namespace shmrpc::conformance {

@@ -23,6 +23,7 @@
 #include "gtest/gtest.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
+#include "shmrpc/steady_time.h"
 #include "sync.h"
 #include "transports/tcp/connect_socket.h"
 
@@ -58,7 +59,7 @@ class OnePortTest : public testing::Test {
 
   framed::UniqueFd Connect() const {
     absl::StatusOr<framed::UniqueFd> socket =
-        tcp::ConnectSocket(*Target::Parse(address()), absl::Now() + kHangGuard, -1);
+        tcp::ConnectSocket(*Target::Parse(address()), SteadyTime::Now() + kHangGuard, -1);
     EXPECT_TRUE(socket.ok()) << socket.status();
     return socket.ok() ? *std::move(socket) : framed::UniqueFd();
   }
@@ -184,7 +185,7 @@ TEST_F(OnePortTest, DescriptorsDoNotLeakAroundStartAndShutdown) {
     std::thread late([&] {
       for (int k = 0; k < 5; ++k) {
         absl::StatusOr<framed::UniqueFd> socket =
-            tcp::ConnectSocket(*Target::Parse(address()), absl::Now() + absl::Seconds(5), -1);
+            tcp::ConnectSocket(*Target::Parse(address()), SteadyTime::Now() + absl::Seconds(5), -1);
         if (!socket.ok()) continue;
         (void)send(socket->get(), kPreface, sizeof kPreface - 1, MSG_NOSIGNAL);
         sockets.push_back(*std::move(socket));

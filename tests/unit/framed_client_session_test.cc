@@ -6,11 +6,11 @@
 #include <string>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
 #include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/framed_raw_peer.h"
 #include "transports/framed/framed_connection.h"
 
@@ -71,7 +71,7 @@ class ClientSessionTest : public ::testing::Test {
   }
 
   static void WaitForTheEnd(Call& call, Recorder& recorder) {
-    EXPECT_TRUE(call.WaitUntil([&] { return recorder.IsOver(); }, absl::Now() + kHangGuard));
+    EXPECT_TRUE(call.WaitUntil([&] { return recorder.IsOver(); }, SteadyTime::Now() + kHangGuard));
   }
 
   void Respond(uint64_t id, absl::StatusCode code = absl::StatusCode::kOk) {

@@ -5,8 +5,8 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
-#include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -22,7 +22,7 @@ FrameHeader HeaderOf(const std::string& frame) {
   return LoadFrameHeader(reinterpret_cast<const uint8_t*>(frame.data()));
 }
 
-std::string RequestFrame(absl::Time deadline, const Metadata& metadata, const std::string& message) {
+std::string RequestFrame(SteadyTime deadline, const Metadata& metadata, const std::string& message) {
   FrameHeader header;
   header.type = FrameType::kRequest;
   std::string control;
@@ -52,11 +52,11 @@ TEST(FrameTest, HeaderIsSixteenBytesInTheSpecifiedOrder) {
 }
 
 TEST(FrameTest, APlainRequestHasNothingBetweenHeaderAndMessage) {
-  const std::string frame = RequestFrame(absl::InfiniteFuture(), Metadata(), "message");
+  const std::string frame = RequestFrame(SteadyTime::InfiniteFuture(), Metadata(), "message");
   EXPECT_EQ(frame.size(), kFrameHeaderBytes + 7);
   RequestControl control;
   ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
-  EXPECT_EQ(control.deadline, absl::InfiniteFuture());
+  EXPECT_EQ(control.deadline, SteadyTime::InfiniteFuture());
   EXPECT_TRUE(control.metadata.empty());
   EXPECT_EQ(frame.substr(control.message_offset), "message");
   EXPECT_EQ(control.message_bytes, 7u);
@@ -80,7 +80,7 @@ TEST(FrameTest, TheFirstPieceOfAMessageBeginsWithItsSize) {
 
 TEST(FrameTest, RequestWithDeadlineAndMetadata) {
   const Metadata metadata = {{"key", "value"}, {"key", "again"}, {"some-bin", std::string("\0\xff\n", 3)}};
-  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  const SteadyTime deadline = SteadyTime::Now() + absl::Seconds(5);
   const std::string frame = RequestFrame(deadline, metadata, "");
   RequestControl control;
   ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
@@ -91,10 +91,10 @@ TEST(FrameTest, RequestWithDeadlineAndMetadata) {
 }
 
 TEST(FrameTest, ADeadlineThatHasPassedTravelsAsZeroLeft) {
-  const std::string frame = RequestFrame(absl::InfinitePast(), Metadata(), "");
+  const std::string frame = RequestFrame(SteadyTime::InfinitePast(), Metadata(), "");
   RequestControl control;
   ASSERT_TRUE(DecodeRequestControl(frame, HeaderOf(frame), &control).ok());
-  EXPECT_LE(control.deadline, absl::Now());
+  EXPECT_LE(control.deadline, SteadyTime::Now());
 }
 
 TEST(FrameTest, ResponseWithEverything) {
@@ -169,7 +169,7 @@ TEST(FrameTest, AGoAwayIsTheLastFrameOrNot) {
 
 TEST(FrameTest, ARequestMayTellItsEarlierAttempts) {
   const auto decode = [](const Metadata& metadata, Metadata* out) {
-    const std::string frame = RequestFrame(absl::InfiniteFuture(), metadata, "message");
+    const std::string frame = RequestFrame(SteadyTime::InfiniteFuture(), metadata, "message");
     RequestControl control;
     const absl::Status status = DecodeRequestControl(frame, HeaderOf(frame), &control);
     *out = control.metadata;
@@ -190,14 +190,14 @@ TEST(FrameTest, ARequestMayTellItsEarlierAttempts) {
 }
 
 TEST(FrameTest, MetadataThatBreaksTheRulesEndsTheCallOnly) {
-  const std::string frame = RequestFrame(absl::InfiniteFuture(), {{"Upper-Case", "x"}}, "");
+  const std::string frame = RequestFrame(SteadyTime::InfiniteFuture(), {{"Upper-Case", "x"}}, "");
   RequestControl control;
   EXPECT_TRUE(absl::IsInvalidArgument(DecodeRequestControl(frame, HeaderOf(frame), &control)));
   EXPECT_EQ(control.message_offset, frame.size()) << "so that the rest of the message can be skipped";
 }
 
 TEST(FrameTest, MalformedFramesAreErrors) {
-  const std::string good = RequestFrame(absl::Now(), {{"key", "value"}}, "message");
+  const std::string good = RequestFrame(SteadyTime::Now(), {{"key", "value"}}, "message");
   RequestControl control;
   const size_t message_offset = good.size() - 7;
   for (size_t length = kFrameHeaderBytes; length < message_offset; ++length) {
@@ -218,7 +218,7 @@ TEST(FrameTest, MalformedFramesAreErrors) {
 // Any bytes at all: an error or a result, within bounds (which the sanitizers watch).
 TEST(FrameTest, RandomBytesNeverLeaveTheFrame) {
   std::minstd_rand random(4);
-  const std::string request = RequestFrame(absl::Now(), {{"key", "value"}, {"x-bin", "\1"}}, "message");
+  const std::string request = RequestFrame(SteadyTime::Now(), {{"key", "value"}, {"x-bin", "\1"}}, "message");
   const std::string response = ResponseFrame({{"k", "v"}}, absl::InternalError("why"), {{"t", "u"}}, "");
   for (int i = 0; i < 20'000; ++i) {
     std::string frame = i % 2 == 0 ? request : response;

@@ -7,9 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -67,13 +67,13 @@ class FakeLink final : public Link {
 class FakeHost final : public Sender::Host {
  public:
   explicit FakeHost(FakeLink* link) : link_(link) {}
-  bool WaitForRoom(absl::Time deadline) override {
+  bool WaitForRoom(SteadyTime deadline) override {
     ++waits;
     if (grant > 0) {
       link_->room += grant;
       return true;
     }
-    return absl::Now() < deadline && link_->HasRoom();
+    return SteadyTime::Now() < deadline && link_->HasRoom();
   }
   void WatchWritable() override {}
 
@@ -87,7 +87,7 @@ class FakeHost final : public Sender::Host {
 struct Fixture {
   explicit Fixture(bool may_spill) : host(&link), sender(&host, &link, may_spill) {}
 
-  bool Send(uint32_t call_id, size_t bytes, absl::Time deadline = absl::InfiniteFuture(), bool stop = false) {
+  bool Send(uint32_t call_id, size_t bytes, SteadyTime deadline = SteadyTime::InfiniteFuture(), bool stop = false) {
     google::protobuf::BytesValue message;
     message.set_value(std::string(bytes, static_cast<char>('a' + call_id)));
     FrameHeader header;
@@ -151,7 +151,7 @@ TEST(SenderTest, WaitsForRoomAsOftenAsNeeded) {
 TEST(SenderTest, AWaitingSenderGivesUpAtItsDeadlineAndSendsNothing) {
   Fixture fixture(false);
   fixture.link.room = 0;
-  EXPECT_FALSE(fixture.Send(1, 10, absl::InfinitePast()));
+  EXPECT_FALSE(fixture.Send(1, 10, SteadyTime::InfinitePast()));
   EXPECT_TRUE(fixture.link.frames.empty());
   fixture.link.room = 10;
   EXPECT_TRUE(fixture.Send(2, 10));
@@ -187,7 +187,7 @@ TEST(SenderTest, WhatIsSentOnlyIfThereIsRoomIsOtherwiseDropped) {
 TEST(SenderTest, AMessageCutOffInTheMiddleIsFollowedByAReset) {
   Fixture fixture(false);
   fixture.link.room = 2;
-  EXPECT_FALSE(fixture.Send(3, 500'000, absl::InfinitePast()));
+  EXPECT_FALSE(fixture.Send(3, 500'000, SteadyTime::InfinitePast()));
   EXPECT_EQ(fixture.link.frames.size(), 2u);
   EXPECT_TRUE(fixture.sender.HasLeftover()) << "the reset has no room yet";
   fixture.link.room = 2;
@@ -211,9 +211,9 @@ TEST(SenderTest, NothingOfAMessageFollowsAResetThatWasSentWhileItWaitedForRoom) 
       header.type = FrameType::kRequest;
       header.call_id = 7;
       // Cancelled as soon as the sender has waited.
-      EXPECT_EQ(
-          fixture.sender.Send(header, "", &outgoing, absl::InfiniteFuture(), [&] { return fixture.host.waits > 0; }),
-          bytes == 10 ? Sender::Outcome::kNothingSent : Sender::Outcome::kCutOff);
+      EXPECT_EQ(fixture.sender.Send(header, "", &outgoing, SteadyTime::InfiniteFuture(),
+                                    [&] { return fixture.host.waits > 0; }),
+                bytes == 10 ? Sender::Outcome::kNothingSent : Sender::Outcome::kCutOff);
       fixture.link.room = 100;
       EXPECT_TRUE(fixture.sender.Continue());
       bool reset = false;
@@ -229,7 +229,7 @@ TEST(SenderTest, NothingOfAMessageFollowsAResetThatWasSentWhileItWaitedForRoom) 
 
 TEST(SenderTest, StopEndsALargeMessage) {
   Fixture fixture(false);
-  EXPECT_FALSE(fixture.Send(1, 500'000, absl::InfiniteFuture(), /*stop=*/true));
+  EXPECT_FALSE(fixture.Send(1, 500'000, SteadyTime::InfiniteFuture(), /*stop=*/true));
   EXPECT_TRUE(fixture.link.frames.empty());
 }
 

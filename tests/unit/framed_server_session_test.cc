@@ -6,11 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
 #include "shmrpc/message.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/framed_raw_peer.h"
 #include "transports/framed/server_sessions.h"
 
@@ -40,10 +40,10 @@ class KeepingHandler final : public CallHandler {
 
   // The call that came as the `index`th, which is awaited.
   ServerCall* Get(size_t index) {
-    const absl::Time give_up = absl::Now() + kHangGuard;
+    const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
     MutexLock lock(&mutex_);
     while (calls_.size() <= index) {
-      if (changed_.WaitWithDeadline(&mutex_, give_up)) {
+      if (changed_.WaitUntil(&mutex_, give_up)) {
         ADD_FAILURE() << "no call came";
         return nullptr;
       }
@@ -96,8 +96,8 @@ class ServerSessionTest : public ::testing::Test {
 
   // The peer may see the connection end a moment before the calls are told.
   static bool IsCancelledSoon(const ServerCall& call) {
-    const absl::Time give_up = absl::Now() + kHangGuard;
-    while (!call.IsCancelled() && absl::Now() < give_up) std::this_thread::yield();
+    const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
+    while (!call.IsCancelled() && SteadyTime::Now() < give_up) std::this_thread::yield();
     return call.IsCancelled();
   }
 
@@ -229,7 +229,7 @@ TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
   peer_.SendRequest(1, 0);
   handler_.Get(0);
   handler_.KeepNoMore();
-  std::thread shutdown([&] { sessions_.Shutdown(absl::Now() + kHangGuard); });
+  std::thread shutdown([&] { sessions_.Shutdown(SteadyTime::Now() + kHangGuard); });
   peer_.Expect(FrameType::kGoAway);
   // The client is told first: what it sends at that moment may still be accepted, and is then answered.
   uint64_t call_id = 1;
@@ -249,13 +249,31 @@ TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
   shutdown.join();
 }
 
+// It may have begun to call: it is told that nothing of that has been processed.
+TEST_F(ServerSessionTest, AConnectionThatComesDuringAShutdownIsTurnedAway) {
+  peer_.SendRequest(1, 0);
+  handler_.Get(0);
+  std::thread shutdown([&] { sessions_.Shutdown(SteadyTime::Now() + kHangGuard); });
+  peer_.Expect(FrameType::kGoAway);  // so it has begun
+  RawPeer late;
+  late.SendMethod();
+  late.SendRequest(1, 0);
+  sessions_.Add(late.TakeLink(), {.granted_by_peer = kWindows}, Peer());
+  EXPECT_EQ(late.Expect(FrameType::kGoAway).header.flags, kFlagNotProcessed);
+  EXPECT_FALSE(late.Receive().has_value());
+  handler_.Finish(0, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.code, 0) << "calls that were accepted are not affected";
+  EXPECT_TRUE(peer_.SeesTheEnd());
+  shutdown.join();
+}
+
 TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
   google::protobuf::BytesValue reply;
   reply.set_value(std::string(4'000'000, 'x'));  // more than a socket takes
   peer_.SendRequest(1, 0);
   const OutgoingProto message(reply);
   handler_.Finish(0, absl::OkStatus(), &message);
-  std::thread shutdown([&] { sessions_.Shutdown(absl::Now() + kHangGuard); });
+  std::thread shutdown([&] { sessions_.Shutdown(SteadyTime::Now() + kHangGuard); });
   Frame frame = peer_.Expect(FrameType::kResponse);
   size_t received = frame.body.size() - sizeof(uint32_t);  // behind the message's size
   while ((frame.header.flags & kFlagMore) != 0) {

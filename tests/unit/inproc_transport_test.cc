@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_test_service.h"
 
 namespace shmrpc {
@@ -82,7 +83,7 @@ class Recorder final : public CallEvents {
 
 struct StartedCall {
   StartedCall(Connection& connection, Recorder& events, const std::string& text,
-              absl::Time deadline = absl::InfiniteFuture()) {
+              SteadyTime deadline = SteadyTime::InfiniteFuture()) {
     const StringValue request = Text(text);
     CallSpec spec;
     spec.method = "/test.Echo/Echo";
@@ -94,7 +95,7 @@ struct StartedCall {
   }
 
   bool WaitFor(Recorder& events) {
-    return call->WaitUntil([&] { return events.IsOver(); }, absl::Now() + testing::kHang);
+    return call->WaitUntil([&] { return events.IsOver(); }, SteadyTime::Now() + testing::kHang);
   }
 
   CallPtr call;
@@ -205,8 +206,8 @@ TEST(InprocTransportTest, WaitUntilHonoursItsDeadlineAndCancelEndsTheCall) {
   std::atomic<bool> saw_cancel{false};
   FunctionHandler handler([&](ServerCallPtr call, const IncomingMessage&) {
     go.Wait();
-    const absl::Time give_up = absl::Now() + testing::kHang;
-    while (!call->IsCancelled() && absl::Now() < give_up) absl::SleepFor(absl::Milliseconds(1));
+    const SteadyTime give_up = SteadyTime::Now() + testing::kHang;
+    while (!call->IsCancelled() && SteadyTime::Now() < give_up) absl::SleepFor(absl::Milliseconds(1));
     saw_cancel = call->IsCancelled();
     FinishOk(std::move(call), "too late");
   });
@@ -215,7 +216,7 @@ TEST(InprocTransportTest, WaitUntilHonoursItsDeadlineAndCancelEndsTheCall) {
   auto connection = transport.Connect(InprocTarget("cancel"), {}).value();
   Recorder events;
   StartedCall call(*connection, events, "x");
-  EXPECT_FALSE(call.call->WaitUntil([&] { return events.IsOver(); }, absl::Now() + absl::Milliseconds(5)));
+  EXPECT_FALSE(call.call->WaitUntil([&] { return events.IsOver(); }, SteadyTime::Now() + absl::Milliseconds(5)));
   call.call->Cancel(absl::DataLossError("mine"));
   call.call->Cancel(absl::AbortedError("the second has no effect"));
   EXPECT_TRUE(call.WaitFor(events));
@@ -276,7 +277,7 @@ TEST(InprocTransportTest, ACallOnAConnectionThatIsOverIsUnavailable) {
   InprocTransport transport;
   auto listener = transport.Listen(InprocTarget("over"), {}, &handler).value();
   auto connection = transport.Connect(InprocTarget("over"), {}).value();
-  listener->Shutdown(absl::InfinitePast());
+  listener->Shutdown(SteadyTime::InfinitePast());
   Recorder events;
   StartedCall call(*connection, events, "x");
   EXPECT_TRUE(events.IsOver());

@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "shmrpc/channel.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_test_service.h"
 
 namespace shmrpc {
@@ -38,7 +39,7 @@ class FakeHosts final : public Transport {
   absl::string_view name() const override { return "fake"; }
   bool Handles(const Target& target) const override { return target.kind == Target::Kind::kHostPort; }
   ConnectResult Connect(const Target& target, const ConnectOptions& options) override {
-    const absl::Duration given = options.deadline - absl::Now();
+    const absl::Duration given = options.deadline - SteadyTime::Now();
     {
       MutexLock lock(&mutex_);
       asked_.push_back(target.host);

@@ -12,6 +12,7 @@
 #include "google/protobuf/descriptor.pb.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
+#include "runtime/src/client_call_access.h"
 #include "shmrpc/stub.h"
 #include "tests/unit/runtime_fake_server.h"
 #include "tests/unit/runtime_sync.h"
@@ -255,7 +256,7 @@ TEST_F(ClientStreamTest, TheDeadlineEndsReadWriteAndFinish) {
     context.set_timeout(absl::Milliseconds(20));
     auto stream = StartReaderWriter(&context);
     const auto call = server_.NextCall();
-    EXPECT_EQ(call->deadline, context.deadline());
+    EXPECT_EQ(call->deadline, ClientCallAccess::deadline(context));
     switch (operation) {
       case 0:
         EXPECT_FALSE(stream.Read(&message_));

@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_test_service.h"
 
 namespace shmrpc::internal {
@@ -15,7 +16,7 @@ using shmrpc::testing::Event;
 
 TEST(DeadlineTimerTest, RunsCallbacksInOrderOfTheirTimes) {
   DeadlineTimer& timer = DeadlineTimer::Get();
-  const absl::Time start = absl::Now();
+  const SteadyTime start = SteadyTime::Now();
   std::vector<int> order;  // used by the timer's thread until `last` is set
   Event last;
   timer.Schedule(start + absl::Milliseconds(30), [&] {
@@ -25,18 +26,18 @@ TEST(DeadlineTimerTest, RunsCallbacksInOrderOfTheirTimes) {
   timer.Schedule(start + absl::Milliseconds(20), [&] { order.push_back(2); });
   timer.Schedule(start + absl::Milliseconds(10), [&] { order.push_back(1); });
   ASSERT_TRUE(last.Wait());
-  EXPECT_GE(absl::Now(), start + absl::Milliseconds(30));
+  EXPECT_GE(SteadyTime::Now(), start + absl::Milliseconds(30));
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
 }
 
 TEST(DeadlineTimerTest, AnEarlierTimerWakesTheThread) {
   DeadlineTimer& timer = DeadlineTimer::Get();
-  const DeadlineTimer::Handle late = timer.Schedule(absl::Now() + absl::Hours(1), [] { FAIL(); });
+  const DeadlineTimer::Handle late = timer.Schedule(SteadyTime::Now() + absl::Hours(1), [] { FAIL(); });
   Event ran;
-  timer.Schedule(absl::Now() + absl::Milliseconds(1), [&] { ran.Set(); });
+  timer.Schedule(SteadyTime::Now() + absl::Milliseconds(1), [&] { ran.Set(); });
   EXPECT_TRUE(ran.Wait());
   Event ran_at_once;
-  timer.Schedule(absl::InfinitePast(), [&] { ran_at_once.Set(); });
+  timer.Schedule(SteadyTime::InfinitePast(), [&] { ran_at_once.Set(); });
   EXPECT_TRUE(ran_at_once.Wait());
   EXPECT_TRUE(timer.Cancel(late));
   EXPECT_FALSE(timer.Cancel(late));
@@ -45,11 +46,11 @@ TEST(DeadlineTimerTest, AnEarlierTimerWakesTheThread) {
 TEST(DeadlineTimerTest, CancelDropsTheCallback) {
   DeadlineTimer& timer = DeadlineTimer::Get();
   const auto kept = std::make_shared<int>(0);
-  const DeadlineTimer::Handle handle = timer.Schedule(absl::Now() + absl::Hours(1), [kept] {});
+  const DeadlineTimer::Handle handle = timer.Schedule(SteadyTime::Now() + absl::Hours(1), [kept] {});
   EXPECT_EQ(kept.use_count(), 2);
   EXPECT_TRUE(timer.Cancel(handle));
   EXPECT_EQ(kept.use_count(), 1);
-  timer.Schedule(absl::InfiniteFuture(), [kept] {});
+  timer.Schedule(SteadyTime::InfiniteFuture(), [kept] {});
   EXPECT_EQ(kept.use_count(), 1);
 }
 
@@ -57,7 +58,7 @@ TEST(DeadlineTimerTest, CancelWaitsForTheRunningCallback) {
   DeadlineTimer& timer = DeadlineTimer::Get();
   Event running;
   std::atomic<bool> finished{false};
-  const DeadlineTimer::Handle handle = timer.Schedule(absl::Now(), [&] {
+  const DeadlineTimer::Handle handle = timer.Schedule(SteadyTime::Now(), [&] {
     running.Set();
     absl::SleepFor(absl::Milliseconds(20));
     finished = true;
@@ -72,10 +73,10 @@ TEST(DeadlineTimerTest, ACallbackMayCancelItselfAndScheduleOthers) {
   Event scheduled;
   Event done;
   DeadlineTimer::Handle handle;
-  handle = timer.Schedule(absl::Now() + absl::Milliseconds(1), [&] {
+  handle = timer.Schedule(SteadyTime::Now() + absl::Milliseconds(1), [&] {
     ASSERT_TRUE(scheduled.Wait());
     EXPECT_FALSE(timer.Cancel(handle));
-    timer.Schedule(absl::Now(), [&] { done.Set(); });
+    timer.Schedule(SteadyTime::Now(), [&] { done.Set(); });
   });
   scheduled.Set();
   EXPECT_TRUE(done.Wait());
@@ -86,7 +87,7 @@ TEST(DeadlineTimerTest, CancelRacesWithTheTimer) {
   for (int i = 0; i < 2000; ++i) {
     std::atomic<int> runs{0};
     const DeadlineTimer::Handle handle =
-        timer.Schedule(absl::Now() + absl::Microseconds(i % 100), [&runs] { runs.fetch_add(1); });
+        timer.Schedule(SteadyTime::Now() + absl::Microseconds(i % 100), [&runs] { runs.fetch_add(1); });
     if (i % 3 == 0) absl::SleepFor(absl::Microseconds(i % 50));
     const bool cancelled = timer.Cancel(handle);
     EXPECT_EQ(runs.load(), cancelled ? 0 : 1);

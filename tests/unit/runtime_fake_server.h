@@ -16,7 +16,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
@@ -24,6 +23,7 @@
 #include "gtest/gtest.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc::testing {
@@ -85,7 +85,7 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
         events_(events) {}
 
   const std::string method;
-  const absl::Time deadline;
+  const SteadyTime deadline;
   const Metadata metadata;
   const bool client_streams;
   const bool server_streams;
@@ -223,10 +223,10 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     }
     Deliver();
   }
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time until) override {
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime until) override {
     MutexLock lock(&mutex_);
     while (!done()) {
-      if (changed_.WaitWithDeadline(&mutex_, until)) return done();
+      if (changed_.WaitUntil(&mutex_, until)) return done();
     }
     return true;
   }

@@ -15,7 +15,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "google/protobuf/descriptor.pb.h"
@@ -24,6 +23,7 @@
 #include "shmrpc/mutex.h"
 #include "shmrpc/server.h"
 #include "shmrpc/service.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/task.h"
 #include "shmrpc/transport.h"
 #include "tests/unit/runtime_test_service.h"
@@ -37,7 +37,7 @@ class FakeServerCall final : public ServerCall {
   struct Options {
     std::string method;
     absl::optional<std::string> request;  // a serialised message, given with OnCall
-    absl::Time deadline = absl::InfiniteFuture();
+    SteadyTime deadline = SteadyTime::InfiniteFuture();
     int credits = 1 << 20;            // messages that Send takes
     bool done_inside_finish = false;  // OnDone comes before Finish returns, where the rules allow it
   };
@@ -135,13 +135,13 @@ class FakeServerCall final : public ServerCall {
   // ---- ServerCall
 
   absl::string_view method() const override { return options_.method; }
-  absl::Time deadline() const override { return options_.deadline; }
+  SteadyTime deadline() const override { return options_.deadline; }
   const Metadata& metadata() const override { return metadata_; }
   const Peer& peer() const override { return peer_; }
   bool IsCancelled() const override {
     MutexLock lock(&mutex_);
     CheckUsable();
-    return cancelled_ || (options_.deadline != absl::InfiniteFuture() && absl::Now() >= options_.deadline);
+    return cancelled_ || (options_.deadline != SteadyTime::InfiniteFuture() && SteadyTime::Now() >= options_.deadline);
   }
   void Start(ServerCallEvents* events) override {
     MutexLock lock(&mutex_);
@@ -185,10 +185,10 @@ class FakeServerCall final : public ServerCall {
     AddSent(bytes);
     return SendResult::kSent;
   }
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) override {
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) override {
     MutexLock lock(&mutex_);
     while (!done()) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline)) return done();
+      if (changed_.WaitUntil(&mutex_, deadline)) return done();
     }
     return true;
   }
@@ -247,9 +247,9 @@ class FakeServerCall final : public ServerCall {
 
   // False when that took implausibly long.
   bool WaitFor(absl::FunctionRef<bool()> condition) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const absl::Time deadline = absl::Now() + kHang;
+    const SteadyTime deadline = SteadyTime::Now() + kHang;
     while (!condition()) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline)) return condition();
+      if (changed_.WaitUntil(&mutex_, deadline)) return condition();
     }
     return true;
   }
@@ -356,7 +356,7 @@ class FakeTransport final : public Transport {
    public:
     explicit FakeListener(Target target) : address_(std::move(target)) {}
     const Target& address() const override { return address_; }
-    void Shutdown(absl::Time deadline) override {}
+    void Shutdown(SteadyTime deadline) override {}
 
    private:
     const Target address_;

@@ -2,8 +2,6 @@
 
 #include "shmrpc/retry.h"
 
-#include <algorithm>
-#include <cmath>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,7 +12,6 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
-#include "runtime/src/client_retry.h"
 #include "shmrpc/client_coroutine.h"
 #include "shmrpc/client_reactor.h"
 #include "shmrpc/client_stream.h"
@@ -48,91 +45,6 @@ std::string MessageOf(const absl::Status& status) { return std::string(status.me
 // With pauses that take no time, or that no test outlasts.
 RetryPolicy Policy(int max_attempts, absl::StatusCode code, absl::Duration backoff = absl::Milliseconds(1)) {
   return {.max_attempts = max_attempts, .initial_backoff = backoff, .max_backoff = backoff, .codes = {code}};
-}
-
-// ---- The policy, and the decision.
-
-TEST(RetryPolicyTest, TellsWhatIsWrong) {
-  const struct {
-    std::function<void(RetryPolicy*)> change;
-    std::string why;
-  } cases[] = {
-      {[](RetryPolicy* policy) { *policy = RetryPolicy(); }, "max_attempts is 0"},
-      {[](RetryPolicy* policy) { policy->max_attempts = 1; }, "max_attempts is 1"},
-      {[](RetryPolicy* policy) { policy->initial_backoff = absl::ZeroDuration(); }, "initial_backoff is 0"},
-      {[](RetryPolicy* policy) { policy->max_backoff = -absl::Seconds(1); }, "max_backoff -1s"},
-      {[](RetryPolicy* policy) { policy->multiplier = 0; }, "multiplier is 0"},
-      {[](RetryPolicy* policy) { policy->multiplier = std::nan(""); }, "multiplier is nan"},
-      {[](RetryPolicy* policy) { policy->jitter = 1.5; }, "jitter is 1.5"},
-      {[](RetryPolicy* policy) { policy->jitter = std::nan(""); }, "jitter is nan"},
-      {[](RetryPolicy* policy) { policy->codes.clear(); }, "codes is empty"},
-      {[](RetryPolicy* policy) { policy->codes.push_back(absl::StatusCode::kOk); }, "codes has 0"},
-      {[](RetryPolicy* policy) { policy->codes.push_back(static_cast<absl::StatusCode>(17)); }, "codes has 17"},
-  };
-  for (const auto& each : cases) {
-    RetryPolicy policy = Policy(2, kUnavailable);
-    each.change(&policy);
-    EXPECT_EQ(policy.Validate().code(), absl::StatusCode::kInvalidArgument) << each.why;
-    EXPECT_THAT(MessageOf(policy.Validate()), HasSubstr(each.why));
-    ChannelOptions options;
-    options.retry_policy = policy;
-    FakeServer server;
-    const auto channel = server.NewChannel(options);
-    EXPECT_THAT(MessageOf(channel->status()), HasSubstr("ChannelOptions::retry_policy: RetryPolicy::"));
-    // That of a context is found out by the call.
-    ClientContext context;
-    context.set_retry_policy(policy);
-    StringValue reply;
-    const absl::Status status = UnaryCall(*server.NewChannel(), kMethod, &context, Text("x"), &reply);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(MessageOf(status), HasSubstr(each.why));
-  }
-  EXPECT_EQ(Policy(2, kUnavailable).Validate(), absl::OkStatus());
-}
-
-TEST(CallAttemptsTest, PausesGrowUpToTheLimit) {
-  RetryPolicy policy = Policy(6, kUnavailable, absl::Milliseconds(10));
-  policy.max_backoff = absl::Milliseconds(65);
-  policy.jitter = 0;
-  CallAttempts attempts;
-  const absl::Status refused = absl::UnavailableError("refused");
-  std::vector<absl::Duration> pauses;
-  while (const auto pause = attempts.NextAfter(AttemptEnd::kNotConnected, refused, &policy)) pauses.push_back(*pause);
-  EXPECT_THAT(pauses, ::testing::ElementsAre(absl::Milliseconds(10), absl::Milliseconds(20), absl::Milliseconds(40),
-                                             absl::Milliseconds(65), absl::Milliseconds(65)));
-}
-
-TEST(CallAttemptsTest, PausesAreSpreadByTheJitter) {
-  RetryPolicy policy = Policy(1001, kUnavailable, absl::Seconds(100));
-  policy.jitter = 0.5;
-  CallAttempts attempts;
-  absl::Duration shortest = absl::InfiniteDuration();
-  absl::Duration longest = absl::ZeroDuration();
-  for (int i = 0; i < 1000; ++i) {
-    const auto pause = attempts.NextAfter(AttemptEnd::kNotConnected, absl::UnavailableError(""), &policy);
-    ASSERT_TRUE(pause.has_value());
-    shortest = std::min(shortest, *pause);
-    longest = std::max(longest, *pause);
-  }
-  EXPECT_GE(shortest, absl::Seconds(50));
-  EXPECT_LT(shortest, absl::Seconds(60));
-  EXPECT_LE(longest, absl::Seconds(150));
-  EXPECT_GT(longest, absl::Seconds(140));
-}
-
-TEST(CallAttemptsTest, WhatMayHaveRunIsFinal) {
-  const RetryPolicy policy = Policy(10, kUnavailable);
-  CallAttempts attempts;
-  EXPECT_EQ(attempts.NextAfter(AttemptEnd::kMayHaveRun, absl::UnavailableError(""), &policy), absl::nullopt);
-  EXPECT_NE(attempts.NextAfter(AttemptEnd::kNotProcessed, absl::UnavailableError(""), &policy), absl::nullopt);
-}
-
-TEST(CallAttemptsTest, OnlyAMissingConnectionCanComeLater) {
-  RetryPolicy policy = Policy(10, absl::StatusCode::kDeadlineExceeded);
-  policy.codes.push_back(absl::StatusCode::kCancelled);
-  CallAttempts attempts;
-  EXPECT_EQ(attempts.NextAfter(AttemptEnd::kNotConnected, absl::DeadlineExceededError(""), &policy), absl::nullopt);
-  EXPECT_EQ(attempts.NextAfter(AttemptEnd::kNotConnected, absl::CancelledError(""), &policy), absl::nullopt);
 }
 
 // ---- Every style of call with one request.
@@ -348,6 +260,38 @@ TEST_P(RetryTest, APolicyGivesUpAfterItsAttempts) {
   const absl::Status status = call.Wait();
   EXPECT_EQ(status.code(), kUnavailable);
   EXPECT_THAT(MessageOf(status), HasSubstr("not connected"));
+}
+
+// Of all calls of the channel together, whatever their styles, and also by what handlers answer.
+TEST_P(RetryTest, ThrottlingStopsThePoliciesOfAChannel) {
+  ChannelOptions options;
+  options.retry_policy = Policy(10, kResourceExhausted);
+  options.retry_throttling = {.max_tokens = 6, .token_ratio = 1};
+  const auto channel = server_.NewChannel(options);
+  {
+    StyledCall call(GetParam(), channel);
+    call.context.set_wait_for_ready(true);
+    call.Start();
+    for (int i = 0; i < 3; ++i) server_.NextCall()->Refuse(absl::ResourceExhaustedError("busy"));
+    EXPECT_EQ(call.Wait(), absl::ResourceExhaustedError("busy")) << "the third failure leaves half of the tokens";
+  }
+  for (int i = 0; i < 3; ++i) {
+    StyledCall call(GetParam(), channel);
+    call.Start();
+    Answer(server_.NextCall());
+    EXPECT_EQ(call.Wait(), absl::OkStatus());
+  }
+  {
+    StyledCall call(GetParam(), channel);
+    call.Start();
+    server_.NextCall()->Refuse(absl::ResourceExhaustedError("busy"));
+    server_.NextCall()->Finish(absl::ResourceExhaustedError("from a handler"));
+    EXPECT_EQ(call.Wait(), absl::ResourceExhaustedError("from a handler"));
+  }
+  StyledCall call(GetParam(), channel);
+  call.Start();
+  server_.NextCall()->Refuse(absl::ResourceExhaustedError("still busy"));
+  EXPECT_EQ(call.Wait(), absl::ResourceExhaustedError("still busy"));
 }
 
 TEST_P(RetryTest, TheDeadlineEndsAPause) {

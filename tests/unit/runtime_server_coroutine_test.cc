@@ -11,6 +11,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
 namespace shmrpc {
@@ -114,7 +115,7 @@ TEST(ServerCoroutineTest, CancellationEndsWhatIsAwaited) {
     ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.credits = 0;
-    if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(20);
+    if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
     options.method = KindsService::kBidi;
     const auto reading = server.Call(options);
     options.method = KindsService::kServerStreaming;
@@ -164,7 +165,7 @@ TEST(ServerCoroutineTest, TheCancellationCallbackMayResumeAndEndIt) {
       options.method = KindsService::kUnary;
       options.request = "";
       options.done_inside_finish = done_inside_finish;
-      if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(50);
+      if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(50);
       const auto call = server.Call(options);
       if (!by_deadline) call->Cancel();
       EXPECT_EQ(call->WaitForStatus().code(),
@@ -253,7 +254,7 @@ TEST(ServerCoroutineTest, EndRacesWithCancellation) {
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
     options.done_inside_finish = round % 2 == 0;
-    if (round % 4 == 3) options.deadline = absl::Now() + absl::Microseconds(100);
+    if (round % 4 == 3) options.deadline = SteadyTime::Now() + absl::Microseconds(100);
     const auto call = server.Call(options);
     call->Send("x");
     call->HalfClose();

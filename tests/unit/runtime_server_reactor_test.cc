@@ -12,6 +12,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
 namespace shmrpc {
@@ -222,10 +223,10 @@ TEST(ServerReactorTest, AMethodWithOneRequestTakesExactlyOne) {
     cancelled->WaitForReceive();
     cancelled->Cancel();
     EXPECT_EQ(cancelled->WaitForStatus().code(), absl::StatusCode::kCancelled);
-    options.deadline = absl::Now() + absl::Milliseconds(20);
+    options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
     EXPECT_EQ(server.Call(options)->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded);
     options.request = "\xff";
-    options.deadline = absl::InfiniteFuture();
+    options.deadline = SteadyTime::InfiniteFuture();
     EXPECT_EQ(server.Call(options)->WaitForStatus().code(), absl::StatusCode::kInternal);
   }
   EXPECT_EQ(handled, 0);
@@ -261,7 +262,7 @@ TEST(ServerReactorTest, CancellationFailsWhatIsUnderWay) {
       options.method = method;
       options.credits = 0;
       if (method == KindsService::kServerStreaming) options.request = Text("ab").SerializeAsString();
-      if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(20);
+      if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
       const auto call = server.Call(options);
       if (!by_deadline) {
         if (method == KindsService::kServerStreaming) {
@@ -297,7 +298,7 @@ TEST(ServerReactorTest, TellsOfCancellationOnce) {
     ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
-    if (by_deadline) options.deadline = absl::Now() + absl::Milliseconds(20);
+    if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
     const auto call = server.Call(options);
     if (!by_deadline) call->Cancel();
     EXPECT_EQ(call->WaitForStatus().code(),

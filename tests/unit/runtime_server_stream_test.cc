@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/src/cancellation_callback.h"
+#include "shmrpc/steady_time.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
 namespace shmrpc {
@@ -125,7 +126,7 @@ TEST(ServerStreamTest, AMethodWithOneRequestTakesExactlyOne) {
     EXPECT_EQ(cancelled->WaitForStatus().code(), absl::StatusCode::kCancelled);
     FakeServerCall::Options options;
     options.method = method;
-    options.deadline = absl::Now() + absl::Milliseconds(20);
+    options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
     EXPECT_EQ(server.Call(options)->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded);
   }
   EXPECT_EQ(handled, 0);
@@ -189,7 +190,7 @@ TEST(ServerStreamTest, TheDeadlineEndsReadAndWrite) {
   ServerUnderTest server(&service);
   FakeServerCall::Options options;
   options.method = KindsService::kBidi;
-  options.deadline = absl::Now() + absl::Milliseconds(20);
+  options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
   const auto call = server.Call(options);
   EXPECT_EQ(call->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded) << "whatever the handler says";
   call->Send("late");
@@ -198,7 +199,7 @@ TEST(ServerStreamTest, TheDeadlineEndsReadAndWrite) {
   ServerUnderTest echo_server(&echo);
   options.method = KindsService::kServerStreaming;
   options.request = Text("ab").SerializeAsString();
-  options.deadline = absl::Now() + absl::Milliseconds(20);
+  options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
   options.credits = 0;
   EXPECT_EQ(echo_server.Call(options)->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded)
       << "whatever the handler makes of it";
@@ -212,7 +213,7 @@ TEST(ServerStreamTest, ACallThatComesAfterItsDeadlineHasNoHandler) {
   });
   ServerUnderTest server(&service);
   FakeServerCall::Options options;
-  options.deadline = absl::Now() - absl::Nanoseconds(1);
+  options.deadline = SteadyTime::Now() - absl::Nanoseconds(1);
   for (const char* method : {KindsService::kUnary, KindsService::kServerStreaming, KindsService::kBidi}) {
     options.method = method;
     options.request = Text("x").SerializeAsString();
@@ -380,7 +381,7 @@ TEST(CancellationCallbackTest, ComesOnceToABlockedHandler) {
   FakeServerCall::Options options;
   options.method = KindsService::kUnary;
   options.request = "";
-  options.deadline = absl::Now() + absl::Milliseconds(20);
+  options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
   EXPECT_EQ(server.Call(options)->WaitForStatus(), absl::OkStatus());
   EXPECT_EQ(calls, 3);
 }

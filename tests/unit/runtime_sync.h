@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/stub.h"
 
 namespace shmrpc::testing {
@@ -30,10 +30,10 @@ class Event {
   }
   // False when that took implausibly long.
   bool Wait() {
-    const absl::Time deadline = absl::Now() + kHang;
+    const SteadyTime deadline = SteadyTime::Now() + kHang;
     MutexLock lock(&mutex_);
     while (!set_) {
-      if (changed_.WaitWithDeadline(&mutex_, deadline)) return set_;
+      if (changed_.WaitUntil(&mutex_, deadline)) return set_;
     }
     return true;
   }

@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "shmrpc/mutex.h"
-#include "tests/tsan.h"
+#include "tests/sanitizers.h"
 
 namespace shmrpc::shm {
 namespace {

@@ -27,6 +27,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/tcp/connect_socket.h"
 #include "transports/tcp/socket_address.h"
@@ -52,7 +53,7 @@ absl::StatusOr<ListeningSocket> Listen(absl::string_view text, mode_t mode = 060
 }
 
 absl::StatusOr<UniqueFd> Connect(absl::string_view text, absl::Duration timeout = kHangGuard) {
-  return ConnectSocket(T(text), absl::Now() + timeout);
+  return ConnectSocket(T(text), SteadyTime::Now() + timeout);
 }
 
 std::string Message(const absl::Status& status) { return std::string(status.message()); }
@@ -321,7 +322,7 @@ TEST_P(ConnectToFullServerTest, TimesOut) {
   const absl::Status status = Connect(server_.address(), absl::Milliseconds(50)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
   EXPECT_THAT(Message(status), HasSubstr(server_.address()));
-  EXPECT_EQ(ConnectSocket(T(server_.address()), absl::InfinitePast()).status().code(),
+  EXPECT_EQ(ConnectSocket(T(server_.address()), SteadyTime::InfinitePast()).status().code(),
             absl::StatusCode::kDeadlineExceeded);
 }
 
@@ -332,7 +333,8 @@ TEST_P(ConnectToFullServerTest, IsInterrupted) {
     const uint64_t one = 1;
     EXPECT_EQ(write(interrupt.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
   });
-  const absl::Status status = ConnectSocket(T(server_.address()), absl::InfiniteFuture(), interrupt.get()).status();
+  const absl::Status status =
+      ConnectSocket(T(server_.address()), SteadyTime::InfiniteFuture(), interrupt.get()).status();
   interrupter.join();
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
   EXPECT_THAT(Message(status), HasSubstr(server_.address()));

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/unique_fd.h"
 
 namespace shmrpc::tcp {
@@ -103,8 +103,9 @@ TEST(ResolveTest, AnUnknownNameIsNamed) {
 TEST(ResolveTest, ALookupCanBeInterruptedAndTimesOut) {
   const UniqueFd interrupt(eventfd(1, EFD_CLOEXEC));
   const Target target = *Target::Parse("no-such-host.invalid:5");
-  EXPECT_EQ(Resolve(target, absl::InfiniteFuture(), interrupt.get()).status().code(), absl::StatusCode::kCancelled);
-  const absl::StatusCode late = Resolve(target, absl::InfinitePast()).status().code();
+  EXPECT_EQ(Resolve(target, SteadyTime::InfiniteFuture(), interrupt.get()).status().code(),
+            absl::StatusCode::kCancelled);
+  const absl::StatusCode late = Resolve(target, SteadyTime::InfinitePast()).status().code();
   // The look-up may have been quicker.
   EXPECT_TRUE(late == absl::StatusCode::kDeadlineExceeded || late == absl::StatusCode::kUnavailable) << late;
 }

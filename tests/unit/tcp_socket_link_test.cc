@@ -19,6 +19,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/link.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/tcp/connect_socket.h"
@@ -108,7 +109,7 @@ class SocketLinkTest : public ::testing::TestWithParam<bool> {
       EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets), 0);
       return {UniqueFd(sockets[0]), UniqueFd(sockets[1])};
     }
-    absl::StatusOr<UniqueFd> client = ConnectSocket(listening_.bound(), absl::InfiniteFuture());
+    absl::StatusOr<UniqueFd> client = ConnectSocket(listening_.bound(), SteadyTime::InfiniteFuture());
     EXPECT_TRUE(client.ok()) << client.status();
     WaitFor(listening_.fd(), POLLIN);
     absl::StatusOr<std::optional<UniqueFd>> server = AcceptSocket(listening_.fd());

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/log.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::autoselect {
 namespace {
@@ -48,7 +48,7 @@ framed::Pollable::Outcome Acceptor::Poll(bool, framed::Task**) {
       }
       MutexLock lock(&mutex_);
       if (stopped_) break;
-      retry_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + kPause, [this, weak = weak_from_this()] {
+      retry_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + kPause, [this, weak = weak_from_this()] {
         if (auto self = weak.lock()) poller_->Kick(self);
       });
       break;

@@ -10,9 +10,9 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 #include "transports/auto/acceptor.h"
 #include "transports/auto/server_handshake.h"
 #include "transports/tcp/socket_address.h"
@@ -102,7 +102,7 @@ absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bou
   return absl::OkStatus();
 }
 
-AutoListener::~AutoListener() { Shutdown(absl::InfinitePast()); }
+AutoListener::~AutoListener() { Shutdown(SteadyTime::InfinitePast()); }
 
 bool AutoListener::OffersShm(Door door) const {
   return door != Door::kTcp && !http2_only_ &&
@@ -111,7 +111,7 @@ bool AutoListener::OffersShm(Door door) const {
 
 std::string AutoListener::IssueToken() {
   std::string token = RandomBytes(kTokenBytes);
-  const absl::Time now = absl::Now();
+  const SteadyTime now = SteadyTime::Now();
   MutexLock lock(&mutex_);
   while (!token_ages_.empty() && now - token_ages_.front().first > options_.handshake_timeout) {
     tokens_.erase(token_ages_.front().second);
@@ -162,7 +162,7 @@ void AutoListener::HandshakeOver(ServerHandshake* handshake) {
   handshakes_.erase(found);
 }
 
-void AutoListener::Shutdown(absl::Time deadline) {
+void AutoListener::Shutdown(SteadyTime deadline) {
   std::vector<std::shared_ptr<Acceptor>> acceptors;
   std::vector<std::shared_ptr<ServerHandshake>> handshakes;
   {

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/http2.h"
@@ -43,7 +44,7 @@ class AutoListener final : public Listener {
   ~AutoListener() override;
 
   const Target& address() const override { return address_; }
-  void Shutdown(absl::Time deadline) override;
+  void Shutdown(SteadyTime deadline) override;
 
  private:
   friend class Acceptor;
@@ -76,7 +77,7 @@ class AutoListener final : public Listener {
   std::vector<std::shared_ptr<Acceptor>> acceptors_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> handshakes_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<std::string> tokens_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::pair<absl::Time, std::string>> token_ages_ ABSL_GUARDED_BY(mutex_);  // oldest first
+  std::deque<std::pair<SteadyTime, std::string>> token_ages_ ABSL_GUARDED_BY(mutex_);  // oldest first
 };
 
 }  // namespace shmrpc::autoselect

@@ -13,8 +13,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/auto/http2.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/fd_passing.h"
@@ -25,12 +25,11 @@ namespace {
 constexpr size_t kPrefixBytes = 8 + sizeof(uint32_t);
 
 // Waits until `socket` is ready for `events`.
-absl::Status WaitReady(int socket, short events, absl::Time deadline, int interrupt_fd) {
+absl::Status WaitReady(int socket, short events, SteadyTime deadline, int interrupt_fd) {
   for (;;) {
     pollfd fds[2] = {{socket, events, 0}, {interrupt_fd, POLLIN, 0}};
-    const bool forever = deadline == absl::InfiniteFuture();
-    const timespec timeout =
-        absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const bool forever = deadline == SteadyTime::InfiniteFuture();
+    const timespec timeout = absl::ToTimespec(forever ? absl::ZeroDuration() : deadline.Left());
     const int ready = ppoll(fds, interrupt_fd >= 0 ? 2 : 1, forever ? nullptr : &timeout, nullptr);
     if (ready < 0 && errno != EINTR) return absl::UnavailableError(framed::ErrnoText(errno));
     if (fds[1].revents != 0) return absl::CancelledError("the attempt to connect was given up");
@@ -113,7 +112,7 @@ HelloReader::State HelloReader::Feed(absl::string_view bytes) {
 
 absl::string_view HelloReader::body() const { return absl::string_view(received_).substr(kPrefixBytes); }
 
-absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
+absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, SteadyTime deadline,
                             int interrupt_fd, google::protobuf::MessageLite* answer, std::vector<framed::UniqueFd>* fds,
                             Foreign* foreign) {
   *foreign = Foreign::kNo;

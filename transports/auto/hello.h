@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/framed/unique_fd.h"
@@ -63,7 +64,7 @@ enum class Foreign {
 // For the side that may block: sends a hello with the descriptor `fd` (-1: none), and receives the answer and the
 // descriptors with it. DEADLINE_EXCEEDED; CANCELLED when `interrupt_fd` (-1: none) became readable; UNAVAILABLE when
 // the peer closed or does not speak this protocol, which the message then tells, and `foreign` what it looks like.
-absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, absl::Time deadline,
+absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, SteadyTime deadline,
                             int interrupt_fd, google::protobuf::MessageLite* answer, std::vector<framed::UniqueFd>* fds,
                             Foreign* foreign);
 

@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
 
@@ -28,7 +28,7 @@ class Http2Server {
   virtual void Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) = 0;
 
   // As Listener::Shutdown.
-  virtual void Shutdown(absl::Time deadline) = 0;
+  virtual void Shutdown(SteadyTime deadline) = 0;
 };
 
 // Thread-safe.

@@ -9,8 +9,8 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/log.h"
+#include "shmrpc/steady_time.h"
 #include "transports/shm/fd_passing.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
@@ -40,7 +40,7 @@ ServerHandshake::~ServerHandshake() {
 absl::Status ServerHandshake::Start() {
   {
     MutexLock lock(&mutex_);
-    timeout_ = internal::DeadlineTimer::Get().Schedule(absl::Now() + listener_->options_.handshake_timeout,
+    timeout_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + listener_->options_.handshake_timeout,
                                                        [weak = weak_from_this()] {
                                                          if (auto self = weak.lock()) {
                                                            static_cast<ServerHandshake*>(self.get())->Abort();

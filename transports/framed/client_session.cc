@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -73,7 +74,7 @@ bool ClientSession::IsActive(uint64_t id) {
 }
 
 // The number of `method` on this connection, which the server is told with its first use.
-absl::Status ClientSession::AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number) {
+absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime deadline, uint16_t* number) {
   if (method.size() > kMaxMethodBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the method's path is ", method.size(), " bytes long, more than ", kMaxMethodBytes));
@@ -167,7 +168,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
       NoteSent(id);
     }
   }
-  if (!status.ok() && !HasPassed(spec.deadline)) {
+  if (!status.ok() && !spec.deadline.HasPassed()) {
     ClientCall* const taken = TakeCall(id);
     if (taken != nullptr) EndHere(taken, std::move(status), /*not_processed=*/true);
     return;
@@ -235,7 +236,7 @@ void ClientSession::Release(ClientCall* call) {
   call->pieces.clear();
   call->chunks.clear();
   call->stream = nullptr;
-  call->deadline = absl::InfiniteFuture();
+  call->deadline = SteadyTime::InfiniteFuture();
   MutexLock lock(&calls_mutex_);
   unused_calls_.push_back(call);
 }
@@ -354,7 +355,7 @@ void ClientSession::Close() {
 void ClientSession::ArmKeepalive() {
   if (!keepalive_.enabled() || link_ended_.load(std::memory_order_relaxed)) return;
   keepalive_armed_ = true;
-  keepalive_timer_ = KeepaliveTimer().Schedule(absl::Now() + keepalive_.period(), [weak = weak_from_this()] {
+  keepalive_timer_ = KeepaliveTimer().Schedule(SteadyTime::Now() + keepalive_.period(), [weak = weak_from_this()] {
     const std::shared_ptr<Pollable> session = weak.lock();
     if (session != nullptr) static_cast<ClientSession*>(session.get())->OnKeepaliveTimer();
   });

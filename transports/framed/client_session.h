@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/session.h"
 
@@ -63,7 +64,7 @@ class ClientSession final : public Session {
   void Receive(ClientCall* call);
   void DropMessages(ClientCall* call);
   void Cancel(ClientCall* call, absl::Status status);
-  bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
+  bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline);
   void Release(ClientCall* call);
 
   void ArmKeepalive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
@@ -89,11 +90,11 @@ class ClientSession final : public Session {
   void SendReset(uint64_t id, const absl::Status& status);
   void EndHere(ClientCall* call, absl::Status status, bool not_processed = false) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
-  absl::Status AnnounceMethod(absl::string_view method, absl::Time deadline, uint16_t* number)
+  absl::Status AnnounceMethod(absl::string_view method, SteadyTime deadline, uint16_t* number)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
 
-  bool PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
-  void Sleep(absl::FunctionRef<bool()> done, absl::Time deadline);
+  bool PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline);
+  void Sleep(absl::FunctionRef<bool()> done, SteadyTime deadline);
   void HandOver();
   void ReleaseRight();
   void GiveRightBack() override;
@@ -119,7 +120,7 @@ class ClientSession final : public Session {
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   void WakeSleeper() ABSL_EXCLUSIVE_LOCKS_REQUIRED(waiters_mutex_);
-  bool WaitForRoom(absl::Time deadline) override;
+  bool WaitForRoom(SteadyTime deadline) override;
 
   std::atomic<bool> over_{false};
   std::atomic<bool> link_ended_{false};  // and there is nothing more to receive
@@ -167,7 +168,7 @@ class ClientCall final : public Call, public Task {
   void Receive() override { session->Receive(this); }
   void DropMessages() override { session->DropMessages(this); }
   void Cancel(absl::Status status) override { session->Cancel(this, std::move(status)); }
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) override {
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) override {
     return session->WaitUntil(this, done, deadline);
   }
   void Release() override { session->Release(this); }
@@ -180,7 +181,7 @@ class ClientCall final : public Call, public Task {
   uint64_t id = 0;
   bool runs_user_code = false;
   size_t max_receive_message_bytes = 0;
-  absl::Time deadline = absl::InfiniteFuture();
+  SteadyTime deadline = SteadyTime::InfiniteFuture();
 
   // For calls that stream, or whose server does; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "runtime/src/spin_pause.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/client_session.h"
 
 namespace shmrpc::framed {
@@ -28,7 +28,7 @@ constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 
 }  // namespace
 
-bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, absl::Time deadline) {
+bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
   bool elected = false;  // others rely on this thread to receive, or to pass that on
   for (;;) {
     if (done()) {
@@ -51,7 +51,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
         // Once more after being counted: who gave the right back before could not see this waiter.
         acquired = !link_ended_ && right_.TryAcquire();
         if (acquired) break;
-        expired = waiter.changed.WaitWithDeadline(&waiters_mutex_, deadline);
+        expired = waiter.changed.WaitUntil(&waiters_mutex_, deadline);
       }
       elected = waiter.elected;
       waiters_.erase(place);
@@ -61,7 +61,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
       elected = false;
       const bool result = PollUntil(done, deadline);
       HandOver();
-      expired = !result && HasPassed(deadline);
+      expired = !result && deadline.HasPassed();
     }
     if (expired) {
       if (elected) PassOn(/*parked=*/false);
@@ -71,7 +71,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
 }
 
 // Receives until done(), the deadline, or the end of the link. Caller holds right_.
-bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
+bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   BeginReceiving();
   // When there is to be no spinning, a socket is asked only once it is readable.
   bool look = link_->CheapToPoll() || spin_policy_.budget().count() > 0 || link_->HasFrame();
@@ -85,7 +85,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
       if (result == Link::ReceiveResult::kEnd) return false;
       if (result == Link::ReceiveResult::kFrame) {
         // A peer that sends without pause must not keep this thread from its deadline.
-        if (++frames % 64 == 0 && HasPassed(deadline)) return false;
+        if (++frames % 64 == 0 && deadline.HasPassed()) return false;
         continue;
       }
       if (KeepSpinning()) {
@@ -94,7 +94,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
       }
     }
     look = true;
-    if (HasPassed(deadline)) return false;
+    if (deadline.HasPassed()) return false;
     if (link_->PrepareToPark()) Sleep(done, deadline);
     BeginReceiving();
     if (done()) return true;  // room has come
@@ -103,7 +103,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
 
 // Sleeps until the link's descriptor has something to say, or another thread has ended the call that is waited for.
 // Caller holds right_, and the link is parked.
-void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
+void ClientSession::Sleep(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   // The peer answers a wish for room once, maybe with less than is needed: wish again.
   if (!sender_.PrepareToSleep(room_waiter_count_.load(std::memory_order_seq_cst) > 0)) return;
   const int event = ThreadEvent();
@@ -120,10 +120,9 @@ void ClientSession::Sleep(absl::FunctionRef<bool()> done, absl::Time deadline) {
     if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
     fds[1].fd = event;
     fds[1].events = POLLIN;
-    if (event < 0) deadline = std::min(deadline, absl::Now() + kShortStep);
-    const bool forever = deadline == absl::InfiniteFuture();
-    const timespec timeout =
-        absl::ToTimespec(forever ? absl::ZeroDuration() : std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    if (event < 0) deadline = std::min(deadline, SteadyTime::Now() + kShortStep);
+    const bool forever = deadline == SteadyTime::InfiniteFuture();
+    const timespec timeout = absl::ToTimespec(forever ? absl::ZeroDuration() : deadline.Left());
     // The bits of poll and epoll are the same.
     static_assert(POLLIN == EPOLLIN && POLLRDHUP == EPOLLRDHUP && POLLHUP == EPOLLHUP && POLLERR == EPOLLERR);
     if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0) OnEvents(static_cast<uint32_t>(fds[0].revents));
@@ -205,7 +204,7 @@ void ClientSession::WakeSleeper() {
   if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
 
-bool ClientSession::WaitForRoom(absl::Time deadline) {
+bool ClientSession::WaitForRoom(SteadyTime deadline) {
   const auto has_room = [this] { return link_->HasRoom() || link_ended_; };
   room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
   {

@@ -7,8 +7,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/wire.pb.h"
 
 namespace shmrpc::framed {
@@ -104,11 +104,11 @@ absl::Status CheckMessageBytes(const FrameHeader& header, absl::string_view rest
 
 }  // namespace
 
-void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t* flags, std::string* out) {
+void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out) {
   out->clear();
-  if (deadline != absl::InfiniteFuture()) {
+  if (deadline != SteadyTime::InfiniteFuture()) {
     *flags |= kFlagDeadline;
-    const int64_t left = std::max<int64_t>(0, absl::ToInt64Nanoseconds(deadline - absl::Now()));
+    const int64_t left = absl::ToInt64Nanoseconds(deadline.Left());
     out->append(reinterpret_cast<const char*>(&left), sizeof left);
   }
   if (metadata != nullptr && !metadata->empty()) {
@@ -131,7 +131,7 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
     std::memcpy(&left, rest.data(), sizeof left);
     rest.remove_prefix(sizeof left);
     if (left <= static_cast<uint64_t>(INT64_MAX)) {
-      out->deadline = absl::Now() + absl::Nanoseconds(static_cast<int64_t>(left));
+      out->deadline = SteadyTime::Now() + absl::Nanoseconds(static_cast<int64_t>(left));
     }
   }
   absl::Status rules;

@@ -12,8 +12,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "shmrpc/metadata.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/flow_control.h"
 #include "transports/framed/link.h"
 
@@ -82,7 +82,7 @@ inline constexpr size_t kMaxControlBytes = 48 * 1024;
 
 // The control part of a request: `deadline` InfiniteFuture and metadata null or empty where there is none. Sets the
 // flags for what is there. `out` is overwritten.
-void EncodeRequestControl(absl::Time deadline, const Metadata* metadata, uint8_t* flags, std::string* out);
+void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out);
 
 // The control part of a response. A status message or payloads too long for a frame are cut or left out, and the
 // message then says so. Sets flags and code.
@@ -90,7 +90,7 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
                            const Metadata* trailing_metadata, uint8_t* flags, uint16_t* code, std::string* out);
 
 struct RequestControl {
-  absl::Time deadline = absl::InfiniteFuture();
+  SteadyTime deadline = SteadyTime::InfiniteFuture();
   Metadata metadata;
   size_t message_offset = 0;  // in the frame
   size_t message_bytes = 0;   // of the whole message, over all fragments

@@ -11,9 +11,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -303,8 +303,8 @@ void Poller::GuardianMain() {
     {
       MutexLock lock(&guardian_mutex_);
       while (!stopping_ && !look_again && !guardian_called_) guardian_wanted_.Wait(&guardian_mutex_);
-      const absl::Time end = absl::Now() + kGuardianPeriod;
-      while (!stopping_ && !guardian_wanted_.WaitWithDeadline(&guardian_mutex_, end)) {
+      const SteadyTime end = SteadyTime::Now() + kGuardianPeriod;
+      while (!stopping_ && !guardian_wanted_.WaitUntil(&guardian_mutex_, end)) {
       }
     }
     guardian_called_.store(false, std::memory_order_seq_cst);

@@ -7,10 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/zero_copy_stream.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
 
-uint8_t* Sender::Reserve(size_t size, absl::Time deadline, bool* waited) {
+uint8_t* Sender::Reserve(size_t size, SteadyTime deadline, bool* waited) {
   for (;;) {
     if (closed_) return nullptr;
     if (FlushSpilled()) {
@@ -158,7 +159,7 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
 }
 
 Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
-                                   absl::Time deadline, absl::FunctionRef<bool()> stop) {
+                                   SteadyTime deadline, absl::FunctionRef<bool()> stop) {
   const size_t message_bytes = message == nullptr ? 0 : message->size();
   const size_t before = kFrameHeaderBytes + control.size();
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
@@ -183,7 +184,7 @@ Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control
 class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutputStream {
  public:
   FragmentStream(Sender* sender, const FrameHeader& first, absl::string_view control, size_t message_bytes,
-                 absl::Time deadline, absl::FunctionRef<bool()> stop)
+                 SteadyTime deadline, absl::FunctionRef<bool()> stop)
       : sender_(sender),
         header_(first),
         control_(control),
@@ -253,7 +254,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
   const FrameHeader header_;
   absl::string_view control_;  // still to be sent
   const int64_t message_bytes_;
-  const absl::Time deadline_;
+  const SteadyTime deadline_;
   const absl::FunctionRef<bool()> stop_;
   uint8_t* frame_ = nullptr;  // the frame being written
   size_t used_ = 0;           // of it, header and control part included
@@ -262,9 +263,9 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
 };
 
 Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
-                                   absl::Time deadline, absl::FunctionRef<bool()> stop) {
+                                   SteadyTime deadline, absl::FunctionRef<bool()> stop) {
   while (in_pieces_ && !closed_) {
-    if (pieces_done_.WaitWithDeadline(&mutex_, deadline) && in_pieces_) return Outcome::kNothingSent;
+    if (pieces_done_.WaitUntil(&mutex_, deadline) && in_pieces_) return Outcome::kNothingSent;
   }
   if (closed_) return Outcome::kNothingSent;
   in_pieces_ = true;

@@ -8,9 +8,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "shmrpc/message.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/frame.h"
 #include "transports/framed/link.h"
 
@@ -37,7 +37,7 @@ class Sender {
     virtual ~Host() = default;
     // Called without the sender's lock. Blocks until the link seems to have room (true), the link is over, the deadline
     // passed, or the host's patience is at its end.
-    virtual bool WaitForRoom(absl::Time deadline) = 0;
+    virtual bool WaitForRoom(SteadyTime deadline) = 0;
     // Called with the sender's lock. The kernel has not taken all bytes: call Continue() once the link's descriptor is
     // writable.
     virtual void WatchWritable() = 0;
@@ -58,9 +58,9 @@ class Sender {
   // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;
   // the rest is filled in. The first overload's caller holds mutex() and has sent what must come just
   // before; it is released in between when there is no room.
-  Outcome SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+  Outcome SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
                      absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Outcome Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, absl::Time deadline,
+  Outcome Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
                absl::FunctionRef<bool()> stop) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
     return SendLocked(header, control, message, deadline, stop);
@@ -77,7 +77,7 @@ class Sender {
 
   // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
   // `*waited` is set when the lock was released meanwhile.
-  uint8_t* Reserve(size_t size, absl::Time deadline, bool* waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint8_t* Reserve(size_t size, SteadyTime deadline, bool* waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Commit(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Goes on with what could not be sent before. True when nothing is left.
@@ -103,7 +103,7 @@ class Sender {
  private:
   class FragmentStream;
 
-  Outcome SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, absl::Time deadline,
+  Outcome SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, SteadyTime deadline,
                      absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

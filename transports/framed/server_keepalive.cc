@@ -2,14 +2,14 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/keepalive.h"
 
 namespace shmrpc::framed {
 
 void ServerKeepalive::Schedule() {
   const uint64_t generation = ++generation_;
-  timer_ = KeepaliveTimer().Schedule(absl::Now() + period_, [weak = weak_from_this(), generation] {
+  timer_ = KeepaliveTimer().Schedule(SteadyTime::Now() + period_, [weak = weak_from_this(), generation] {
     if (const auto self = weak.lock()) self->OnTimer(generation);
   });
 }

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/log.h"
 #include "runtime/src/spin_pause.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -366,10 +366,10 @@ void ServerSession::SendReply(uint64_t call_id, const ServerCall::Reply& reply, 
   const OutgoingMessage* const message = reply.status.ok() ? reply.message : nullptr;
   if (message == nullptr) header.flags |= kFlagNoMessage;
   if (reply.not_processed) header.flags |= kFlagNotProcessed;
-  sender_.Send(header, control, message, absl::InfiniteFuture(), stop);
+  sender_.Send(header, control, message, SteadyTime::InfiniteFuture(), stop);
 }
 
-bool ServerSession::WaitForRoom(absl::Time) {
+bool ServerSession::WaitForRoom(SteadyTime) {
   // Another thread may be receiving, or none: this one only watches.
   const SteadyClock::time_point give_up = SteadyClock::now() + kPatience;
   for (int i = 0; SteadyClock::now() < give_up && !over_; ++i) {
@@ -407,7 +407,7 @@ void ServerSession::EndCall(FramedServerCall* call) {
 const Peer& FramedServerCall::peer() const { return session->options_.peer; }
 
 bool FramedServerCall::IsCancelled() const {
-  return cancelled.load(std::memory_order_acquire) || (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_);
+  return cancelled.load(std::memory_order_acquire) || deadline_.HasPassed();
 }
 
 void FramedServerCall::Run() {

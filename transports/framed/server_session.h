@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
@@ -96,7 +97,7 @@ class ServerSession final : public Session {
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
-  bool WaitForRoom(absl::Time deadline) override;
+  bool WaitForRoom(SteadyTime deadline) override;
   void GiveRightBack() override;
   void NoteActivity() {
     if (keepalive_.enabled()) options_.keepalive->NoteActivity();
@@ -112,8 +113,8 @@ class ServerSession final : public Session {
   void Receive(FramedServerCall* call);
   void SendHeaders(FramedServerCall* call, const Metadata& metadata);
   SendResult Send(FramedServerCall* call, const OutgoingMessage& message);
-  bool WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, absl::Time deadline);
-  void PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline);
+  bool WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline);
+  void PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline);
   void Finished(FramedServerCall* call);
 
   // As in ClientSession.
@@ -155,7 +156,7 @@ class FramedServerCall final : public ServerCall, public Task {
   ~FramedServerCall() override = default;
 
   absl::string_view method() const override { return method_path; }
-  absl::Time deadline() const override { return deadline_; }
+  SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return client_metadata; }
   const Peer& peer() const override;
   bool IsCancelled() const override;
@@ -163,7 +164,7 @@ class FramedServerCall final : public ServerCall, public Task {
   void Receive() override { session->Receive(this); }
   void SendHeaders(const Metadata& headers) override { session->SendHeaders(this, headers); }
   SendResult Send(const OutgoingMessage& message) override { return session->Send(this, message); }
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time until) override {
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime until) override {
     return session->WaitUntil(this, done, until);
   }
   void Finish(const Reply& reply) override;
@@ -174,7 +175,7 @@ class FramedServerCall final : public ServerCall, public Task {
   std::shared_ptr<ServerSession> session;
   uint64_t id = 0;
   absl::string_view method_path;
-  absl::Time deadline_ = absl::InfiniteFuture();
+  SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
   bool open = false;         // the request comes in messages of its own, or not at all

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/spin_pause.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/server_session.h"
 
 namespace shmrpc::framed {
@@ -45,7 +45,7 @@ void ServerSession::SendHeaders(FramedServerCall* call, const Metadata& metadata
   std::string body;
   EncodeHeaders(metadata, &header.flags, &body);
   if (!call->cancelled.load(std::memory_order_acquire)) {
-    sender_.Send(header, body, nullptr, absl::InfiniteFuture(),
+    sender_.Send(header, body, nullptr, SteadyTime::InfiniteFuture(),
                  [call] { return call->cancelled.load(std::memory_order_acquire); });
   }
 }
@@ -65,7 +65,7 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   FrameHeader header;
   header.type = FrameType::kMessage;
   header.call_id = call->id;
-  const Sender::Outcome outcome = sender_.Send(header, absl::string_view(), &message, absl::InfiniteFuture(),
+  const Sender::Outcome outcome = sender_.Send(header, absl::string_view(), &message, SteadyTime::InfiniteFuture(),
                                                [call] { return call->cancelled.load(std::memory_order_acquire); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
   if (outcome == Sender::Outcome::kNothingSent) {
@@ -96,7 +96,7 @@ void ServerSession::Finished(FramedServerCall* call) {
 
 // A handler waits for one of its events. It looks at the link itself while that may pay; then it sleeps, and leaves the
 // link to the poller.
-bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, absl::Time deadline) {
+bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
   if (done()) return true;
   if (right_.TryAcquire()) {
     PollUntil(done, deadline);
@@ -106,14 +106,14 @@ bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> 
   MutexLock lock(&waiters_mutex_);
   waiters_.fetch_add(1, std::memory_order_seq_cst);
   bool expired = false;
-  while (!done() && !expired) expired = call_changed_.WaitWithDeadline(&waiters_mutex_, deadline);
+  while (!done() && !expired) expired = call_changed_.WaitUntil(&waiters_mutex_, deadline);
   waiters_.fetch_sub(1, std::memory_order_seq_cst);
   return done();
 }
 
 // Receives until done(), the deadline, or until it does not pay any more; then gives right_ back, with the link parked
 // or in somebody's care. Caller holds right_.
-void ServerSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadline) {
+void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   BeginReceiving();
   bool ended = false;
   for (unsigned looks = 1; !done(); ++looks) {
@@ -140,7 +140,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, absl::Time deadlin
     } else {
       internal::SpinPause();
     }
-    if (looks % 64 == 0 && HasPassed(deadline)) break;
+    if (looks % 64 == 0 && deadline.HasPassed()) break;
   }
   bool in_care = ended;
   if (!in_care && done()) in_care = poller_->WatchDuringTask(shared_from_this());

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/frame.h"
 
 namespace shmrpc::framed {
@@ -15,9 +15,9 @@ namespace {
 // it tells, nor does a reply that waits for room. The first ones end at once.
 class Steps {
  public:
-  absl::Time Next() {
+  SteadyTime Next() {
     length_ = std::min(2 * length_, absl::Milliseconds(10));
-    return absl::Now() + length_;
+    return SteadyTime::Now() + length_;
   }
 
  private:
@@ -105,18 +105,18 @@ void ServerSessions::Over(ServerSession* session) {
   changed_.SignalAll();
 }
 
-void ServerSessions::WaitForDrain(const SessionList& sessions, absl::Time deadline) {
+void ServerSessions::WaitForDrain(const SessionList& sessions, SteadyTime deadline) {
   MutexLock lock(&mutex_);
   const auto drained = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return std::all_of(sessions.begin(), sessions.end(),
                        [&](const auto& session) { return IsOver(session.get()) || session->IsDrained(); });
   };
-  for (Steps steps; !drained() && absl::Now() < deadline;) {
-    changed_.WaitWithDeadline(&mutex_, std::min(deadline, steps.Next()));
+  for (Steps steps; !drained() && !deadline.HasPassed();) {
+    changed_.WaitUntil(&mutex_, std::min(deadline, steps.Next()));
   }
 }
 
-void ServerSessions::WaitForFarewell(const SessionList& sessions, absl::Time deadline) {
+void ServerSessions::WaitForFarewell(const SessionList& sessions, SteadyTime deadline) {
   for (Steps steps;;) {
     // Without the lock: the sender may find that the client is gone, and say so.
     bool all_sent = true;
@@ -125,12 +125,12 @@ void ServerSessions::WaitForFarewell(const SessionList& sessions, absl::Time dea
     if (std::all_of(sessions.begin(), sessions.end(), [&](const auto& session) { return IsOver(session.get()); })) {
       return;
     }
-    if (absl::Now() >= deadline) return;
-    changed_.WaitWithDeadline(&mutex_, all_sent ? deadline : std::min(deadline, steps.Next()));
+    if (deadline.HasPassed()) return;
+    changed_.WaitUntil(&mutex_, all_sent ? deadline : std::min(deadline, steps.Next()));
   }
 }
 
-void ServerSessions::Shutdown(absl::Time deadline) {
+void ServerSessions::Shutdown(SteadyTime deadline) {
   SessionList sessions;
   {
     MutexLock lock(&mutex_);
@@ -144,7 +144,7 @@ void ServerSessions::Shutdown(absl::Time deadline) {
   for (auto& session : sessions) session->BeginDrain();
   WaitForDrain(sessions, deadline);
   for (auto& session : sessions) session->SayFarewell();
-  WaitForFarewell(sessions, std::min(deadline, absl::Now() + kFarewellTime));
+  WaitForFarewell(sessions, std::min(deadline, SteadyTime::Now() + kFarewellTime));
   for (auto& session : sessions) session->Close();
   {
     // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are
@@ -154,7 +154,7 @@ void ServerSessions::Shutdown(absl::Time deadline) {
       return sessions_.empty() &&
              std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
     };
-    for (Steps steps; !ended();) changed_.WaitWithDeadline(&mutex_, steps.Next());
+    for (Steps steps; !ended();) changed_.WaitUntil(&mutex_, steps.Next());
   }
   sessions.clear();
   keepalive_->Stop();

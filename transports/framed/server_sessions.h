@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/link.h"
 #include "transports/framed/poller.h"
@@ -26,7 +27,7 @@ class ServerSessions {
       : options_(options),
         handler_(handler),
         keepalive_(std::make_shared<ServerKeepalive>([this] { return LookForKeepalive(); })) {}
-  ~ServerSessions() { Shutdown(absl::InfinitePast()); }
+  ~ServerSessions() { Shutdown(SteadyTime::InfinitePast()); }
 
   // Before anything else.
   absl::Status Init();
@@ -43,7 +44,7 @@ class ServerSessions {
   void Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer);
 
   // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is turned away.
-  void Shutdown(absl::Time deadline);
+  void Shutdown(SteadyTime deadline);
 
  private:
   using SessionList = std::vector<std::shared_ptr<ServerSession>>;
@@ -51,8 +52,8 @@ class ServerSessions {
   void Over(ServerSession* session);
   ServerKeepalive::Look LookForKeepalive() ABSL_LOCKS_EXCLUDED(mutex_);
   // The steps of Shutdown: until all have drained, or `deadline`; and until all clients have hung up.
-  void WaitForDrain(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
-  void WaitForFarewell(const SessionList& sessions, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WaitForDrain(const SessionList& sessions, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WaitForFarewell(const SessionList& sessions, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   bool IsOver(const ServerSession* session) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return sessions_.find(session) == sessions_.end();
   }

@@ -10,9 +10,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/call_stream.h"
 #include "transports/framed/chunk_pool.h"
 #include "transports/framed/flow_control.h"
@@ -24,9 +24,6 @@
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
-
-// Whether `deadline` has come; asks the clock only if there is one.
-inline bool HasPassed(absl::Time deadline) { return deadline != absl::InfiniteFuture() && absl::Now() >= deadline; }
 
 // A message that arrives in pieces. A link carries one such message at a time, see Sender.
 //
@@ -99,7 +96,7 @@ class Session : public Pollable, private Sender::Host {
   // Something was received. Caller holds right_.
   void NoteReceived();
 
-  bool WaitForRoom(absl::Time deadline) override = 0;
+  bool WaitForRoom(SteadyTime deadline) override = 0;
   void WatchWritable() override;
 
   // Whether epoll reports input, besides hang-ups; see Poller::SetEvents. Caller holds right_.

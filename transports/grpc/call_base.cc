@@ -1,4 +1,5 @@
 #include "transports/grpc/call_base.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::grpc_transport {
 
@@ -44,12 +45,12 @@ void CallBase::TellAll() {
   Unref();
 }
 
-bool CallBase::Wait(absl::FunctionRef<bool()> done, absl::Time deadline) {
+bool CallBase::Wait(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   // What `done` looks at is the caller's, who may be gone once it holds: only this object is touched then.
   MutexLock lock(&mutex_);
   ++waiting_;
   bool expired = false;
-  while (!done() && !expired) expired = told_.WaitWithDeadline(&mutex_, deadline);
+  while (!done() && !expired) expired = told_.WaitUntil(&mutex_, deadline);
   --waiting_;
   return done();
 }

@@ -8,8 +8,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
-#include "absl/time/time.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/grpc/completion_threads.h"
 #include "transports/grpc/conversions.h"
 
@@ -62,7 +62,7 @@ class CallBase {
   void Wake(Where where) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // As Call::WaitUntil.
-  bool Wait(absl::FunctionRef<bool()> done, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool Wait(absl::FunctionRef<bool()> done, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A Completion that calls a method of the call, which it keeps alive: start an operation with Begin() as its tag.
   template <typename T>

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "shmrpc/steady_time.h"
 #include "transports/grpc/client_stream_call.h"
 
 namespace shmrpc::grpc_transport {
@@ -73,7 +74,7 @@ ClientCall::ClientCall(std::shared_ptr<ClientChannel> channel, const CallSpec& s
       events_(events),
       runs_user_code_(events->RunsUserCode()),
       max_receive_message_bytes_(spec.max_receive_message_bytes) {
-  if (spec.deadline != absl::InfiniteFuture()) context_.set_deadline(ToGrpcTime(spec.deadline));
+  if (spec.deadline != SteadyTime::InfiniteFuture()) context_.set_deadline(ToGrpcTime(spec.deadline));
   if (spec.metadata != nullptr) {
     for (const auto& [key, value] : *spec.metadata) context_.AddMetadata(key, value);
   }

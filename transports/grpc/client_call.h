@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/types/optional.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/grpc/call_base.h"
 
@@ -47,7 +48,7 @@ class ClientCall : public CallBase, public Call {
 
   // Call
   void Cancel(absl::Status status) final { CancelAnd(std::move(status), Where::kElsewhere); }
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) final { return Wait(done, deadline); }
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) final { return Wait(done, deadline); }
   void Release() final { Unref(); }
 
   // Cancel for a connection that is going: all events have been told when it returns, or will soon be by another

@@ -13,8 +13,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "runtime/src/fork.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/grpc/client_call.h"
@@ -51,7 +51,7 @@ constinit internal::PerProcess<ClientThreads> client_threads;
 class StateWatch final : public Completion {
  public:
   // `changed` is written to when the state is not `state` any more, or at `deadline`.
-  static void Begin(const std::shared_ptr<ClientChannel>& channel, grpc_connectivity_state state, absl::Time deadline,
+  static void Begin(const std::shared_ptr<ClientChannel>& channel, grpc_connectivity_state state, SteadyTime deadline,
                     std::shared_ptr<framed::UniqueFd> changed) {
     auto* const watch = new StateWatch(channel, std::move(changed));
     channel->channel->NotifyOnStateChange(state, ToGrpcTime(deadline), channel->threads->queue(),
@@ -77,12 +77,12 @@ class Probe final : public CallBase {
  public:
   static absl::Status Run(const std::shared_ptr<ClientChannel>& channel) {
     auto* const probe = new Probe(channel);
-    probe->context_.set_deadline(ToGrpcTime(absl::Now() + absl::Seconds(1)));
+    probe->context_.set_deadline(ToGrpcTime(SteadyTime::Now() + absl::Seconds(1)));
     probe->reader_ = channel->stub.PrepareUnaryCall(&probe->context_, "/grpc.health.v1.Health/Check",
                                                     grpc::ByteBuffer(), channel->threads->queue());
     probe->reader_->StartCall();
     probe->reader_->Finish(&probe->reply_, &probe->status_, probe->finish_.Begin());
-    probe->Wait([probe] { return probe->done_.load(); }, absl::InfiniteFuture());
+    probe->Wait([probe] { return probe->done_.load(); }, SteadyTime::InfiniteFuture());
     absl::Status status = FromGrpcStatus(probe->status_);
     probe->Unref();
     return status;
@@ -161,7 +161,7 @@ class GrpcConnection final : public Connection {
     MutexLock lock(&channel_->mutex);
     std::string reason = absl::StrCat("the gRPC connection to ", peer_.address, " was lost");
     if (!channel_->last_failure.empty()) absl::StrAppend(&reason, ": ", channel_->last_failure);
-    if (tls_ && absl::Now() - since_ < absl::Seconds(1)) {
+    if (tls_ && SteadyTime::Now() - since_ < absl::Seconds(1)) {
       absl::StrAppend(&reason, kCertificateHint);
     }
     return absl::UnavailableError(reason);
@@ -171,15 +171,15 @@ class GrpcConnection final : public Connection {
   const std::shared_ptr<ClientChannel> channel_;
   const TransportChoice choice_;
   const bool tls_;
-  const absl::Time since_ = absl::Now();
+  const SteadyTime since_ = SteadyTime::Now();
   Peer peer_;
 };
 
 // Waits until `changed` is readable. False when `interrupt_fd` is.
-bool WaitReadable(int changed, int interrupt_fd, absl::Time deadline) {
+bool WaitReadable(int changed, int interrupt_fd, SteadyTime deadline) {
   for (;;) {
     pollfd fds[2] = {{changed, POLLIN, 0}, {interrupt_fd, POLLIN, 0}};
-    const timespec timeout = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const timespec timeout = absl::ToTimespec(deadline.Left());
     const int ready = ppoll(fds, interrupt_fd >= 0 ? 2 : 1, &timeout, nullptr);
     if (ready < 0 && errno == EINTR) continue;
     if (fds[1].revents != 0) return false;
@@ -218,7 +218,7 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
   constexpr absl::Duration kWatchTime = absl::Milliseconds(200);
   for (;;) {
     const grpc_connectivity_state state = channel->channel->GetState(/*try_to_connect=*/true);
-    const absl::Time now = absl::Now();
+    const SteadyTime now = SteadyTime::Now();
     switch (state) {
       case GRPC_CHANNEL_READY:
         return std::make_unique<GrpcConnection>(channel, connection_options);
@@ -241,7 +241,7 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
       return absl::DeadlineExceededError(
           absl::StrCat(connection_options.target, ": the gRPC library has not connected in time"));
     }
-    const absl::Time until = std::min(options.deadline, now + kWatchTime);
+    const SteadyTime until = std::min(options.deadline, now + kWatchTime);
     StateWatch::Begin(channel, state, until, changed);
     if (!WaitReadable(changed->get(), options.interrupt_fd, until)) {
       return absl::CancelledError("the attempt to connect was given up");

@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/time/clock.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/grpc/conversions.h"
 
 namespace shmrpc::grpc_transport {
@@ -95,10 +95,10 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
   void Serve() {
     current_.of = this;
     for (;;) {
-      absl::Time patience = absl::InfiniteFuture();
+      SteadyTime patience = SteadyTime::InfiniteFuture();
       {
         MutexLock lock(&mutex_);
-        if (polling_ > kMinPolling) patience = absl::Now() + kIdleTime;
+        if (polling_ > kMinPolling) patience = SteadyTime::Now() + kIdleTime;
       }
       void* tag = nullptr;
       bool ok = false;
@@ -150,7 +150,7 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
     if (check_scheduled_) return;
     check_scheduled_ = true;
     begun_before_check_ = begun_;
-    internal::DeadlineTimer::Get().Schedule(absl::Now() + kShort, [weak = weak_from_this()] {
+    internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + kShort, [weak = weak_from_this()] {
       if (const std::shared_ptr<Impl> self = weak.lock()) self->Check();
     });
   }

@@ -2,12 +2,14 @@
 
 #include <grpc/slice.h>
 
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "shmrpc/rpc_status.pb.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::grpc_transport {
 namespace {
@@ -32,24 +34,21 @@ int HexDigit(char character) {
 
 }  // namespace
 
-gpr_timespec ToGrpcTime(absl::Time time) {
-  // Beyond these, arithmetic on deadlines might overflow; a century is as good as for ever.
-  static const absl::Time kFarFuture = absl::UnixEpoch() + absl::Hours(24 * 365 * 500);
-  if (time >= kFarFuture) return gpr_inf_future(GPR_CLOCK_REALTIME);
-  if (time <= absl::UnixEpoch()) return gpr_inf_past(GPR_CLOCK_REALTIME);
-  const timespec spec = absl::ToTimespec(time);
-  gpr_timespec result;
-  result.tv_sec = spec.tv_sec;
-  result.tv_nsec = static_cast<int32_t>(spec.tv_nsec);
-  result.clock_type = GPR_CLOCK_REALTIME;
-  return result;
+gpr_timespec ToGrpcTime(SteadyTime time) {
+  // Beyond this, arithmetic on deadlines might overflow; a century is as good as for ever.
+  static constexpr std::chrono::hours kFarFuture(24 * 365 * 100);
+  const std::chrono::nanoseconds since_zero = time.ToChrono().time_since_epoch();
+  if (since_zero >= kFarFuture) return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+  if (since_zero.count() <= 0) return gpr_inf_past(GPR_CLOCK_MONOTONIC);
+  return gpr_time_from_nanos(since_zero.count(), GPR_CLOCK_MONOTONIC);
 }
 
-absl::Time FromGrpcTime(gpr_timespec time) {
-  if (gpr_time_cmp(time, gpr_inf_future(time.clock_type)) == 0) return absl::InfiniteFuture();
-  if (gpr_time_cmp(time, gpr_inf_past(time.clock_type)) == 0) return absl::InfinitePast();
-  const gpr_timespec wall = gpr_convert_clock_type(time, GPR_CLOCK_REALTIME);
-  return absl::FromUnixSeconds(wall.tv_sec) + absl::Nanoseconds(wall.tv_nsec);
+SteadyTime FromGrpcTime(gpr_timespec time) {
+  if (gpr_time_cmp(time, gpr_inf_future(time.clock_type)) == 0) return SteadyTime::InfiniteFuture();
+  if (gpr_time_cmp(time, gpr_inf_past(time.clock_type)) == 0) return SteadyTime::InfinitePast();
+  const gpr_timespec steady = gpr_convert_clock_type(time, GPR_CLOCK_MONOTONIC);
+  return SteadyTime::FromChrono(std::chrono::steady_clock::time_point(std::chrono::seconds(steady.tv_sec) +
+                                                                      std::chrono::nanoseconds(steady.tv_nsec)));
 }
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {

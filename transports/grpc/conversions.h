@@ -15,15 +15,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "shmrpc/message.h"
 #include "shmrpc/metadata.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::grpc_transport {
 
-// InfiniteFuture and InfinitePast become gRPC's own infinities, and back.
-gpr_timespec ToGrpcTime(absl::Time time);
-absl::Time FromGrpcTime(gpr_timespec time);
+// InfiniteFuture and InfinitePast become gRPC's own infinities, and back; what is between them is on
+// GPR_CLOCK_MONOTONIC.
+gpr_timespec ToGrpcTime(SteadyTime time);
+SteadyTime FromGrpcTime(gpr_timespec time);
 
 // The payloads of an absl::Status travel as gRPC's error details do: as a google.rpc.Status with one Any each, whose
 // type_url is the payload's. What cannot be read back as such is left out. A code that is none of the sixteen is

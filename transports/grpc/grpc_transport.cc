@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "shmrpc/steady_time.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/auto_transport.h"
 #include "transports/grpc/client_connection.h"
@@ -92,7 +93,7 @@ class GrpcListener final : public Listener {
     address_.original = address_.ToString();
   }
   const Target& address() const override { return address_; }
-  void Shutdown(absl::Time deadline) override { listener_->Shutdown(deadline); }
+  void Shutdown(SteadyTime deadline) override { listener_->Shutdown(deadline); }
 
  private:
   const std::unique_ptr<Listener> listener_;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::grpc_transport {
 
@@ -35,7 +36,7 @@ void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, absl::str
   server->Accept(std::move(socket), read);
 }
 
-void LazyHttp2Server::Shutdown(absl::Time deadline) {
+void LazyHttp2Server::Shutdown(SteadyTime deadline) {
   std::vector<std::shared_ptr<GrpcServer>> servers;
   {
     MutexLock lock(&mutex_);

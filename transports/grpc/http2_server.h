@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/auto/http2.h"
 #include "transports/grpc/server.h"
 
@@ -20,11 +21,11 @@ class LazyHttp2Server final : public autoselect::Http2Server {
  public:
   // `options` but for peer_uid.
   explicit LazyHttp2Server(GrpcServer::Options options) : options_(std::move(options)) {}
-  ~LazyHttp2Server() override { Shutdown(absl::InfinitePast()); }
+  ~LazyHttp2Server() override { Shutdown(SteadyTime::InfinitePast()); }
 
   // Http2Server
   void Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) override;
-  void Shutdown(absl::Time deadline) override;
+  void Shutdown(SteadyTime deadline) override;
 
  private:
   // More users than this share one server, where they are not known.

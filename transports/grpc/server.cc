@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "shmrpc/steady_time.h"
 #include "transports/grpc/client_connection.h"
 #include "transports/grpc/server_call.h"
 
@@ -86,7 +86,7 @@ absl::Status GrpcServer::Init() {
   return absl::OkStatus();
 }
 
-GrpcServer::~GrpcServer() { Shutdown(absl::InfinitePast()); }
+GrpcServer::~GrpcServer() { Shutdown(SteadyTime::InfinitePast()); }
 
 void GrpcServer::RequestCall() {
   {
@@ -122,7 +122,7 @@ void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {
   acceptor_->HandleNewConnection(&connection);
 }
 
-void GrpcServer::Shutdown(absl::Time deadline) {
+void GrpcServer::Shutdown(SteadyTime deadline) {
   {
     MutexLock lock(&mutex_);
     if (phase_ != Phase::kServing) {

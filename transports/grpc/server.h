@@ -14,6 +14,7 @@
 #include "absl/types/optional.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/grpc/completion_threads.h"
@@ -43,7 +44,7 @@ class GrpcServer {
   void Accept(framed::UniqueFd socket, absl::string_view read);
 
   // As Listener::Shutdown.
-  void Shutdown(absl::Time deadline);
+  void Shutdown(SteadyTime deadline);
 
  private:
   friend class GrpcServerCall;

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 namespace shmrpc::grpc_transport {
 
@@ -82,10 +81,7 @@ void GrpcServerCall::RunHandler() {
   handler->OnCall(ServerCallPtr(this), &message);
 }
 
-bool GrpcServerCall::IsCancelled() const {
-  return cancelled_.load(std::memory_order_acquire) ||
-         (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_);
-}
+bool GrpcServerCall::IsCancelled() const { return cancelled_.load(std::memory_order_acquire) || deadline_.HasPassed(); }
 
 // ---- Reading.
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/types/optional.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/grpc/call_base.h"
 #include "transports/grpc/server.h"
@@ -24,7 +25,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
 
   // ServerCall
   absl::string_view method() const override { return context_.method(); }
-  absl::Time deadline() const override { return deadline_; }
+  SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return metadata_; }
   const Peer& peer() const override { return peer_; }
   bool IsCancelled() const override;
@@ -32,7 +33,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void Receive() override;
   void SendHeaders(const Metadata& metadata) override;
   SendResult Send(const OutgoingMessage& message) override;
-  bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) override { return Wait(done, deadline); }
+  bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) override { return Wait(done, deadline); }
   void Finish(const Reply& reply) override;
 
  private:
@@ -69,7 +70,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   GrpcServer* const server_;
   grpc::GenericServerContext context_;
   grpc::GenericServerAsyncReaderWriter stream_{&context_};
-  absl::Time deadline_;
+  SteadyTime deadline_;
   Metadata metadata_;
   Peer peer_;
   std::atomic<bool> cancelled_{false};  // written under mutex_

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/framed_connection.h"
 #include "transports/framed/server_sessions.h"
@@ -115,11 +116,11 @@ class InprocListener final : public Listener {
   InprocListener(Target address, std::shared_ptr<Server> server)
       : address_(std::move(address)), server_(std::move(server)) {}
 
-  ~InprocListener() override { Shutdown(absl::InfinitePast()); }
+  ~InprocListener() override { Shutdown(SteadyTime::InfinitePast()); }
 
   const Target& address() const override { return address_; }
 
-  void Shutdown(absl::Time deadline) override {
+  void Shutdown(SteadyTime deadline) override {
     registry.Get().Remove(server_);
     server_->sessions.Shutdown(deadline);
   }

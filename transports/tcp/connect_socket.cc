@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/tcp/socket_address.h"
 #include "transports/tcp/socket_options.h"
@@ -63,13 +64,13 @@ absl::Status Refused(const SocketAddress& address, int error) {
 }
 
 // Waits until `socket` (-1: just waits) is writable. OK also when the time is up.
-absl::Status WaitWritable(int socket, const SocketAddress& address, absl::Time deadline, int interrupt_fd) {
+absl::Status WaitWritable(int socket, const SocketAddress& address, SteadyTime deadline, int interrupt_fd) {
   pollfd fds[2] = {{socket, POLLOUT, 0}, {interrupt_fd, POLLIN, 0}};
   while (true) {
     const int ready = poll(fds, 2, PollTimeout(deadline));
     if (ready < 0 && errno != EINTR) return absl::InternalError(absl::StrCat("poll failed: ", ErrnoText(errno)));
     if (ready > 0 && fds[1].revents != 0) return Interrupted(address);
-    if (ready > 0 || absl::Now() >= deadline) return absl::OkStatus();
+    if (ready > 0 || deadline.HasPassed()) return absl::OkStatus();
   }
 }
 
@@ -77,7 +78,7 @@ absl::Status WaitWritable(int socket, const SocketAddress& address, absl::Time d
 // connected to itself: nobody listens, but it looks as if.
 bool ConnectedToItself(int socket) { return LocalAddress(socket) == PeerAddress(socket); }
 
-absl::StatusOr<UniqueFd> ConnectTo(const SocketAddress& address, absl::Time deadline, int interrupt_fd) {
+absl::StatusOr<UniqueFd> ConnectTo(const SocketAddress& address, SteadyTime deadline, int interrupt_fd) {
   absl::Duration retry_delay = kFirstRetryDelay;
   while (true) {
     UniqueFd socket(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -96,10 +97,11 @@ absl::StatusOr<UniqueFd> ConnectTo(const SocketAddress& address, absl::Time dead
       socklen_t length = sizeof(error);
       if (getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
     } else if (error == EAGAIN && address.family() == AF_UNIX) {
-      if (absl::Now() >= deadline) {
+      if (deadline.HasPassed()) {
         return TimedOut(address, "the queue of the server is full; is it stuck or overloaded?");
       }
-      absl::Status status = WaitWritable(-1, address, std::min(absl::Now() + retry_delay, deadline), interrupt_fd);
+      absl::Status status =
+          WaitWritable(-1, address, std::min(SteadyTime::Now() + retry_delay, deadline), interrupt_fd);
       if (!status.ok()) return status;
       retry_delay = std::min(retry_delay * 2, kLongestRetryDelay);
       continue;
@@ -113,24 +115,24 @@ absl::StatusOr<UniqueFd> ConnectTo(const SocketAddress& address, absl::Time dead
 
 }  // namespace
 
-absl::StatusOr<UniqueFd> ConnectSocket(const Target& target, absl::Time deadline, int interrupt_fd) {
+absl::StatusOr<UniqueFd> ConnectSocket(const Target& target, SteadyTime deadline, int interrupt_fd) {
   absl::StatusOr<std::vector<SocketAddress>> addresses = Resolve(target, deadline, interrupt_fd);
   if (!addresses.ok()) return addresses.status();
 
   std::string failures;
   bool all_timed_out = true;
   for (size_t i = 0; i < addresses->size(); ++i) {
-    const absl::Time now = absl::Now();
+    const SteadyTime now = SteadyTime::Now();
     const auto attempts_left = static_cast<int64_t>(addresses->size() - i);
-    const absl::Time attempt_deadline =
-        deadline == absl::InfiniteFuture() ? deadline : now + (deadline - now) / attempts_left;
+    const SteadyTime attempt_deadline =
+        deadline == SteadyTime::InfiniteFuture() ? deadline : now + (deadline - now) / attempts_left;
     absl::StatusOr<UniqueFd> socket = ConnectTo((*addresses)[i], attempt_deadline, interrupt_fd);
     if (socket.ok() || absl::IsCancelled(socket.status())) return socket;
     if (!absl::IsDeadlineExceeded(socket.status())) all_timed_out = false;
     absl::StrAppend(&failures, failures.empty() ? "" : "; ", socket.status().message());
   }
-  return all_timed_out || absl::Now() >= deadline ? absl::DeadlineExceededError(failures)
-                                                  : absl::UnavailableError(failures);
+  return all_timed_out || deadline.HasPassed() ? absl::DeadlineExceededError(failures)
+                                               : absl::UnavailableError(failures);
 }
 
 }  // namespace shmrpc::tcp

@@ -2,7 +2,7 @@
 #define SHMRPC_TRANSPORTS_TCP_CONNECT_SOCKET_H_
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 #include "transports/framed/unique_fd.h"
 
@@ -18,7 +18,7 @@ namespace shmrpc::tcp {
 //   DEADLINE_EXCEEDED   `deadline` passed
 //   CANCELLED           `interrupt_fd` (-1: none) became readable
 //   INVALID_ARGUMENT    `target` can never be connected to
-absl::StatusOr<framed::UniqueFd> ConnectSocket(const Target& target, absl::Time deadline, int interrupt_fd = -1);
+absl::StatusOr<framed::UniqueFd> ConnectSocket(const Target& target, SteadyTime deadline, int interrupt_fd = -1);
 
 }  // namespace shmrpc::tcp
 

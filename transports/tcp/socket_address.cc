@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/unique_fd.h"
 
@@ -86,7 +87,7 @@ void RunLookup(Lookup* lookup) {
   [[maybe_unused]] const ssize_t written = write(lookup->done.get(), &one, sizeof(one));
 }
 
-absl::StatusOr<std::vector<SocketAddress>> LookUp(const Target& target, absl::Time deadline, int interrupt_fd) {
+absl::StatusOr<std::vector<SocketAddress>> LookUp(const Target& target, SteadyTime deadline, int interrupt_fd) {
   auto lookup = std::make_shared<Lookup>();
   lookup->host = target.host;
   lookup->port = target.port;
@@ -112,7 +113,7 @@ absl::StatusOr<std::vector<SocketAddress>> LookUp(const Target& target, absl::Ti
       return absl::CancelledError(absl::StrCat("interrupted while looking up the host name \"", target.host, "\""));
     }
     if (ready > 0) break;
-    if (absl::Now() >= deadline) {
+    if (deadline.HasPassed()) {
       return absl::DeadlineExceededError(absl::StrCat(
           "the host name \"", target.host, "\" could not be looked up in time: is the name server reachable?"));
     }
@@ -223,7 +224,7 @@ Target SocketAddress::ToTarget() const {
 
 std::string SocketAddress::ToString() const { return ToTarget().original; }
 
-absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target, absl::Time deadline, int interrupt_fd) {
+absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target, SteadyTime deadline, int interrupt_fd) {
   absl::StatusOr<SocketAddress> name;
   switch (target.kind) {
     case Target::Kind::kHostPort: {
@@ -282,9 +283,9 @@ std::optional<PeerCredentials> GetPeerCredentials(int fd) {
   return PeerCredentials{credentials.uid, credentials.pid, credentials.gid};
 }
 
-int PollTimeout(absl::Time deadline) {
-  if (deadline == absl::InfiniteFuture()) return -1;
-  const int64_t milliseconds = absl::ToInt64Milliseconds(absl::Ceil(deadline - absl::Now(), absl::Milliseconds(1)));
+int PollTimeout(SteadyTime deadline) {
+  if (deadline == SteadyTime::InfiniteFuture()) return -1;
+  const int64_t milliseconds = absl::ToInt64Milliseconds(absl::Ceil(deadline.Left(), absl::Milliseconds(1)));
   return static_cast<int>(std::clamp<int64_t>(milliseconds, 0, INT_MAX));
 }
 

@@ -11,7 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 
 namespace shmrpc::tcp {
@@ -57,7 +57,8 @@ class SocketAddress {
 // (getaddrinfo), on a thread of their own, because that cannot be given a deadline.
 // Errors: INVALID_ARGUMENT (a target without sockets, a name too long), UNAVAILABLE (the name is not known),
 // DEADLINE_EXCEEDED, CANCELLED when `interrupt_fd` (-1: none) became readable meanwhile. Any thread.
-absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target, absl::Time deadline = absl::InfiniteFuture(),
+absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target,
+                                                   SteadyTime deadline = SteadyTime::InfiniteFuture(),
                                                    int interrupt_fd = -1);
 
 // The two ends of a connected socket, in SocketAddress::ToString's form; "unknown" when the kernel does not say.
@@ -77,7 +78,7 @@ std::optional<PeerCredentials> GetPeerCredentials(int fd);
 
 // Internal to this folder: poll()'s time-out until `deadline`, rounded up so that nobody spins through the last
 // millisecond; -1 for "for ever".
-int PollTimeout(absl::Time deadline);
+int PollTimeout(SteadyTime deadline);
 
 }  // namespace shmrpc::tcp
 

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "runtime/src/fork.h"
+#include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/tcp/socket_address.h"
 
@@ -61,10 +62,10 @@ class DirectoryLock {
 
   // 0 or an errno; EWOULDBLOCK when somebody else keeps the lock.
   int Acquire() {
-    const absl::Time give_up = absl::Now() + kLockTimeout;
+    const SteadyTime give_up = SteadyTime::Now() + kLockTimeout;
     while (flock(directory_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK && errno != EINTR) return errno;
-      if (absl::Now() >= give_up) return EWOULDBLOCK;
+      if (give_up.HasPassed()) return EWOULDBLOCK;
       absl::SleepFor(kLockRetryDelay);
     }
     locked_ = true;

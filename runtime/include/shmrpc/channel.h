@@ -44,6 +44,8 @@ struct ChannelOptions {
   // Whether calls that have not reached a handler are attempted again after a pause, and how often; a context can say
   // otherwise for its call. Without one they are attempted again only when the connection they went to is the reason.
   absl::optional<RetryPolicy> retry_policy = absl::nullopt;
+  // When policies, the channel's and those of contexts, make no further attempts; nullopt: they always do.
+  absl::optional<RetryThrottling> retry_throttling = absl::nullopt;
 
   // Each call passes through these, in order, before it begins. See ClientInterceptor.
   std::vector<ClientInterceptor> interceptors;

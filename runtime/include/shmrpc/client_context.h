@@ -8,46 +8,70 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/retry.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
 
 namespace internal {
 class CallInProgress;
+class CancellationScope;
 }  // namespace internal
 
 class ServerContext;
+
+// What a call that a handler makes takes over from the handler's own. By default all there is, as in gRPC.
+class PropagationOptions {
+ public:
+  PropagationOptions& enable_deadline_propagation() { return Set(&deadline_, true); }
+  PropagationOptions& disable_deadline_propagation() { return Set(&deadline_, false); }
+  PropagationOptions& enable_cancellation_propagation() { return Set(&cancellation_, true); }
+  PropagationOptions& disable_cancellation_propagation() { return Set(&cancellation_, false); }
+
+  bool deadline() const { return deadline_; }
+  bool cancellation() const { return cancellation_; }
+
+ private:
+  PropagationOptions& Set(bool* option, bool value) {
+    *option = value;
+    return *this;
+  }
+
+  bool deadline_ = true;
+  bool cancellation_ = true;
+};
 
 // What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
 // call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
 class ClientContext final {
  public:
   ClientContext() = default;
-  // For a call that a handler makes on behalf of its own: it ends when the time for that one is over. A cancellation is
-  // not passed on by itself, because the two contexts may end in either order; a handler whose client may give up early
-  // does that with
+
+  // For a call that a handler makes on behalf of its own: it has the same deadline, and ends with CANCELLED when the
+  // handler's call is cancelled or over (the synchronous handler or the coroutine has returned, the reactor has called
+  // Finish). A call that is to outlive the handler's disables both. Metadata is not passed on: what the next server is
+  // to see, the handler copies.
   //
-  //   server_context->SetCancellationCallback([&] { context->TryCancel(); });
-  //   … the call …
-  //   server_context->ClearCancellationCallback();  // before `context` goes
-  //
-  // Nor is metadata: what the next server is to see, the handler copies.
-  static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context);
-  ~ClientContext() = default;
+  // From any thread while `server_context` is valid; the two contexts may end in either order.
+  static std::unique_ptr<ClientContext> FromServerContext(const ServerContext& server_context,
+                                                          PropagationOptions options = PropagationOptions());
+  ~ClientContext();
   ClientContext(const ClientContext&) = delete;
   ClientContext& operator=(const ClientContext&) = delete;
 
-  // The call ends with DEADLINE_EXCEEDED when it is not over by then. Without one a call may last for ever.
-  void set_deadline(absl::Time deadline) { deadline_ = deadline; }
-  void set_timeout(absl::Duration timeout) { deadline_ = absl::Now() + timeout; }
-  absl::Time deadline() const { return deadline_; }
+  // The call ends with DEADLINE_EXCEEDED when it is not over by then. Without one a call may last for ever. How long it
+  // is until `deadline` is found out here, once: the call takes no notice when the system's clock is stepped
+  // afterwards.
+  void set_deadline(absl::Time deadline) { deadline_ = SteadyTime::FromSystem(deadline); }
+  void set_timeout(absl::Duration timeout) { deadline_ = SteadyTime::Now() + timeout; }
+  // What the system's clock will show then, as far as one can tell now; InfiniteFuture when there is none.
+  absl::Time deadline() const { return deadline_.ToSystem(); }
 
   // While there is no connection, wait for one until the deadline instead of failing with UNAVAILABLE.
   void set_wait_for_ready(bool wait_for_ready) { wait_for_ready_ = wait_for_ready; }
@@ -79,7 +103,7 @@ class ClientContext final {
  private:
   friend class ClientCallAccess;
 
-  absl::Time deadline_ = absl::InfiniteFuture();
+  SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   bool wait_for_ready_ = false;
   Metadata metadata_;
   absl::optional<size_t> max_send_message_bytes_;
@@ -101,6 +125,8 @@ class ClientContext final {
   // run inside and may destroy this object.
   internal::CallInProgress* synchronous_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::shared_ptr<internal::CallInProgress> asynchronous_call_ ABSL_GUARDED_BY(mutex_);
+
+  std::shared_ptr<internal::CancellationScope> scope_;  // that of the handler's call; null when there is none
 };
 
 }  // namespace shmrpc

@@ -11,6 +11,7 @@
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/method_kind.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
@@ -30,7 +31,8 @@ class InterceptedClientCall {
   // "/package.Service/Method".
   absl::string_view method() const { return method_; }
   MethodKind kind() const { return kind_; }
-  absl::Time deadline() const { return deadline_; }
+  // As ClientContext::deadline.
+  absl::Time deadline() const { return deadline_.ToSystem(); }
 
   // What the server will see: at first what the caller has put into the ClientContext, which does not change.
   Metadata& metadata() { return metadata_; }
@@ -54,13 +56,13 @@ class InterceptedClientCall {
 
  protected:
   // `reply` is null if the replies stream.
-  InterceptedClientCall(absl::string_view method, MethodKind kind, absl::Time deadline, const Metadata* metadata,
+  InterceptedClientCall(absl::string_view method, MethodKind kind, SteadyTime deadline, const Metadata* metadata,
                         google::protobuf::MessageLite* reply);
   ~InterceptedClientCall() = default;
 
   const absl::string_view method_;
   const MethodKind kind_;
-  const absl::Time deadline_;
+  const SteadyTime deadline_;
   Metadata metadata_;
 
   google::protobuf::MessageLite* const reply_;

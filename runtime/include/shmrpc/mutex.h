@@ -1,26 +1,24 @@
 #ifndef SHMRPC_MUTEX_H_
 #define SHMRPC_MUTEX_H_
 
-// A mutex and a condition variable of POSIX threads, annotated for Clang's thread-safety analysis.
+// A mutex and a condition variable of POSIX threads, with annotations for Clang's analysis of locks.
 //
-// Not absl::Mutex: distributions build Abseil with its deadlock detection, which takes a lock of the whole process and
-// keeps a graph at each acquisition. That alone was a third of what a call cost. (It can be switched off, but only for
-// the whole program, and the program is not ours.) Besides, ThreadSanitizer knows these and not an Abseil that was
-// built without it.
+// Not absl::Mutex, for three reasons. Debian builds Abseil with its deadlock detection, which takes a lock of the whole
+// process and keeps a graph at each acquisition: that alone was a third of what a call cost. (It can be switched off,
+// but only for the whole program, which is not the library's to decide.) Its condition variables wait by the system's
+// clock, even for a duration: when that clock is stepped they wake early or late. And ThreadSanitizer, which knows
+// these, does not know an Abseil that was built without it.
 
 #include <pthread.h>
 #include <time.h>
 
-#include <algorithm>
-
 #include "absl/base/thread_annotations.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
-// Not recursive. A thread that does not get it at once looks again for a moment before it sleeps, because what it
-// guards here takes less time than a wake-up.
+// Not recursive. A thread that does not get it at once looks again for a moment before it sleeps, because what is
+// guarded here takes less time than a wake-up.
 class ABSL_LOCKABLE Mutex {
  public:
   Mutex() = default;
@@ -57,22 +55,14 @@ class CondVar {
 
   void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { pthread_cond_wait(&condition_, &mutex->mutex_); }
 
-  // Returns true when the deadline passed. Like every condition variable it may return early for no reason. What is
-  // left until the deadline is taken from the system's clock when the wait begins; setting that clock meanwhile makes
-  // the wait neither longer nor shorter.
-  bool WaitWithDeadline(Mutex* mutex, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    if (deadline == absl::InfiniteFuture()) {
+  // Returns true when the deadline passed. Like every condition variable it may return early for no reason.
+  bool WaitUntil(Mutex* mutex, SteadyTime deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    if (deadline == SteadyTime::InfiniteFuture()) {
       Wait(mutex);
       return false;
     }
-    constexpr absl::Duration kLongest = absl::Hours(24 * 365);
-    const absl::Duration left = deadline - absl::Now();
-    if (left <= absl::ZeroDuration()) return true;
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const timespec end = absl::ToTimespec(absl::DurationFromTimespec(now) + std::min(left, kLongest));
-    // After the longest wait the caller looks again.
-    return pthread_cond_clockwait(&condition_, &mutex->mutex_, CLOCK_MONOTONIC, &end) != 0 && left < kLongest;
+    const timespec end = deadline.ToTimespec();
+    return pthread_cond_clockwait(&condition_, &mutex->mutex_, CLOCK_MONOTONIC, &end) != 0;
   }
 
   void Signal() { pthread_cond_signal(&condition_); }

@@ -14,9 +14,12 @@
 // servers that refuse with another code, as RESOURCE_EXHAUSTED beyond SetMaxConcurrentCalls.
 //
 // Which calls: unary ones, and those whose server streams, in every style. Their request is kept for that; of an
-// asynchronous unary call, or one whose server streams, if its encoded size is at most kMaxKeptRequestBytes. A call
-// whose client streams is attempted again only as long as none of its messages, nor its half-close, has been handed
-// over: afterwards it ends with UNAVAILABLE. (For a stream that waits, only until the function that begins it returns.)
+// asynchronous unary call, or one whose server streams, if its encoded size is at most kMaxKeptRequestBytes.
+//
+// Not those whose client streams, once one of its messages, or its half-close, has been handed over, policy or not:
+// messages are not kept to be sent again. Such a call ends with UNAVAILABLE, or the code of the refusal, although no
+// handler has seen it, and its caller begins it anew. (A stream that waits is attempted again only until the function
+// that begins it returns.)
 //
 // Deadline and TryCancel are those of the whole call, with all its attempts. Interceptors see one call.
 
@@ -49,6 +52,21 @@ struct RetryPolicy {
 
   // At least one; not OK.
   std::vector<absl::StatusCode> codes = {};
+
+  // OK, or INVALID_ARGUMENT and what is wrong.
+  absl::Status Validate() const;
+};
+
+// Keeps the retry policies of a channel's calls from adding to the load when most of them fail: retryThrottling of
+// gRPC's service config.
+//
+// A channel has max_tokens at first, and never more. Each attempt that fails with one of its policy's codes costs one
+// token, also when it is the last one and when the status is a handler's; each call with a policy that succeeds brings
+// token_ratio back. As long as half of max_tokens or less is there, no policy makes an attempt: calls end with the
+// status they have. Transparent retries neither count nor wait for tokens, nor do calls without a policy.
+struct RetryThrottling {
+  double max_tokens = 0;   // more than 0, up to 1000
+  double token_ratio = 0;  // at least 0.001, to three decimal places
 
   // OK, or INVALID_ARGUMENT and what is wrong.
   absl::Status Validate() const;

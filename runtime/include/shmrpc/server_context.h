@@ -1,7 +1,9 @@
 #ifndef SHMRPC_SERVER_CONTEXT_H_
 #define SHMRPC_SERVER_CONTEXT_H_
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/strings/string_view.h"
@@ -17,11 +19,15 @@ class ServerUnaryReactor;
 
 namespace internal {
 
+class CancellationScope;
+
 // What a ServerContext asks of the code that runs its call.
 class ServerCallControl {
  public:
   virtual void SetCancellationCallback(absl::AnyInvocable<void()> callback) = 0;
   virtual void ClearCancellationCallback() = 0;
+  // Of calls that are to be cancelled with this one. From any thread.
+  virtual std::shared_ptr<CancellationScope> cancellation_scope() = 0;
   virtual ServerUnaryReactor* DefaultReactor() = 0;
 
  protected:
@@ -43,8 +49,9 @@ class ServerContext final {
   // "/package.Service/Method".
   absl::string_view method() const { return call_->method(); }
 
-  // InfiniteFuture when the client set none. By this machine's clock: what travels is the time left.
-  absl::Time deadline() const { return call_->deadline(); }
+  // InfiniteFuture when the client set none; otherwise what this machine's clock will show then, as far as one can tell
+  // now. What travels is the time left.
+  absl::Time deadline() const { return call_->deadline().ToSystem(); }
 
   // True once nobody waits for the reply: cancelled, past the deadline, or the client is gone. A handler that works
   // for long asks now and then, and returns.
@@ -64,7 +71,7 @@ class ServerContext final {
 
   // Afterwards the callback will not begin and, unless this is called from within it, is not running.
   void ClearCancellationCallback() {
-    if (control_ != nullptr) control_->ClearCancellationCallback();
+    if (control() != nullptr) control()->ClearCancellationCallback();
   }
 
   const Metadata& client_metadata() const { return call_->metadata(); }
@@ -81,14 +88,18 @@ class ServerContext final {
 
   // For methods of callback services that need no reactor of their own: one whose Finish is all there is to do. Belongs
   // to the call. Null for methods of other styles.
-  ServerUnaryReactor* DefaultReactor() { return control_ != nullptr ? control_->DefaultReactor() : nullptr; }
+  ServerUnaryReactor* DefaultReactor() { return control() != nullptr ? control()->DefaultReactor() : nullptr; }
 
  private:
   friend class ServerContextAccess;
 
+  internal::ServerCallControl* control() const { return control_.load(std::memory_order_acquire); }
+  // Makes one if there is none.
+  internal::ServerCallControl& GetControl() const;
+
   ServerCall* const call_;
-  // Null for a synchronous unary call until it asks for a cancellation callback: most need nothing but their reply.
-  internal::ServerCallControl* control_;
+  // Null for a synchronous unary call until it wants to be told of its cancellation: most need nothing but their reply.
+  mutable std::atomic<internal::ServerCallControl*> control_;
   Metadata initial_metadata_;
   Metadata trailing_metadata_;
   // How many pairs of the initial metadata have been sent, once they have been.

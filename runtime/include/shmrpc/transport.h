@@ -33,15 +33,16 @@
 #include "shmrpc/metadata.h"
 #include "shmrpc/options.h"
 #include "shmrpc/peer.h"
+#include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 
 namespace shmrpc {
 
 // What a client says of one call. A plain struct, so that fields can be added.
 struct CallSpec {
-  absl::string_view method;                      // "/package.Service/Method"
-  absl::Time deadline = absl::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
-  const Metadata* metadata = nullptr;            // initial metadata, validated; null when there is none
+  absl::string_view method;                            // "/package.Service/Method"
+  SteadyTime deadline = SteadyTime::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
+  const Metadata* metadata = nullptr;                  // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
 
   // The client's messages follow with Call::Send; otherwise the request given to StartCall is the only one.
@@ -118,7 +119,7 @@ class Call {
   // work meanwhile: it may deliver the events of this and of other calls (of those with RunsUserCode() only when they
   // are this call's own). `done` is asked often: on this thread, or under a lock on another; it must be cheap, must
   // not block, and may only turn true through an event of this call. Several threads may wait for one call.
-  virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
+  virtual bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) = 0;
 
   // Gives the object back. Called once, during or after OnStatus; maybe after the connection is gone.
   virtual void Release() = 0;
@@ -182,7 +183,7 @@ struct ConnectOptions {
   WaitMode wait_mode = WaitMode::kAdaptive;
   FlowControlOptions flow_control;  // of what this side receives
   absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
-  absl::Time deadline = absl::InfiniteFuture();
+  SteadyTime deadline = SteadyTime::InfiniteFuture();
   // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
   int interrupt_fd = -1;
 };
@@ -213,7 +214,7 @@ class ServerCallEvents {
 class ServerCall {
  public:
   virtual absl::string_view method() const = 0;
-  virtual absl::Time deadline() const = 0;
+  virtual SteadyTime deadline() const = 0;
   virtual const Metadata& metadata() const = 0;
   virtual const Peer& peer() const = 0;
 
@@ -236,7 +237,7 @@ class ServerCall {
   virtual SendResult Send(const OutgoingMessage& message) = 0;
 
   // As Call::WaitUntil. For handlers that block.
-  virtual bool WaitUntil(absl::FunctionRef<bool()> done, absl::Time deadline) = 0;
+  virtual bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) = 0;
 
   struct Reply {
     const Metadata* initial_metadata = nullptr;  // validated; null when there is none
@@ -308,7 +309,7 @@ class Listener {
   // still running, and for the OnDone of calls that have events. A call that came too late ends with not_processed at
   // its client, whenever it was sent; so does one that the listener has not looked at when it closes. Idempotent. Must
   // not be called from a handler.
-  virtual void Shutdown(absl::Time deadline) = 0;
+  virtual void Shutdown(SteadyTime deadline) = 0;
 };
 
 // A way to carry calls. Thread-safe. One object serves any number of channels and servers, and outlives them.

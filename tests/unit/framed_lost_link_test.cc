@@ -1,0 +1,198 @@
+// A client's connection that ends at the very moment at which a call begins on it: the call ends once, and says
+// truthfully whether its request may have reached a handler.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "google/protobuf/wrappers.pb.h"
+#include "gtest/gtest.h"
+#include "shmrpc/message.h"
+#include "shmrpc/steady_time.h"
+#include "tests/unit/framed_raw_peer.h"
+#include "transports/framed/framed_connection.h"
+
+namespace shmrpc::framed {
+namespace {
+
+// Another link, with something that happens, once, at a certain moment of sending.
+class InterruptedLink final : public Link {
+ public:
+  enum class Moment { kNever, kBeforeReserve, kBeforeCommit, kAfterFlush };
+
+  explicit InterruptedLink(std::unique_ptr<Link> link) : link_(std::move(link)) {}
+
+  // Not while something is being sent.
+  void Interrupt(Moment moment, std::function<void()> with) {
+    with_ = std::move(with);
+    moment_ = moment;
+  }
+
+  const std::string& name() const override { return link_->name(); }
+  uint8_t* Reserve(size_t size) override {
+    At(Moment::kBeforeReserve);
+    return link_->Reserve(size);
+  }
+  void Commit(size_t size) override {
+    At(Moment::kBeforeCommit);
+    link_->Commit(size);
+  }
+  void Flush(bool always_ring) override {
+    link_->Flush(always_ring);
+    At(Moment::kAfterFlush);
+  }
+  bool SendBufferFull() const override { return link_->SendBufferFull(); }
+  bool HasRoom() const override { return link_->HasRoom(); }
+  bool AskForRoom() override { return link_->AskForRoom(); }
+  void RingIfPeerBehind() override { link_->RingIfPeerBehind(); }
+  void FinishSending() override { link_->FinishSending(); }
+  ReceiveResult Receive(Chunk* chunk) override { return link_->Receive(chunk); }
+  bool HasFrame() override { return link_->HasFrame(); }
+  bool PrepareToPark() override { return link_->PrepareToPark(); }
+  void Unpark() override { link_->Unpark(); }
+  void DrainWakeups(bool hung_up) override { link_->DrainWakeups(hung_up); }
+  absl::Status end_status() const override { return link_->end_status(); }
+  bool PeerBehind() const override { return link_->PeerBehind(); }
+  int fd() const override { return link_->fd(); }
+  bool HungUp() const override { return link_->HungUp(); }
+  bool CheapToPoll() const override { return link_->CheapToPoll(); }
+  void Shutdown() override { link_->Shutdown(); }
+
+ private:
+  void At(Moment moment) {
+    Moment expected = moment;
+    if (moment_.compare_exchange_strong(expected, Moment::kNever)) with_();
+  }
+
+  const std::unique_ptr<Link> link_;
+  std::atomic<Moment> moment_{Moment::kNever};
+  std::function<void()> with_;
+};
+
+class Recorder final : public CallEvents {
+ public:
+  explicit Recorder(bool runs_user_code) : runs_user_code_(runs_user_code) {}
+  void OnHeaders(Metadata) override { ADD_FAILURE() << "headers"; }
+  void OnMessage(const IncomingMessage&) override { ADD_FAILURE() << "a message"; }
+  void OnStatus(CallEnd end) override {
+    end_ = std::move(end);
+    ends_.fetch_add(1, std::memory_order_release);
+  }
+  bool RunsUserCode() const override { return runs_user_code_; }
+
+  int ends() const { return ends_.load(std::memory_order_acquire); }
+  const CallEnd& end() const { return end_; }
+
+ private:
+  const bool runs_user_code_;
+  CallEnd end_;
+  std::atomic<int> ends_{0};
+};
+
+// The parameter: whether the call is one whose events run user code, which come from the poller's threads.
+class LostLinkTest : public ::testing::TestWithParam<bool> {
+ protected:
+  using Moment = InterruptedLink::Moment;
+
+  LostLinkTest() {
+    const SessionOptions options = {.spin_policy = SpinPolicy(WaitMode::kEfficient, /*may_spin=*/false),
+                                    .granted_by_peer = kWindows,
+                                    .granted_to_peer = kWindows};
+    auto link = std::make_unique<InterruptedLink>(peer_->TakeLink());
+    link_ = link.get();
+    absl::StatusOr<std::unique_ptr<Connection>> connection =
+        MakeConnection(std::move(link), options, TransportChoice(), Peer());
+    EXPECT_EQ(connection.status(), absl::OkStatus());
+    connection_ = *std::move(connection);
+  }
+
+  // The peer hangs up, and the connection notices it, before the sending thread goes on.
+  void LoseConnection() {
+    peer_ = nullptr;
+    const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
+    while (!connection_->IsOver() && !give_up.HasPassed()) std::this_thread::yield();
+    EXPECT_TRUE(connection_->IsOver());
+  }
+
+  CallEnd RunCall() {
+    Recorder recorder(GetParam());
+    CallSpec spec;
+    spec.method = "/a.Service/Method";
+    const google::protobuf::BytesValue request;
+    const OutgoingProto message(request);
+    Call* started = nullptr;
+    connection_->StartCall(spec, &message, &recorder, &started);
+    const CallPtr call(started);
+    EXPECT_TRUE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + kHangGuard));
+    call->Cancel(absl::CancelledError("too late"));
+    EXPECT_EQ(recorder.ends(), 1);
+    return recorder.end();
+  }
+
+  CallEnd RunCallThatIsInterrupted(Moment moment) {
+    link_->Interrupt(moment, [this] { LoseConnection(); });
+    return RunCall();
+  }
+
+  // So that the method's number is known, and the request is all that a further call sends.
+  void RunCallInOrder() {
+    std::thread server([this] {
+      peer_->Expect(FrameType::kMethod);
+      const uint64_t id = peer_->Expect(FrameType::kRequest).header.call_id;
+      peer_->Send({.type = FrameType::kResponse,
+                   .flags = kFlagNoMessage,
+                   .code = static_cast<uint16_t>(absl::StatusCode::kAborted),
+                   .call_id = id});
+    });
+    EXPECT_EQ(RunCall().status.code(), absl::StatusCode::kAborted);
+    server.join();
+  }
+
+  std::unique_ptr<RawPeer> peer_ = std::make_unique<RawPeer>();
+  InterruptedLink* link_;  // the connection's
+  std::unique_ptr<Connection> connection_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Calls, LostLinkTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "RunUserCode" : "AreWaitedFor"; });
+
+TEST_P(LostLinkTest, BeforeTheCall) {
+  LoseConnection();
+  const CallEnd end = RunCall();
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(end.not_processed);
+}
+
+TEST_P(LostLinkTest, BeforeTheMethodIsAnnounced) {
+  const CallEnd end = RunCallThatIsInterrupted(Moment::kBeforeReserve);
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(end.not_processed);
+}
+
+TEST_P(LostLinkTest, BeforeTheRequestIsSent) {
+  RunCallInOrder();
+  const CallEnd end = RunCallThatIsInterrupted(Moment::kBeforeReserve);
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(end.not_processed);
+}
+
+// What has been handed to the link may have reached the server: nobody can tell.
+TEST_P(LostLinkTest, AfterTheRequestWasSent) {
+  RunCallInOrder();
+  const CallEnd end = RunCallThatIsInterrupted(Moment::kAfterFlush);
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(end.not_processed);
+}
+
+TEST_P(LostLinkTest, WhileTheRequestIsHandedOver) {
+  RunCallInOrder();
+  const CallEnd end = RunCallThatIsInterrupted(Moment::kBeforeCommit);
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(end.not_processed) << "a ring's memory would be read by the server until it sees the end";
+}
+
+}  // namespace
+}  // namespace shmrpc::framed
