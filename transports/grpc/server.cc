@@ -19,9 +19,6 @@ namespace {
 // Headers hold this library's metadata and statuses at their largest, percent-encoded and in base 64.
 constexpr int kMaxHeaderBytes = 128 * 1024;
 
-// Calls that the gRPC library may hand over before it is asked for more.
-constexpr int kCallsAwaited = 4;
-
 }  // namespace
 
 GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control) {
@@ -55,6 +52,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& opt
 }
 
 absl::Status GrpcServer::Init() {
+  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads = CompletionThreads::Start(
+      "shmrpc-grpc-srv", std::make_unique<grpc::CompletionQueue>(), options_.listen.max_threads);
+  if (!threads.ok()) return threads.status();
+  threads_ = *std::move(threads);
   grpc::ServerBuilder builder;
   GrpcArguments arguments = WithDefaults(options_.arguments, options_.listen.flow_control);
   AddKeepalive(options_.listen.keepalive_timeout, &arguments);
@@ -62,50 +63,31 @@ absl::Status GrpcServer::Init() {
   for (const auto& [name, value] : arguments) {
     absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
-  builder.RegisterAsyncGenericService(&service_);
-  std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
+  builder.RegisterCallbackGenericService(&service_);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options_.make_credentials());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
-    queue->Shutdown();
-    void* tag;
-    bool ok;
-    while (queue->Next(&tag, &ok)) {
-    }
     return absl::UnavailableError("the gRPC library could not start a server; its log on standard error says why");
   }
-  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads =
-      CompletionThreads::Start("shmrpc-grpc-srv", std::move(queue), options_.listen.max_threads);
-  if (!threads.ok()) {
-    server_->Shutdown(gpr_inf_past(GPR_CLOCK_REALTIME));
-    return threads.status();
-  }
-  threads_ = *std::move(threads);
-  for (int i = 0; i < kCallsAwaited; ++i) RequestCall();
   return absl::OkStatus();
 }
 
 GrpcServer::~GrpcServer() { Shutdown(absl::InfinitePast()); }
 
-void GrpcServer::RequestCall() {
-  {
-    MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) return;
-    ++objects_;
-  }
-  GrpcServerCall::Await(this);
+grpc::ServerGenericBidiReactor* GrpcServer::Service::CreateReactor(grpc::GenericCallbackServerContext* context) {
+  return GrpcServerCall::Begin(server_, context);
 }
 
 bool GrpcServer::CallBegan() {
-  RequestCall();
   MutexLock lock(&mutex_);
+  ++calls_;
   return phase_ == Phase::kServing;
 }
 
 void GrpcServer::CallEnded() {
   MutexLock lock(&mutex_);
-  if (--objects_ == 0) changed_.SignalAll();
+  if (--calls_ == 0) changed_.SignalAll();
 }
 
 void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {
@@ -131,10 +113,10 @@ void GrpcServer::Shutdown(absl::Time deadline) {
     }
     phase_ = Phase::kDraining;
   }
-  if (server_ != nullptr && threads_ != nullptr) {
+  if (server_ != nullptr) {
     server_->Shutdown(ToGrpcTime(deadline));
     MutexLock lock(&mutex_);
-    while (objects_ > 0) changed_.Wait(&mutex_);
+    while (calls_ > 0) changed_.Wait(&mutex_);
   }
   server_ = nullptr;
   acceptor_ = nullptr;
