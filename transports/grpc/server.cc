@@ -1,15 +1,18 @@
 #include "transports/grpc/server.h"
 
 #include <fcntl.h>
+#include <grpc/grpc_security_constants.h>
 #include <grpc/impl/codegen/grpc_types.h>
 #include <grpcpp/support/slice.h>
 
 #include <algorithm>
 #include <climits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/src/log.h"
 #include "transports/grpc/client_connection.h"
 #include "transports/grpc/server_call.h"
 
@@ -77,6 +80,23 @@ GrpcServer::~GrpcServer() { Shutdown(absl::InfinitePast()); }
 
 grpc::ServerGenericBidiReactor* GrpcServer::Service::CreateReactor(grpc::GenericCallbackServerContext* context) {
   return GrpcServerCall::Begin(server_, context);
+}
+
+absl::Status GrpcServer::CheckClient(const grpc::CallbackServerContext& context) const {
+  if (options_.client_certificates == nullptr) return absl::OkStatus();
+  const std::shared_ptr<const grpc::AuthContext> client = context.auth_context();
+  const auto first = [&client](const char* property) {
+    const std::vector<grpc::string_ref> values = client->FindPropertyValues(property);
+    return values.empty() ? absl::string_view() : absl::string_view(values[0].data(), values[0].size());
+  };
+  absl::Status status = options_.client_certificates->Check(first(GRPC_X509_PEM_CERT_PROPERTY_NAME),
+                                                            first(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME));
+  if (!status.ok()) {
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(
+        limiter, absl::StrCat("refused a call from ", DecodePeer(context.peer()), ": ", status.message()));
+  }
+  return status;
 }
 
 bool GrpcServer::CallBegan() {

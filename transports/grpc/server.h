@@ -16,6 +16,7 @@
 #include "shmrpc/mutex.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
+#include "transports/grpc/certificates.h"
 #include "transports/grpc/completion_threads.h"
 
 namespace shmrpc::grpc_transport {
@@ -29,7 +30,8 @@ class GrpcServer {
   struct Options {
     std::function<std::shared_ptr<grpc::ServerCredentials>()> make_credentials;
     GrpcArguments arguments;
-    absl::optional<uid_t> peer_uid;  // of every client, where that is known
+    std::shared_ptr<const ClientCertificates> client_certificates;  // null: clients need none
+    absl::optional<uid_t> peer_uid;                                 // of every client, where that is known
     ListenOptions listen;
     CallHandler* handler;
   };
@@ -62,6 +64,8 @@ class GrpcServer {
     GrpcServer* const server_;
   };
 
+  // Whether the client behind the call may make any: UNAUTHENTICATED.
+  absl::Status CheckClient(const grpc::CallbackServerContext& context) const;
   // A call has begun; false when there are to be no more.
   bool CallBegan() ABSL_LOCKS_EXCLUDED(mutex_);
   void CallEnded() ABSL_LOCKS_EXCLUDED(mutex_);

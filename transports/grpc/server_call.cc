@@ -15,10 +15,14 @@ grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::
   call->peer_.transport = "grpc";
   call->peer_.address = DecodePeer(context->peer());
   call->peer_.uid = server->options_.peer_uid;
-  if (server->CallBegan()) {
-    call->BeginReading();
+  const bool wanted = server->CallBegan();
+  absl::Status allowed = server->CheckClient(*context);
+  if (!allowed.ok()) {
+    call->Refuse(std::move(allowed), /*not_processed=*/false);  // and would be again
+  } else if (!wanted) {
+    call->Refuse(absl::UnavailableError("the server is shutting down"), /*not_processed=*/true);
   } else {
-    call->Refuse(absl::UnavailableError("the server is shutting down"));
+    call->BeginReading();
   }
   return &call->reactor_;
 }
@@ -56,14 +60,15 @@ GrpcServerCall::Next GrpcServerCall::ClaimNext() {
 
 void GrpcServerCall::DoNext(Next next) {
   if (next == Next::kHandler) threads_->RunSoon([this] { RunHandler(); });
-  if (next == Next::kEnd) Refuse(absl::CancelledError("the call was cancelled before its request had come"));
+  if (next != Next::kEnd) return;
+  Refuse(absl::CancelledError("the call was cancelled before its request had come"), /*not_processed=*/true);
 }
 
 // For a call that no handler sees.
-void GrpcServerCall::Refuse(absl::Status status) {
+void GrpcServerCall::Refuse(absl::Status status, bool not_processed) {
   Reply reply;
   reply.status = std::move(status);
-  reply.not_processed = true;
+  reply.not_processed = not_processed;
   Finish(reply);
 }
 

@@ -71,7 +71,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void BeginReading() ABSL_LOCKS_EXCLUDED(mutex_);
   Next ClaimNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DoNext(Next next) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Refuse(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Refuse(absl::Status status, bool not_processed) ABSL_LOCKS_EXCLUDED(mutex_);
   void RunHandler();
   void ContinueReading() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
