@@ -33,7 +33,7 @@ GrpcServerCall::GrpcServerCall(GrpcServer* server, grpc::GenericCallbackServerCo
       context_(context),
       method_(context->method()),
       deadline_(FromGrpcTime(context->raw_deadline())),
-      metadata_(FromGrpcMetadata(context->client_metadata())) {}
+      metadata_(FromGrpcRequestMetadata(context->client_metadata())) {}
 
 GrpcServerCall::~GrpcServerCall() { server_->CallEnded(); }
 
