@@ -317,12 +317,10 @@ TEST_P(ConformanceTest, RetryPolicyWaitsForAPlaceAmongTheConcurrentCalls) {
   EXPECT_TRUE(done.Wait());
   EXPECT_TRUE(status.ok()) << status;
   const auto& metadata = observed.observed().client_metadata();
-  ASSERT_EQ(metadata.size(), GetParam().tells_previous_attempts ? 2 : 1);
+  ASSERT_EQ(metadata.size(), 2);
   EXPECT_EQ(metadata[0].key(), "key");
-  if (GetParam().tells_previous_attempts) {
-    EXPECT_EQ(metadata[1].key(), "grpc-previous-rpc-attempts");
-    EXPECT_GE(std::stoi(metadata[1].value()), 1);
-  }
+  EXPECT_EQ(metadata[1].key(), "grpc-previous-rpc-attempts");
+  EXPECT_GE(std::stoi(metadata[1].value()), 1);
   holder.join();
   EXPECT_EQ(service_.started().value(), 3);
 }

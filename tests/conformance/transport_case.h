@@ -50,9 +50,6 @@ struct TransportCase {
   // again. The gRPC library's server sends some of them away with a status that a handler might have sent as well.
   bool proves_not_processed = true;
 
-  // Handlers see how often a call was attempted before. The gRPC library keeps the key to itself.
-  bool tells_previous_attempts = true;
-
   // What channels and servers are given to work with. A function, because the list of cases is made before main().
   const TransportSet& (*transports)() = &DefaultTransports;
 };

@@ -22,7 +22,6 @@ TransportCase Grpc(TransportCase transport_case) {
   transport_case.library_threads = 20;
   transport_case.deadline_rounding = 0.01;
   transport_case.proves_not_processed = false;
-  transport_case.tells_previous_attempts = false;
   transport_case.transports = &WithGrpc;
   return transport_case;
 }

@@ -38,9 +38,11 @@ class Certificates {
     return Load(name);
   }
 
-  // For the host "localhost", certified by `authority`. `expired`: its time was over yesterday.
-  Identity Make(const std::string& name, const std::string& authority, bool expired = false) {
-    std::ofstream(Path(name, "ext")) << "subjectAltName=DNS:localhost\n";
+  // For the host "localhost", certified by `authority`. `expired`: its time was over long ago. `extension`: a line for
+  // openssl's configuration.
+  Identity Make(const std::string& name, const std::string& authority, bool expired = false,
+                const std::string& extension = "") {
+    std::ofstream(Path(name, "ext")) << "subjectAltName=DNS:localhost\n" << extension << "\n";
     std::ofstream(Path(name, "index"));
     std::ofstream(Path(name, "cnf")) << "[ca]\ndefault_ca=here\n[here]\ndatabase=" << Path(name, "index")
                                      << "\nnew_certs_dir=" << directory_ << "\nserial=" << Path(name, "serial")

@@ -15,11 +15,12 @@ namespace shmrpc::conformance {
 // Calls Echo through the gRPC library's own client, over a connection of its own. Thread-safe.
 class GrpcEchoCaller {
  public:
-  explicit GrpcEchoCaller(const std::string& target) {
+  explicit GrpcEchoCaller(const std::string& target, const std::shared_ptr<grpc::ChannelCredentials>& credentials =
+                                                         grpc::InsecureChannelCredentials()) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     stub_ = std::make_unique<grpc::TemplatedGenericStub<EchoRequest, EchoReply>>(
-        grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments));
+        grpc::CreateCustomChannel(target, credentials, arguments));
   }
 
   grpc::Status Call(const EchoRequest& request, EchoReply* reply) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -25,6 +26,7 @@ inline const char kEchoInitialKey[] = "x-grpc-test-echo-initial";
 inline const char kEchoInitialValue[] = "test_initial_metadata_value";
 inline const char kEchoTrailingKey[] = "x-grpc-test-echo-trailing-bin";
 inline const std::string kEchoTrailingValue = "\xab\xab\xab";
+inline const std::string kStatusMessage = "test status message";
 inline const std::string kSpecialMessage =
     "\t\ntest with whitespace\r\nand Unicode BMP \u263a and non-BMP \U0001f608\t\n";
 
@@ -39,6 +41,32 @@ inline const std::string kSpecialMessage =
   } while (false)
 
 using Cases = std::map<std::string, std::function<void()>>;
+
+// The cases of a C++ client: a class with a method for each.
+template <typename Client>
+Cases CasesOf(const std::shared_ptr<Client>& client) {
+  const auto bind = [client](void (Client::*run)()) { return [client, run] { ((*client).*run)(); }; };
+  return {
+      {"empty_unary", bind(&Client::EmptyUnary)},
+      {"large_unary", bind(&Client::LargeUnary)},
+      {"client_streaming", bind(&Client::ClientStreaming)},
+      {"server_streaming", bind(&Client::ServerStreaming)},
+      {"ping_pong", bind(&Client::PingPong)},
+      {"empty_stream", bind(&Client::EmptyStream)},
+      {"custom_metadata", bind(&Client::CustomMetadata)},
+      {"status_code_and_message", bind(&Client::StatusCodeAndMessage)},
+      {"special_status_message", bind(&Client::SpecialStatusMessage)},
+      {"unimplemented_method", bind(&Client::UnimplementedMethod)},
+      {"unimplemented_service", bind(&Client::UnimplementedServiceCalled)},
+      {"cancel_after_begin", bind(&Client::CancelAfterBegin)},
+      {"cancel_after_first_response", bind(&Client::CancelAfterFirstResponse)},
+      {"timeout_on_sleeping_server", bind(&Client::TimeoutOnSleepingServer)},
+      {"concurrent_large_unary", bind(&Client::ConcurrentLargeUnary)},
+      {"rpc_soak", bind(&Client::RpcSoak)},
+      {"channel_soak", bind(&Client::ChannelSoak)},
+      {"gzip", bind(&Client::Gzip)},
+  };
+}
 
 // Runs the cases that are named; one line each on standard output: "NAME ok" or "NAME failed: why". 0 when all passed.
 inline int RunCases(const Cases& cases, const std::vector<std::string>& names) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "grpc/testing/test.grpc.pb.h"
+#include "requests.h"
 
 namespace shmrpc::interop {
 namespace {
@@ -15,26 +16,11 @@ namespace {
 using ::grpc::testing::Empty;
 using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
-using ::grpc::testing::StreamingInputCallRequest;
 using ::grpc::testing::StreamingInputCallResponse;
 using ::grpc::testing::StreamingOutputCallRequest;
 using ::grpc::testing::StreamingOutputCallResponse;
 using ::grpc::testing::grpc_peer::TestService;
 using ::grpc::testing::grpc_peer::UnimplementedService;
-
-SimpleRequest LargeRequest() {
-  SimpleRequest request;
-  request.set_response_size(kLargeResponseBytes);
-  request.mutable_payload()->set_body(std::string(kLargeRequestBytes, '\0'));
-  return request;
-}
-
-StreamingOutputCallRequest PingRequest(int request_bytes, int response_bytes) {
-  StreamingOutputCallRequest request;
-  request.add_response_parameters()->set_size(response_bytes);
-  request.mutable_payload()->set_body(std::string(request_bytes, '\0'));
-  return request;
-}
 
 std::string Text(const grpc::Status& status) {
   return std::to_string(status.error_code()) + ": " + status.error_message();
@@ -58,9 +44,7 @@ class Client {
     StreamingInputCallResponse reply;
     const auto writer = stub_.StreamingInputCall(&context, &reply);
     for (const int size : kRequestSizes) {
-      StreamingInputCallRequest request;
-      request.mutable_payload()->set_body(std::string(size, '\0'));
-      INTEROP_CHECK(writer->Write(request), Text(writer->Finish()));
+      INTEROP_CHECK(writer->Write(InputRequest(size)), Text(writer->Finish()));
     }
     writer->WritesDone();
     const grpc::Status status = writer->Finish();
@@ -69,10 +53,8 @@ class Client {
   }
 
   void ServerStreaming() {
-    StreamingOutputCallRequest request;
-    for (const int size : kResponseSizes) request.add_response_parameters()->set_size(size);
     grpc::ClientContext context;
-    const auto reader = stub_.StreamingOutputCall(&context, request);
+    const auto reader = stub_.StreamingOutputCall(&context, OutputRequest());
     StreamingOutputCallResponse reply;
     for (const int size : kResponseSizes) {
       INTEROP_CHECK(reader->Read(&reply), "the stream ended early");
@@ -133,18 +115,15 @@ class Client {
   }
 
   void StatusCodeAndMessage() {
-    CheckUnaryStatus("test status message");
+    CheckUnaryStatus(kStatusMessage);
     grpc::ClientContext context;
     const auto stream = stub_.FullDuplexCall(&context);
-    StreamingOutputCallRequest request;
-    request.mutable_response_status()->set_code(grpc::UNKNOWN);
-    request.mutable_response_status()->set_message("test status message");
-    stream->Write(request);
+    stream->Write(StatusRequest<StreamingOutputCallRequest>(kStatusMessage));
     stream->WritesDone();
     StreamingOutputCallResponse reply;
     while (stream->Read(&reply)) {
     }
-    CheckStatus(stream->Finish(), "test status message");
+    CheckStatus(stream->Finish(), kStatusMessage);
   }
 
   void SpecialStatusMessage() { CheckUnaryStatus(kSpecialMessage); }
@@ -156,7 +135,7 @@ class Client {
     INTEROP_CHECK(status.error_code() == grpc::UNIMPLEMENTED, Text(status));
   }
 
-  void UnimplementedServiceCase() {
+  void UnimplementedServiceCalled() {
     UnimplementedService::Stub stub(channel_);
     grpc::ClientContext context;
     Empty reply;
@@ -200,17 +179,11 @@ class Client {
     const SimpleRequest request = LargeRequest();
     std::mutex mutex;
     std::condition_variable changed;
-    int running = 0, failed = 0;
+    int running = kConcurrentCalls, failed = 0;
     std::string why;
     std::vector<SimpleResponse> replies(kConcurrentCalls);
     std::vector<grpc::ClientContext> contexts(kConcurrentCalls);
     for (int i = 0; i < kConcurrentCalls; ++i) {
-      {
-        // As many at once as there is memory for on a small machine: 600 KB each.
-        std::unique_lock<std::mutex> lock(mutex);
-        changed.wait(lock, [&] { return running < 200; });
-        ++running;
-      }
       stub_.async()->UnaryCall(&contexts[i], &request, &replies[i], [&, i](grpc::Status status) {
         const std::lock_guard<std::mutex> lock(mutex);
         const bool right = status.ok() && replies[i].payload().body().size() == kLargeResponseBytes;
@@ -289,12 +262,9 @@ class Client {
   }
 
   void CheckUnaryStatus(const std::string& message) {
-    SimpleRequest request;
-    request.mutable_response_status()->set_code(grpc::UNKNOWN);
-    request.mutable_response_status()->set_message(message);
     grpc::ClientContext context;
     SimpleResponse reply;
-    CheckStatus(stub_.UnaryCall(&context, request, &reply), message);
+    CheckStatus(stub_.UnaryCall(&context, StatusRequest<SimpleRequest>(message), &reply), message);
   }
 
   const std::string target_;
@@ -304,29 +274,6 @@ class Client {
 
 }  // namespace
 
-Cases GrpcCases(const std::string& target) {
-  const auto client = std::make_shared<Client>(target);
-  const auto bind = [client](void (Client::*run)()) { return [client, run] { ((*client).*run)(); }; };
-  return {
-      {"empty_unary", bind(&Client::EmptyUnary)},
-      {"large_unary", bind(&Client::LargeUnary)},
-      {"client_streaming", bind(&Client::ClientStreaming)},
-      {"server_streaming", bind(&Client::ServerStreaming)},
-      {"ping_pong", bind(&Client::PingPong)},
-      {"empty_stream", bind(&Client::EmptyStream)},
-      {"custom_metadata", bind(&Client::CustomMetadata)},
-      {"status_code_and_message", bind(&Client::StatusCodeAndMessage)},
-      {"special_status_message", bind(&Client::SpecialStatusMessage)},
-      {"unimplemented_method", bind(&Client::UnimplementedMethod)},
-      {"unimplemented_service", bind(&Client::UnimplementedServiceCase)},
-      {"cancel_after_begin", bind(&Client::CancelAfterBegin)},
-      {"cancel_after_first_response", bind(&Client::CancelAfterFirstResponse)},
-      {"timeout_on_sleeping_server", bind(&Client::TimeoutOnSleepingServer)},
-      {"concurrent_large_unary", bind(&Client::ConcurrentLargeUnary)},
-      {"rpc_soak", bind(&Client::RpcSoak)},
-      {"channel_soak", bind(&Client::ChannelSoak)},
-      {"gzip", bind(&Client::Gzip)},
-  };
-}
+Cases GrpcCases(const std::string& target) { return CasesOf(std::make_shared<Client>(target)); }
 
 }  // namespace shmrpc::interop

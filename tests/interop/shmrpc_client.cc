@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "grpc/testing/test.shmrpc.pb.h"
+#include "requests.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/shmrpc.h"
@@ -16,7 +17,6 @@ namespace {
 using ::grpc::testing::Empty;
 using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
-using ::grpc::testing::StreamingInputCallRequest;
 using ::grpc::testing::StreamingInputCallResponse;
 using ::grpc::testing::StreamingOutputCallRequest;
 using ::grpc::testing::StreamingOutputCallResponse;
@@ -24,20 +24,6 @@ using ::grpc::testing::TestService;
 using ::grpc::testing::UnimplementedService;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-SimpleRequest LargeRequest() {
-  SimpleRequest request;
-  request.set_response_size(kLargeResponseBytes);
-  request.mutable_payload()->set_body(std::string(kLargeRequestBytes, '\0'));
-  return request;
-}
-
-StreamingOutputCallRequest PingRequest(int request_bytes, int response_bytes) {
-  StreamingOutputCallRequest request;
-  request.add_response_parameters()->set_size(response_bytes);
-  request.mutable_payload()->set_body(std::string(request_bytes, '\0'));
-  return request;
-}
 
 class Client {
  public:
@@ -61,9 +47,7 @@ class Client {
     StreamingInputCallResponse reply;
     const auto writer = stub.StreamingInputCall(&context, &reply);
     for (const int size : kRequestSizes) {
-      StreamingInputCallRequest request;
-      request.mutable_payload()->set_body(std::string(size, '\0'));
-      INTEROP_CHECK(writer->Write(request), writer->Finish());
+      INTEROP_CHECK(writer->Write(InputRequest(size)), writer->Finish());
     }
     writer->WritesDone();
     const absl::Status status = writer->Finish();
@@ -73,10 +57,8 @@ class Client {
 
   void ServerStreaming() {
     TestService::Stub stub(channel_);
-    StreamingOutputCallRequest request;
-    for (const int size : kResponseSizes) request.add_response_parameters()->set_size(size);
     ClientContext context;
-    const auto reader = stub.StreamingOutputCall(&context, request);
+    const auto reader = stub.StreamingOutputCall(&context, OutputRequest());
     StreamingOutputCallResponse reply;
     for (const int size : kResponseSizes) {
       INTEROP_CHECK(reader->Read(&reply), "the stream ended early");
@@ -139,28 +121,24 @@ class Client {
   }
 
   void StatusCodeAndMessage() {
-    const absl::Status expected = absl::UnknownError("test status message");
-    CheckUnaryStatus(expected);
+    CheckUnaryStatus(kStatusMessage);
     TestService::Stub stub(channel_);
     ClientContext context;
     const auto stream = stub.FullDuplexCall(&context);
-    StreamingOutputCallRequest request;
-    request.mutable_response_status()->set_code(expected.raw_code());
-    request.mutable_response_status()->set_message(std::string(expected.message()));
-    stream->Write(request);
+    stream->Write(StatusRequest<StreamingOutputCallRequest>(kStatusMessage));
     stream->WritesDone();
     const absl::Status status = stream->Finish();
-    INTEROP_CHECK(status == expected, status);
+    INTEROP_CHECK(status == absl::UnknownError(kStatusMessage), status);
   }
 
-  void SpecialStatusMessage() { CheckUnaryStatus(absl::UnknownError(kSpecialMessage)); }
+  void SpecialStatusMessage() { CheckUnaryStatus(kSpecialMessage); }
 
   void UnimplementedMethod() {
     const absl::Status status = TestService::Stub(channel_).UnimplementedCall(Empty()).status();
     INTEROP_CHECK(absl::IsUnimplemented(status), status);
   }
 
-  void UnimplementedServiceCase() {
+  void UnimplementedServiceCalled() {
     const absl::Status status = UnimplementedService::Stub(channel_).UnimplementedCall(Empty()).status();
     INTEROP_CHECK(absl::IsUnimplemented(status), status);
   }
@@ -205,17 +183,11 @@ class Client {
     const SimpleRequest request = LargeRequest();
     Mutex mutex;
     CondVar changed;
-    int running = 0, failed = 0;
+    int running = kConcurrentCalls, failed = 0;
     std::string why;
     std::vector<SimpleResponse> replies(kConcurrentCalls);
     std::vector<ClientContext> contexts(kConcurrentCalls);
     for (int i = 0; i < kConcurrentCalls; ++i) {
-      {
-        // As many at once as there is memory for on a small machine: 600 KB each.
-        MutexLock lock(&mutex);
-        while (running == 200) changed.Wait(&mutex);
-        ++running;
-      }
       stub.async().UnaryCall(&contexts[i], &request, &replies[i], [&, i](absl::Status status) {
         MutexLock lock(&mutex);
         const bool right = status.ok() && replies[i].payload().body().size() == kLargeResponseBytes;
@@ -272,12 +244,9 @@ class Client {
                   "trailing metadata");
   }
 
-  void CheckUnaryStatus(const absl::Status& expected) {
-    SimpleRequest request;
-    request.mutable_response_status()->set_code(expected.raw_code());
-    request.mutable_response_status()->set_message(std::string(expected.message()));
-    const absl::Status status = TestService::Stub(channel_).UnaryCall(request).status();
-    INTEROP_CHECK(status == expected, status);
+  void CheckUnaryStatus(const std::string& message) {
+    const absl::Status status = TestService::Stub(channel_).UnaryCall(StatusRequest<SimpleRequest>(message)).status();
+    INTEROP_CHECK(status == absl::UnknownError(message), status);
   }
 
   std::string address_;
@@ -287,29 +256,6 @@ class Client {
 
 }  // namespace
 
-Cases ShmrpcCases(const std::string& address) {
-  const auto client = std::make_shared<Client>(address);
-  const auto bind = [client](void (Client::*run)()) { return [client, run] { ((*client).*run)(); }; };
-  return {
-      {"empty_unary", bind(&Client::EmptyUnary)},
-      {"large_unary", bind(&Client::LargeUnary)},
-      {"client_streaming", bind(&Client::ClientStreaming)},
-      {"server_streaming", bind(&Client::ServerStreaming)},
-      {"ping_pong", bind(&Client::PingPong)},
-      {"empty_stream", bind(&Client::EmptyStream)},
-      {"custom_metadata", bind(&Client::CustomMetadata)},
-      {"status_code_and_message", bind(&Client::StatusCodeAndMessage)},
-      {"special_status_message", bind(&Client::SpecialStatusMessage)},
-      {"unimplemented_method", bind(&Client::UnimplementedMethod)},
-      {"unimplemented_service", bind(&Client::UnimplementedServiceCase)},
-      {"cancel_after_begin", bind(&Client::CancelAfterBegin)},
-      {"cancel_after_first_response", bind(&Client::CancelAfterFirstResponse)},
-      {"timeout_on_sleeping_server", bind(&Client::TimeoutOnSleepingServer)},
-      {"concurrent_large_unary", bind(&Client::ConcurrentLargeUnary)},
-      {"rpc_soak", bind(&Client::RpcSoak)},
-      {"channel_soak", bind(&Client::ChannelSoak)},
-      {"gzip", bind(&Client::Gzip)},
-  };
-}
+Cases ShmrpcCases(const std::string& address) { return CasesOf(std::make_shared<Client>(address)); }
 
 }  // namespace shmrpc::interop

@@ -76,7 +76,9 @@ ClientCall::ClientCall(std::shared_ptr<ClientChannel> channel, const CallSpec& s
       max_receive_message_bytes_(spec.max_receive_message_bytes) {
   if (spec.deadline != SteadyTime::InfiniteFuture()) context_.set_deadline(ToGrpcTime(spec.deadline));
   if (spec.metadata != nullptr) {
-    for (const auto& [key, value] : *spec.metadata) context_.AddMetadata(key, value);
+    for (const auto& [key, value] : *spec.metadata) {
+      context_.AddMetadata(key == kPreviousAttempts ? kSentPreviousAttempts : key, value);
+    }
   }
 }
 

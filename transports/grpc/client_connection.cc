@@ -17,6 +17,7 @@
 #include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/unique_fd.h"
+#include "transports/grpc/certificates.h"
 #include "transports/grpc/client_call.h"
 
 namespace shmrpc::grpc_transport {
@@ -125,7 +126,7 @@ constexpr char kCertificateHint[] =
 class GrpcConnection final : public Connection {
  public:
   GrpcConnection(std::shared_ptr<ClientChannel> channel, const ClientConnectionOptions& options)
-      : channel_(std::move(channel)), choice_(options.choice), tls_(options.tls) {
+      : channel_(std::move(channel)), choice_(options.choice), tls_(options.tls.has_value()) {
     peer_.transport = choice_.name;
     peer_.address = options.target;
   }
@@ -216,6 +217,7 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
       *threads, connection_options.keepalive_timeout);
   // A watch cannot be taken back: one that nobody waits for any more shall not keep the channel for long.
   constexpr absl::Duration kWatchTime = absl::Milliseconds(200);
+  constexpr absl::Duration kExplanationTime = absl::Seconds(2);
   for (;;) {
     const grpc_connectivity_state state = channel->channel->GetState(/*try_to_connect=*/true);
     const SteadyTime now = SteadyTime::Now();
@@ -227,9 +229,16 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
         if (channel->channel->GetState(false) == GRPC_CHANNEL_READY) continue;
         const bool ended =
             absl::StrContains(why.message(), "Socket closed") || absl::StrContains(why.message(), "Connection reset");
-        return absl::UnavailableError(absl::StrCat(connection_options.target, ": ",
-                                                   why.ok() ? "the connection was lost at once" : why.message(),
-                                                   connection_options.tls && ended ? kCertificateHint : ""));
+        std::string text =
+            absl::StrCat(connection_options.target, ": ", why.ok() ? "the connection was lost at once" : why.message());
+        if (connection_options.tls.has_value()) {
+          if (ended) absl::StrAppend(&text, kCertificateHint);
+          if (absl::StrContains(why.message(), "andshake")) {
+            absl::StrAppend(&text, ExplainHandshakeFailure(connection_options.target, *connection_options.tls,
+                                                           std::min(options.deadline, now + kExplanationTime)));
+          }
+        }
+        return absl::UnavailableError(text);
       }
       case GRPC_CHANNEL_SHUTDOWN:
         return absl::UnavailableError(absl::StrCat(connection_options.target, ": the gRPC channel has shut down"));

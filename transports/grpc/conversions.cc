@@ -3,10 +3,12 @@
 #include <grpc/slice.h>
 
 #include <chrono>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "shmrpc/rpc_status.pb.h"
 #include "shmrpc/steady_time.h"
@@ -95,6 +97,19 @@ Metadata FromGrpcMetadata(const std::multimap<grpc::string_ref, grpc::string_ref
         name == "user-agent")
       continue;
     result.Add(name, ToView(value));
+  }
+  return result;
+}
+
+Metadata FromGrpcRequestMetadata(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata) {
+  Metadata result = FromGrpcMetadata(metadata);
+  auto found = metadata.find(kSentPreviousAttempts);
+  if (found == metadata.end()) {
+    found = metadata.find(grpc::string_ref(kPreviousAttempts.data(), kPreviousAttempts.size()));
+  }
+  uint32_t attempts = 0;
+  if (found != metadata.end() && absl::SimpleAtoi(ToView(found->second), &attempts) && attempts > 0) {
+    result.Add(kPreviousAttempts, absl::StrCat(attempts));
   }
   return result;
 }

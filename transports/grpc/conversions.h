@@ -37,6 +37,10 @@ absl::Status FromGrpcStatus(const grpc::Status& status);
 // them over.
 Metadata FromGrpcMetadata(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata);
 
+// The same for what comes with a request: there, kPreviousAttempts may be among it, and comes last. It is sent as
+// kSentPreviousAttempts by this library, because the gRPC library's client drops a count that is not its own.
+Metadata FromGrpcRequestMetadata(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata);
+
 // The message serialised straight into the memory that the gRPC library sends from.
 grpc::ByteBuffer ToByteBuffer(const OutgoingMessage& message);
 
@@ -57,6 +61,8 @@ class ReceivedBuffer {
   std::vector<absl::string_view> pieces_;
   size_t size_ = 0;
 };
+
+inline constexpr char kSentPreviousAttempts[] = "shmrpc-previous-rpc-attempts";
 
 // In the trailing metadata of a call that no handler has begun with: see CallEnd::not_processed.
 inline constexpr char kNotProcessedKey[] = "shmrpc-not-processed";

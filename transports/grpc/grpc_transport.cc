@@ -8,6 +8,7 @@
 #include "shmrpc/steady_time.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/auto_transport.h"
+#include "transports/grpc/certificates.h"
 #include "transports/grpc/client_connection.h"
 #include "transports/grpc/http2_server.h"
 #include "transports/grpc/server.h"
@@ -28,9 +29,11 @@ std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const GrpcClientOption
 
 std::shared_ptr<grpc::ServerCredentials> MakeCredentials(const GrpcServerOptions& options) {
   if (!options.tls.has_value()) return grpc::InsecureServerCredentials();
+  // The gRPC library would just end the connection of a client whose certificate it does not accept. ClientCertificates
+  // checks it instead, and the client is told.
   grpc::SslServerCredentialsOptions ssl(options.tls->client_root_certificates.empty()
                                             ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                                            : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+                                            : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_BUT_DONT_VERIFY);
   ssl.pem_root_certs = options.tls->client_root_certificates;
   ssl.pem_key_cert_pairs.push_back({options.tls->private_key, options.tls->certificate_chain});
   return grpc::SslServerCredentials(ssl);
@@ -60,9 +63,6 @@ absl::Status CheckTls(const GrpcServerOptions& options) {
   const GrpcTlsServerOptions& tls = *options.tls;
   if (!IsPem(tls.certificate_chain) || !IsPem(tls.private_key)) {
     return absl::InvalidArgumentError("GrpcTlsServerOptions needs certificate_chain and private_key, as PEM");
-  }
-  if (!tls.client_root_certificates.empty() && !IsPem(tls.client_root_certificates)) {
-    return absl::InvalidArgumentError("GrpcTlsServerOptions::client_root_certificates is not PEM");
   }
   return absl::OkStatus();
 }
@@ -122,7 +122,7 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   ClientConnectionOptions connection;
   connection.target = std::move(grpc_target);
   connection.credentials = MakeCredentials(client);
-  connection.tls = client.tls.has_value();
+  connection.tls = client.tls;
   connection.choice = {"grpc", std::move(reason)};
   grpc::ChannelArguments& arguments = connection.arguments;
   // Otherwise channels to the same server share a connection, and their back-off with it.
@@ -166,6 +166,11 @@ absl::StatusOr<std::unique_ptr<Listener>> GrpcTransport::Listen(const Target& ta
   server.arguments = options_.server.arguments;
   server.listen = options;
   server.handler = handler;
+  if (options_.server.tls.has_value() && !options_.server.tls->client_root_certificates.empty()) {
+    auto certificates = ClientCertificates::Create(options_.server.tls->client_root_certificates);
+    if (!certificates.ok()) return certificates.status();
+    server.client_certificates = *std::move(certificates);
+  }
   ListenOptions listen = options;
   listen.transport = TransportPreference::kGrpc;
   absl::StatusOr<std::unique_ptr<Listener>> listener =

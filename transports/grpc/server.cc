@@ -1,14 +1,17 @@
 #include "transports/grpc/server.h"
 
 #include <fcntl.h>
+#include <grpc/grpc_security_constants.h>
 #include <grpc/impl/codegen/grpc_types.h>
 #include <grpcpp/support/slice.h>
 
 #include <algorithm>
 #include <climits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/log.h"
 #include "shmrpc/steady_time.h"
 #include "transports/grpc/client_connection.h"
 #include "transports/grpc/server_call.h"
@@ -18,9 +21,6 @@ namespace {
 
 // Headers hold this library's metadata and statuses at their largest, percent-encoded and in base 64.
 constexpr int kMaxHeaderBytes = 128 * 1024;
-
-// Calls that the gRPC library may hand over before it is asked for more.
-constexpr int kCallsAwaited = 4;
 
 }  // namespace
 
@@ -55,6 +55,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& opt
 }
 
 absl::Status GrpcServer::Init() {
+  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads = CompletionThreads::Start(
+      "shmrpc-grpc-srv", std::make_unique<grpc::CompletionQueue>(), options_.listen.max_threads);
+  if (!threads.ok()) return threads.status();
+  threads_ = *std::move(threads);
   grpc::ServerBuilder builder;
   GrpcArguments arguments = WithDefaults(options_.arguments, options_.listen.flow_control);
   AddKeepalive(options_.listen.keepalive_timeout, &arguments);
@@ -62,50 +66,48 @@ absl::Status GrpcServer::Init() {
   for (const auto& [name, value] : arguments) {
     absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
-  builder.RegisterAsyncGenericService(&service_);
-  std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
+  builder.RegisterCallbackGenericService(&service_);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options_.make_credentials());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
-    queue->Shutdown();
-    void* tag;
-    bool ok;
-    while (queue->Next(&tag, &ok)) {
-    }
     return absl::UnavailableError("the gRPC library could not start a server; its log on standard error says why");
   }
-  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads =
-      CompletionThreads::Start("shmrpc-grpc-srv", std::move(queue), options_.listen.max_threads);
-  if (!threads.ok()) {
-    server_->Shutdown(gpr_inf_past(GPR_CLOCK_REALTIME));
-    return threads.status();
-  }
-  threads_ = *std::move(threads);
-  for (int i = 0; i < kCallsAwaited; ++i) RequestCall();
   return absl::OkStatus();
 }
 
 GrpcServer::~GrpcServer() { Shutdown(SteadyTime::InfinitePast()); }
 
-void GrpcServer::RequestCall() {
-  {
-    MutexLock lock(&mutex_);
-    if (phase_ != Phase::kServing) return;
-    ++objects_;
+grpc::ServerGenericBidiReactor* GrpcServer::Service::CreateReactor(grpc::GenericCallbackServerContext* context) {
+  return GrpcServerCall::Begin(server_, context);
+}
+
+absl::Status GrpcServer::CheckClient(const grpc::CallbackServerContext& context) const {
+  if (options_.client_certificates == nullptr) return absl::OkStatus();
+  const std::shared_ptr<const grpc::AuthContext> client = context.auth_context();
+  const auto first = [&client](const char* property) {
+    const std::vector<grpc::string_ref> values = client->FindPropertyValues(property);
+    return values.empty() ? absl::string_view() : absl::string_view(values[0].data(), values[0].size());
+  };
+  absl::Status status = options_.client_certificates->Check(first(GRPC_X509_PEM_CERT_PROPERTY_NAME),
+                                                            first(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME));
+  if (!status.ok()) {
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(
+        limiter, absl::StrCat("refused a call from ", DecodePeer(context.peer()), ": ", status.message()));
   }
-  GrpcServerCall::Await(this);
+  return status;
 }
 
 bool GrpcServer::CallBegan() {
-  RequestCall();
   MutexLock lock(&mutex_);
+  ++calls_;
   return phase_ == Phase::kServing;
 }
 
 void GrpcServer::CallEnded() {
   MutexLock lock(&mutex_);
-  if (--objects_ == 0) changed_.SignalAll();
+  if (--calls_ == 0) changed_.SignalAll();
 }
 
 void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {
@@ -131,10 +133,10 @@ void GrpcServer::Shutdown(SteadyTime deadline) {
     }
     phase_ = Phase::kDraining;
   }
-  if (server_ != nullptr && threads_ != nullptr) {
+  if (server_ != nullptr) {
     server_->Shutdown(ToGrpcTime(deadline));
     MutexLock lock(&mutex_);
-    while (objects_ > 0) changed_.Wait(&mutex_);
+    while (calls_ > 0) changed_.Wait(&mutex_);
   }
   server_ = nullptr;
   acceptor_ = nullptr;

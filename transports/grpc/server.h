@@ -17,6 +17,7 @@
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
+#include "transports/grpc/certificates.h"
 #include "transports/grpc/completion_threads.h"
 
 namespace shmrpc::grpc_transport {
@@ -30,7 +31,8 @@ class GrpcServer {
   struct Options {
     std::function<std::shared_ptr<grpc::ServerCredentials>()> make_credentials;
     GrpcArguments arguments;
-    absl::optional<uid_t> peer_uid;  // of every client, where that is known
+    std::shared_ptr<const ClientCertificates> client_certificates;  // null: clients need none
+    absl::optional<uid_t> peer_uid;                                 // of every client, where that is known
     ListenOptions listen;
     CallHandler* handler;
   };
@@ -52,22 +54,33 @@ class GrpcServer {
   explicit GrpcServer(const Options& options) : options_(options) {}
   absl::Status Init();
 
-  // Waits for one more call.
-  void RequestCall();
+  // What the gRPC library asks for each call. (Its interface with completion queues will not do: there, a call that
+  // comes in the moment when Shutdown begins may be put on a list that nobody looks at any more, until its deadline.)
+  class Service final : public grpc::CallbackGenericService {
+   public:
+    explicit Service(GrpcServer* server) : server_(server) {}
+    grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;
+
+   private:
+    GrpcServer* const server_;
+  };
+
+  // Whether the client behind the call may make any: UNAUTHENTICATED.
+  absl::Status CheckClient(const grpc::CallbackServerContext& context) const;
   // A call has begun; false when there are to be no more.
   bool CallBegan() ABSL_LOCKS_EXCLUDED(mutex_);
   void CallEnded() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
-  std::shared_ptr<CompletionThreads> threads_;
-  grpc::AsyncGenericService service_;
+  std::shared_ptr<CompletionThreads> threads_;  // for what runs user code
+  Service service_{this};
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
 
   Mutex mutex_;
   CondVar changed_;
   enum class Phase { kServing, kDraining, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
-  int objects_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects, those that wait for a call included
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects
 };
 
 // The user's arguments, and what both sides set unless those do: what keeps memory bounded, and headers as large as

@@ -8,61 +8,66 @@
 
 namespace shmrpc::grpc_transport {
 
-void GrpcServerCall::Await(GrpcServer* server) {
-  auto* const call = new GrpcServerCall(server);
-  // The end is told only of a call that has begun, but then perhaps before its beginning.
-  call->context_.AsyncNotifyWhenDone(call->done_.Begin());
-  grpc::CompletionQueue* const queue = server->threads_->queue();
-  server->service_.RequestCall(&call->context_, &call->stream_, queue, static_cast<grpc::ServerCompletionQueue*>(queue),
-                               call->call_.Begin());
+grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::GenericCallbackServerContext* context) {
+  auto* const call = new GrpcServerCall(server, context);
+  call->Ref();  // the gRPC library's, until its reactor is done
+  call->peer_.transport = "grpc";
+  call->peer_.address = DecodePeer(context->peer());
+  call->peer_.uid = server->options_.peer_uid;
+  const bool wanted = server->CallBegan();
+  absl::Status allowed = server->CheckClient(*context);
+  if (!allowed.ok()) {
+    call->Refuse(std::move(allowed), /*not_processed=*/false);  // and would be again
+  } else if (!wanted) {
+    call->Refuse(absl::UnavailableError("the server is shutting down"), /*not_processed=*/true);
+  } else {
+    call->BeginReading();
+  }
+  return &call->reactor_;
 }
 
-GrpcServerCall::GrpcServerCall(GrpcServer* server) : CallBase(server->threads_), server_(server) {}
+GrpcServerCall::GrpcServerCall(GrpcServer* server, grpc::GenericCallbackServerContext* context)
+    : CallBase(server->threads_),
+      server_(server),
+      context_(context),
+      method_(context->method()),
+      deadline_(FromGrpcTime(context->raw_deadline())),
+      metadata_(FromGrpcRequestMetadata(context->client_metadata())) {}
 
 GrpcServerCall::~GrpcServerCall() { server_->CallEnded(); }
 
-void GrpcServerCall::OnCall(bool ok) {
-  if (!ok) {  // the server is shutting down
-    Unref();  // done_'s
-    return Unref();
-  }
-  const bool wanted = server_->CallBegan();
-  deadline_ = FromGrpcTime(context_.raw_deadline());
-  metadata_ = FromGrpcMetadata(context_.client_metadata());
-  peer_.transport = "grpc";
-  peer_.address = DecodePeer(context_.peer());
-  peer_.uid = server_->options_.peer_uid;
-  if (!wanted) {
-    Reply reply;
-    reply.status = absl::UnavailableError("the server is shutting down");
-    reply.not_processed = true;
-    return Finish(reply);
-  }
+void GrpcServerCall::BeginReading() {
   const bool needs_request = server_->options_.handler->NeedsRequest(method());
-  Begin begin;
+  Next next;
   {
     MutexLock lock(&mutex_);
     needs_request_ = needs_request;
     begun_ = false;
     ContinueReading();
-    begin = ClaimBegin();
+    next = ClaimNext();
   }
-  DoBegin(begin);
+  DoNext(next);
 }
 
-GrpcServerCall::Begin GrpcServerCall::ClaimBegin() {
+GrpcServerCall::Next GrpcServerCall::ClaimNext() {
   // A client that half-closes without a request, or sends two, is for the handler to judge.
   const bool ready = cancelled_ || !needs_request_ || half_closed_ || inbox_.size() > 1;
-  if (begun_ || !ready) return Begin::kNothing;
+  if (begun_ || !ready) return Next::kNothing;
   begun_ = true;
-  return cancelled_ ? Begin::kEnd : Begin::kHandler;
+  return cancelled_ ? Next::kEnd : Next::kHandler;
 }
 
-void GrpcServerCall::DoBegin(Begin begin) {
-  if (begin == Begin::kHandler) threads_->RunSoon([this] { RunHandler(); });
-  if (begin != Begin::kEnd) return;
+void GrpcServerCall::DoNext(Next next) {
+  if (next == Next::kHandler) threads_->RunSoon([this] { RunHandler(); });
+  if (next != Next::kEnd) return;
+  Refuse(absl::CancelledError("the call was cancelled before its request had come"), /*not_processed=*/true);
+}
+
+// For a call that no handler sees.
+void GrpcServerCall::Refuse(absl::Status status, bool not_processed) {
   Reply reply;
-  reply.status = absl::CancelledError("the call was cancelled before its request had come");
+  reply.status = std::move(status);
+  reply.not_processed = not_processed;
   Finish(reply);
 }
 
@@ -88,18 +93,18 @@ bool GrpcServerCall::IsCancelled() const { return cancelled_.load(std::memory_or
 void GrpcServerCall::ContinueReading() {
   if (reading_ || half_closed_ || cancelled_ || end_sent_ || inbox_.size() >= kMessagesReadAhead) return;
   reading_ = true;
-  stream_.Read(&read_buffer_, read_.Begin());
+  reactor_.StartRead(&read_buffer_);
 }
 
 void GrpcServerCall::OnRead(bool ok) {
-  Begin begin;
+  Next next;
   {
     MutexLock lock(&mutex_);
     reading_ = false;
     if (!ok) {
       half_closed_ = true;
-      // Otherwise the application might take the end of a cancelled call for a half-close before OnDone tells.
-      if (grpc_call_failed_before_recv_message(context_.c_call()) != 0) NoteCancelled();
+      // Otherwise the application might take the end of a cancelled call for a half-close before OnCancel tells.
+      if (grpc_call_failed_before_recv_message(context_->c_call()) != 0) NoteCancelled();
     } else {
       ReceivedBuffer message(&read_buffer_);
       const size_t limit = server_->options_.listen.max_receive_message_bytes;
@@ -116,9 +121,9 @@ void GrpcServerCall::OnRead(bool ok) {
       }
     }
     ContinueReading();
-    begin = ClaimBegin();
+    next = ClaimNext();
   }
-  DoBegin(begin);
+  DoNext(next);
   Wake(Where::kElsewhere);
 }
 
@@ -136,8 +141,8 @@ void GrpcServerCall::Receive() {
 void GrpcServerCall::SendHeaders(const Metadata& metadata) {
   MutexLock lock(&mutex_);
   if (cancelled_ || end_sent_) return;
-  for (const auto& [key, value] : metadata) context_.AddInitialMetadata(key, value);
-  stream_.SendInitialMetadata(headers_.Begin());
+  for (const auto& [key, value] : metadata) context_->AddInitialMetadata(key, value);
+  reactor_.StartSendInitialMetadata();
 }
 
 SendResult GrpcServerCall::Send(const OutgoingMessage& message) {
@@ -160,16 +165,15 @@ SendResult GrpcServerCall::Send(const OutgoingMessage& message) {
 void GrpcServerCall::ContinueWriting() {
   if (writing_ || end_sent_) return;
   if (!outbox_.empty()) {
-    const grpc::ByteBuffer message = outbox_.Take();
+    write_buffer_ = outbox_.Take();
     writing_ = true;
-    stream_.Write(message, write_.Begin());
+    reactor_.StartWrite(&write_buffer_);
   } else if (end_.has_value()) {
     end_sent_ = true;
     if (last_message_.has_value()) {
-      stream_.WriteAndFinish(*last_message_, grpc::WriteOptions(), *end_, finish_.Begin());
-      last_message_.reset();
+      reactor_.StartWriteAndFinish(&*last_message_, grpc::WriteOptions(), *end_);
     } else {
-      stream_.Finish(*end_, finish_.Begin());
+      reactor_.Finish(*end_);
     }
   }
 }
@@ -178,7 +182,8 @@ void GrpcServerCall::OnWritten(bool ok) {
   {
     MutexLock lock(&mutex_);
     writing_ = false;
-    if (!ok) outbox_.Clear();  // the call is over, as OnDone is going to tell
+    write_buffer_.Clear();
+    if (!ok) outbox_.Clear();  // the call is over, as OnCancel is going to tell
     ContinueWriting();
     if (sendable_wanted_ && outbox_.HasRoom()) {
       sendable_wanted_ = false;
@@ -204,12 +209,12 @@ void GrpcServerCall::Finish(const Reply& reply) {
     has_events = events_ != nullptr;
     if (!end_.has_value()) {
       if (reply.initial_metadata != nullptr) {
-        for (const auto& [key, value] : *reply.initial_metadata) context_.AddInitialMetadata(key, value);
+        for (const auto& [key, value] : *reply.initial_metadata) context_->AddInitialMetadata(key, value);
       }
       if (reply.trailing_metadata != nullptr) {
-        for (const auto& [key, value] : *reply.trailing_metadata) context_.AddTrailingMetadata(key, value);
+        for (const auto& [key, value] : *reply.trailing_metadata) context_->AddTrailingMetadata(key, value);
       }
-      if (reply.not_processed) context_.AddTrailingMetadata(kNotProcessedKey, "1");
+      if (reply.not_processed) context_->AddTrailingMetadata(kNotProcessedKey, "1");
       SetEnd(ToGrpcStatus(reply.status), std::move(message));
     }
     inbox_.clear();
@@ -243,14 +248,14 @@ void GrpcServerCall::NoteCancelled() {
   cancelled_due_ = events_ != nullptr;
 }
 
-void GrpcServerCall::OnDone(bool) {
-  Begin begin;
+void GrpcServerCall::OnCancel() {
+  Next next;
   {
     MutexLock lock(&mutex_);
-    if (context_.IsCancelled()) NoteCancelled();
-    begin = ClaimBegin();
+    NoteCancelled();
+    next = ClaimNext();
   }
-  DoBegin(begin);
+  DoNext(next);
   Wake(Where::kElsewhere);
 }
 

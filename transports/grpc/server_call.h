@@ -2,6 +2,7 @@
 #define SHMRPC_TRANSPORTS_GRPC_SERVER_CALL_H_
 
 #include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/support/server_callback.h>
 
 #include <atomic>
 #include <deque>
@@ -16,15 +17,15 @@
 
 namespace shmrpc::grpc_transport {
 
-// One call as the server sees it. See ServerCall. Waits for a client's call first, and is one from then on. A handler
-// that needs the request is not run before that has been read, and not at all when the call is over earlier.
+// One call as the server sees it. See ServerCall. A handler that needs the request is not run before that has been
+// read, and not at all when the call is over earlier.
 class GrpcServerCall final : public CallBase, public ServerCall {
  public:
-  // Waits for a call of a client. `server` outlives it.
-  static void Await(GrpcServer* server);
+  // A client has begun a call. `server` outlives it; `context` lives until the reactor that is returned is done.
+  static grpc::ServerGenericBidiReactor* Begin(GrpcServer* server, grpc::GenericCallbackServerContext* context);
 
   // ServerCall
-  absl::string_view method() const override { return context_.method(); }
+  absl::string_view method() const override { return method_; }
   SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return metadata_; }
   const Peer& peer() const override { return peer_; }
@@ -37,7 +38,20 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void Finish(const Reply& reply) override;
 
  private:
-  explicit GrpcServerCall(GrpcServer* server);
+  // What the gRPC library tells of: on its own threads, which must not be kept.
+  class Reactor final : public grpc::ServerGenericBidiReactor {
+   public:
+    explicit Reactor(GrpcServerCall* call) : call_(call) {}
+    void OnReadDone(bool ok) override { call_->OnRead(ok); }
+    void OnWriteDone(bool ok) override { call_->OnWritten(ok); }
+    void OnCancel() override { call_->OnCancel(); }
+    void OnDone() override { call_->Unref(); }  // the last it tells of
+
+   private:
+    GrpcServerCall* const call_;
+  };
+
+  GrpcServerCall(GrpcServer* server, grpc::GenericCallbackServerContext* context);
   ~GrpcServerCall() override;
   void Abandon() override;
 
@@ -49,17 +63,16 @@ class GrpcServerCall final : public CallBase, public ServerCall {
     return wanted_ && !cancelled_ && (!inbox_.empty() || (half_closed_ && !half_close_told_));
   }
 
-  void OnCall(bool ok);
   void OnRead(bool ok);
   void OnWritten(bool ok);
-  void OnHeadersSent(bool) {}
-  void OnFinished(bool) {}
-  void OnDone(bool);
+  void OnCancel();
 
   // What comes next for a call that no handler has seen yet.
-  enum class Begin { kNothing, kHandler, kEnd };
-  Begin ClaimBegin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DoBegin(Begin begin) ABSL_LOCKS_EXCLUDED(mutex_);
+  enum class Next { kNothing, kHandler, kEnd };
+  void BeginReading() ABSL_LOCKS_EXCLUDED(mutex_);
+  Next ClaimNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DoNext(Next next) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Refuse(absl::Status status, bool not_processed) ABSL_LOCKS_EXCLUDED(mutex_);
   void RunHandler();
   void ContinueReading() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -68,28 +81,23 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void SetEnd(grpc::Status status, absl::optional<grpc::ByteBuffer> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   GrpcServer* const server_;
-  grpc::GenericServerContext context_;
-  grpc::GenericServerAsyncReaderWriter stream_{&context_};
-  SteadyTime deadline_;
-  Metadata metadata_;
+  grpc::GenericCallbackServerContext* const context_;  // the gRPC library's: not to be used once end_sent_
+  Reactor reactor_{this};
+  const std::string method_;
+  const SteadyTime deadline_;
+  const Metadata metadata_;
   Peer peer_;
   std::atomic<bool> cancelled_{false};  // written under mutex_
-
-  Operation<GrpcServerCall> call_{this, &GrpcServerCall::OnCall};
-  Operation<GrpcServerCall> done_{this, &GrpcServerCall::OnDone};
-  Operation<GrpcServerCall> read_{this, &GrpcServerCall::OnRead};
-  Operation<GrpcServerCall> headers_{this, &GrpcServerCall::OnHeadersSent};
-  Operation<GrpcServerCall> write_{this, &GrpcServerCall::OnWritten};
-  Operation<GrpcServerCall> finish_{this, &GrpcServerCall::OnFinished};
 
   grpc::ByteBuffer read_buffer_;  // the read's that is under way
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool needs_request_ ABSL_GUARDED_BY(mutex_) = false;
-  bool begun_ ABSL_GUARDED_BY(mutex_) = true;  // a handler runs or has run, or never will, or there is no call yet
+  bool begun_ ABSL_GUARDED_BY(mutex_) = true;  // a handler runs or has run, or never will
   std::deque<ReceivedBuffer> inbox_ ABSL_GUARDED_BY(mutex_);
 
   SendQueue outbox_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer write_buffer_;  // the write's that is under way
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool sendable_wanted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to be sent
@@ -102,7 +110,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   bool cancelled_due_ ABSL_GUARDED_BY(mutex_) = false;
   bool sendable_due_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // by the application
-  bool over_ ABSL_GUARDED_BY(mutex_) = false;      // OnDone has been, or is being, told
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;      // the events' OnDone has been, or is being, told
 };
 
 }  // namespace shmrpc::grpc_transport
