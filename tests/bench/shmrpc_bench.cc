@@ -12,8 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "tests/bench/measure.h"
 #include "tests/bench/options.h"
-#include "tests/bench/process.h"
+#include "tests/bench/page.h"
 #include "tests/bench/report.h"
+#include "tests/bench/run_info.h"
 
 using Texts = std::vector<std::string>;
 
@@ -42,6 +43,7 @@ ABSL_FLAG(int, rounds, 5, "how often everything is measured; the medians are rep
 ABSL_FLAG(double, seconds, 0.5, "length of one measurement");
 ABSL_FLAG(std::string, against, "", "a peer to compare the others with, round by round");
 ABSL_FLAG(bool, table, false, "print tables for people after the run instead of a line of JSON for each result");
+ABSL_FLAG(std::string, report, "", "a directory to write a page with pictures and tables to, in addition");
 
 namespace shmrpc::bench {
 namespace {
@@ -61,7 +63,7 @@ absl::StatusOr<std::vector<Row>> Run(const Contest& contest, const Options& opti
   return rows;
 }
 
-int Main() {
+int Main(const RunInfo& run) {
   const absl::StatusOr<Options> options = ParseOptions({.cases = absl::GetFlag(FLAGS_cases),
                                                         .peers = absl::GetFlag(FLAGS_peers),
                                                         .payloads = absl::GetFlag(FLAGS_payloads),
@@ -106,6 +108,15 @@ int Main() {
     }
   }
   if (table) std::cout << ToTable(all, absl::GetFlag(FLAGS_against)) << std::flush;
+  const std::string report = absl::GetFlag(FLAGS_report);
+  if (!report.empty()) {
+    const absl::Status status = WriteReport(report, all, run);
+    if (!status.ok()) {
+      std::cerr << "shmrpc_bench: " << status.message() << "\n";
+      return kFailed;
+    }
+    std::cerr << "shmrpc_bench: the report is in " << report << "/index.html\n";
+  }
   return std::cout ? EXIT_SUCCESS : kFailed;
 }
 
@@ -114,10 +125,11 @@ int Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Measures calls over shmrpc and its peers: one line of JSON for each result.");
+  const shmrpc::bench::RunInfo run = shmrpc::bench::DescribeRun(argc, argv);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1) {
     std::cerr << "shmrpc_bench: unexpected argument \"" << rest[1] << "\"; options begin with --, see --help\n";
     return shmrpc::bench::kWrongUsage;
   }
-  return shmrpc::bench::Main();
+  return shmrpc::bench::Main(run);
 }
