@@ -29,7 +29,8 @@ struct CpuSets {
   std::vector<int> server;
 };
 
-CpuSets Divide(const MeasurementSpec& spec, const std::vector<int>& cpus) {
+CpuSets Divide(const MeasurementSpec& spec) {
+  const std::vector<int>& cpus = spec.cpus;
   const std::vector<int> first = {cpus.front()};
   if (spec.pin == Pin::kNone) return {.clients = cpus, .server = cpus};
   if (spec.pin != Pin::kApart || cpus.size() == 1) return {.clients = first, .server = first};
@@ -210,11 +211,11 @@ absl::StatusOr<double> IdleCpuPercent(const Scene& scene, absl::Duration duratio
 }
 
 // Runs in a process of its own.
-absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec, const std::vector<int>& cpus) {
+absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
   absl::Status status = AllocationCounter::Install();
   if (!status.ok()) return status;
   Scene scene(spec);
-  status = scene.Prepare(Divide(spec, cpus));
+  status = scene.Prepare(Divide(spec));
   if (!status.ok()) return status;
   const absl::Duration warm_up = std::max(spec.duration / 4, absl::Milliseconds(20));
   absl::StatusOr<std::vector<CaseResult>> warm = scene.Run(warm_up);
@@ -293,12 +294,12 @@ absl::string_view PinName(Pin pin) {
   return "";
 }
 
-absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec, const std::vector<int>& cpus) {
+absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec) {
   static_assert(std::is_trivially_copyable_v<Figures>);
   // Only a hang takes that long.
   const absl::Duration limit = absl::Minutes(2) + 8 * spec.duration;
   const absl::StatusOr<std::string> bytes = RunInChild(limit, [&]() -> absl::StatusOr<std::string> {
-    const absl::StatusOr<Measurement> measurement = MeasureHere(spec, cpus);
+    const absl::StatusOr<Measurement> measurement = MeasureHere(spec);
     if (!measurement.ok()) return measurement.status();
     const auto* const figures = reinterpret_cast<const char*>(&measurement->figures);
     return absl::StrCat(absl::string_view(figures, sizeof(Figures)), measurement->latencies.Encode());
@@ -314,12 +315,12 @@ absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec, const std::vect
 }
 
 absl::StatusOr<std::vector<std::vector<Measurement>>> MeasureInTurns(const std::vector<MeasurementSpec>& specs,
-                                                                     int rounds, const std::vector<int>& cpus) {
+                                                                     int rounds) {
   std::vector<std::vector<Measurement>> measurements(specs.size());
   for (int round = 0; round < rounds; ++round) {
     for (size_t i = 0; i < specs.size(); ++i) {
       const MeasurementSpec& spec = specs[i];
-      absl::StatusOr<Measurement> measurement = Measure(spec, cpus);
+      absl::StatusOr<Measurement> measurement = Measure(spec);
       if (!measurement.ok()) {
         const std::string amount =
             spec.load->axis == Axis::kNone ? "" : absl::StrCat(", ", AxisName(spec.load->axis), " ", spec.shape.amount);

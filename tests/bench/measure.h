@@ -35,6 +35,7 @@ struct MeasurementSpec {
   size_t payload_bytes = 0;
   LoadShape shape = {};
   Pin pin = Pin::kApart;
+  std::vector<int> cpus = {};  // to use, at least one; the first two unless nothing is pinned
   absl::Duration duration = absl::ZeroDuration();
 
   // Calls that are in flight at the same time, of all clients.
@@ -67,12 +68,12 @@ struct Measurement {
 
 // Measures one cell in processes made for it, clients and server, which are gone when this returns: nothing of one
 // measurement runs during another. The server is ready, the clients are connected and all are warm before the clock
-// starts. `cpus` are those to use, the first two of them unless nothing is pinned. The caller has one thread only.
-absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec, const std::vector<int>& cpus);
+// starts. The caller has one thread only.
+absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec);
 
 // Lets `specs` take turns, round by round: of each, one measurement for each round. An error names the spec.
 absl::StatusOr<std::vector<std::vector<Measurement>>> MeasureInTurns(const std::vector<MeasurementSpec>& specs,
-                                                                     int rounds, const std::vector<int>& cpus);
+                                                                     int rounds);
 
 }  // namespace shmrpc::bench
 

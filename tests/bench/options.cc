@@ -190,6 +190,7 @@ std::vector<Contest> PlanContests(const Options& options, std::vector<std::strin
                    .payload_bytes = payload_bytes,
                    .shape = {.amount = amount, .sleep = options.sleep, .pause = options.pause},
                    .pin = pin,
+                   .cpus = options.cpus,
                    .duration = options.duration});
             }
           }

@@ -4,7 +4,11 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,10 +23,12 @@
 #include "tests/bench/allocations.h"
 #include "tests/bench/cases.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/targets.h"
 
 namespace shmrpc::bench {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -176,6 +182,34 @@ TEST(ProgramTest, PrintsATableOnRequest) {
   EXPECT_EQ(finished.exit_code, 0);
   EXPECT_THAT(finished.out, HasSubstr("floor-ring"));
   EXPECT_THAT(finished.out, HasSubstr("  64 B"));
+}
+
+TEST(ProgramTest, WritesAReport) {
+  const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "bench_program_test_report";
+  std::filesystem::remove_all(directory);
+  const Finished finished =
+      RunProgram(absl::StrCat("--rounds=1 --seconds=0.01 --cases=unary --payloads=64,1000 --peers=floor-ring --report=",
+                              directory.string()),
+                 "2>&1");
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.out, HasSubstr((directory / "index.html").string()));
+  std::ifstream file(directory / "index.html");
+  EXPECT_THAT(std::string(std::istreambuf_iterator<char>(file), {}),
+              AllOf(HasSubstr("<svg"), HasSubstr("--cases=unary"), HasSubstr("</html>")));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(ProgramTest, MeasuresEveryTarget) {
+  if (SHMRPC_TSAN) GTEST_SKIP() << "gRPC is needed, which ThreadSanitizer cannot see into";
+  const Finished finished = RunProgram("--targets --rounds=1 --seconds=0.01");
+  ASSERT_EQ(finished.exit_code, 0) << finished.out;
+  std::set<std::string> names;
+  for (const nlohmann::json& row : Rows(finished.out)) {
+    names.insert(std::string(row["target"]));
+    EXPECT_TRUE(row["measured"].is_number()) << row;
+    EXPECT_TRUE(row["reached"].is_boolean()) << row;
+  }
+  EXPECT_EQ(names.size(), AllTargets().size());
 }
 
 TEST(ProgramTest, WrongUsageEndsWithTwoAndNamesTheChoices) {

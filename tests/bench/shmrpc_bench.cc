@@ -13,8 +13,10 @@
 #include "tests/bench/measure.h"
 #include "tests/bench/options.h"
 #include "tests/bench/page.h"
+#include "tests/bench/process.h"
 #include "tests/bench/report.h"
 #include "tests/bench/run_info.h"
+#include "tests/bench/targets.h"
 
 using Texts = std::vector<std::string>;
 
@@ -43,6 +45,10 @@ ABSL_FLAG(int, rounds, 5, "how often everything is measured; the medians are rep
 ABSL_FLAG(double, seconds, 0.5, "length of one measurement");
 ABSL_FLAG(std::string, against, "", "a peer to compare the others with, round by round");
 ABSL_FLAG(bool, table, false, "print tables for people after the run instead of a line of JSON for each result");
+ABSL_FLAG(
+    bool, targets, false,
+    "measure what shmrpc is to reach, and tell what it does reach, instead of --cases; takes --rounds, --seconds, "
+    "--cpus and --table");
 ABSL_FLAG(std::string, report, "", "a directory to write a page with pictures and tables to, in addition");
 
 namespace shmrpc::bench {
@@ -53,7 +59,7 @@ constexpr int kWrongUsage = 2;
 
 // The rows of a contest, in the order of its contestants.
 absl::StatusOr<std::vector<Row>> Run(const Contest& contest, const Options& options) {
-  const auto measurements = MeasureInTurns(contest.contestants, options.rounds, options.cpus);
+  const auto measurements = MeasureInTurns(contest.contestants, options.rounds);
   if (!measurements.ok()) return measurements.status();
   std::vector<Row> rows;
   for (size_t i = 0; i < contest.contestants.size(); ++i) {
@@ -63,29 +69,63 @@ absl::StatusOr<std::vector<Row>> Run(const Contest& contest, const Options& opti
   return rows;
 }
 
-int Main(const RunInfo& run) {
-  const absl::StatusOr<Options> options = ParseOptions({.cases = absl::GetFlag(FLAGS_cases),
-                                                        .peers = absl::GetFlag(FLAGS_peers),
-                                                        .payloads = absl::GetFlag(FLAGS_payloads),
-                                                        .modes = absl::GetFlag(FLAGS_modes),
-                                                        .concurrency = absl::GetFlag(FLAGS_concurrency),
-                                                        .threads = absl::GetFlag(FLAGS_threads),
-                                                        .clients = absl::GetFlag(FLAGS_clients),
-                                                        .connections = absl::GetFlag(FLAGS_connections),
-                                                        .sleeping = absl::GetFlag(FLAGS_sleeping),
-                                                        .rate = absl::GetFlag(FLAGS_rate),
-                                                        .burst = absl::GetFlag(FLAGS_burst),
-                                                        .sleep_ms = absl::GetFlag(FLAGS_sleep_ms),
-                                                        .pause_ms = absl::GetFlag(FLAGS_pause_ms),
-                                                        .pin = absl::GetFlag(FLAGS_pin),
-                                                        .cpus = absl::GetFlag(FLAGS_cpus),
-                                                        .rounds = absl::GetFlag(FLAGS_rounds),
-                                                        .seconds = absl::GetFlag(FLAGS_seconds),
-                                                        .against = absl::GetFlag(FLAGS_against)});
-  if (!options.ok()) {
-    std::cerr << "shmrpc_bench: " << options.status().message() << "\n";
-    return kWrongUsage;
+OptionTexts FlagTexts() {
+  return {.cases = absl::GetFlag(FLAGS_cases),
+          .peers = absl::GetFlag(FLAGS_peers),
+          .payloads = absl::GetFlag(FLAGS_payloads),
+          .modes = absl::GetFlag(FLAGS_modes),
+          .concurrency = absl::GetFlag(FLAGS_concurrency),
+          .threads = absl::GetFlag(FLAGS_threads),
+          .clients = absl::GetFlag(FLAGS_clients),
+          .connections = absl::GetFlag(FLAGS_connections),
+          .sleeping = absl::GetFlag(FLAGS_sleeping),
+          .rate = absl::GetFlag(FLAGS_rate),
+          .burst = absl::GetFlag(FLAGS_burst),
+          .sleep_ms = absl::GetFlag(FLAGS_sleep_ms),
+          .pause_ms = absl::GetFlag(FLAGS_pause_ms),
+          .pin = absl::GetFlag(FLAGS_pin),
+          .cpus = absl::GetFlag(FLAGS_cpus),
+          .rounds = absl::GetFlag(FLAGS_rounds),
+          .seconds = absl::GetFlag(FLAGS_seconds),
+          .against = absl::GetFlag(FLAGS_against)};
+}
+
+int Complain(int exit_code, const absl::Status& status) {
+  std::cerr << "shmrpc_bench: " << status.message() << "\n";
+  return exit_code;
+}
+
+int RunTargets() {
+  OptionTexts common;
+  common.rounds = absl::GetFlag(FLAGS_rounds);
+  common.seconds = absl::GetFlag(FLAGS_seconds);
+  common.cpus = absl::GetFlag(FLAGS_cpus);
+  if (common.cpus.empty()) {
+    // The targets are for two.
+    for (const int cpu : AllowedCpus()) {
+      if (common.cpus.size() < 2) common.cpus.push_back(absl::StrCat(cpu));
+    }
   }
+  std::vector<Verdict> all;
+  for (const Target& target : AllTargets()) {
+    const auto specs = PlanTarget(target, common);
+    if (!specs.ok()) return Complain(kWrongUsage, specs.status());
+    const auto measurements = MeasureInTurns(*specs, common.rounds);
+    if (!measurements.ok()) return Complain(kFailed, measurements.status());
+    const auto verdicts = Judge(target, *specs, *measurements);
+    if (!verdicts.ok()) return Complain(kFailed, verdicts.status());
+    for (const Verdict& verdict : *verdicts) {
+      if (!absl::GetFlag(FLAGS_table)) std::cout << ToJson(verdict, common) << std::endl;
+      all.push_back(verdict);
+    }
+  }
+  if (absl::GetFlag(FLAGS_table)) std::cout << ToMarkdown(all, common) << std::flush;
+  return std::cout ? EXIT_SUCCESS : kFailed;
+}
+
+int RunCases(const RunInfo& run) {
+  const absl::StatusOr<Options> options = ParseOptions(FlagTexts());
+  if (!options.ok()) return Complain(kWrongUsage, options.status());
   std::vector<std::string> notes;
   const std::vector<Contest> contests = PlanContests(*options, &notes);
   for (const std::string& note : notes) std::cerr << "shmrpc_bench: " << note << "\n";
@@ -98,10 +138,7 @@ int Main(const RunInfo& run) {
   std::vector<Row> all;
   for (const Contest& contest : contests) {
     const absl::StatusOr<std::vector<Row>> rows = Run(contest, *options);
-    if (!rows.ok()) {
-      std::cerr << "shmrpc_bench: " << rows.status().message() << "\n";
-      return kFailed;
-    }
+    if (!rows.ok()) return Complain(kFailed, rows.status());
     for (const Row& row : *rows) {
       if (!table) std::cout << ToJson(row) << std::endl;
       all.push_back(row);
@@ -111,10 +148,7 @@ int Main(const RunInfo& run) {
   const std::string report = absl::GetFlag(FLAGS_report);
   if (!report.empty()) {
     const absl::Status status = WriteReport(report, all, run);
-    if (!status.ok()) {
-      std::cerr << "shmrpc_bench: " << status.message() << "\n";
-      return kFailed;
-    }
+    if (!status.ok()) return Complain(kFailed, status);
     std::cerr << "shmrpc_bench: the report is in " << report << "/index.html\n";
   }
   return std::cout ? EXIT_SUCCESS : kFailed;
@@ -131,5 +165,5 @@ int main(int argc, char** argv) {
     std::cerr << "shmrpc_bench: unexpected argument \"" << rest[1] << "\"; options begin with --, see --help\n";
     return shmrpc::bench::kWrongUsage;
   }
-  return shmrpc::bench::Main(run);
+  return absl::GetFlag(FLAGS_targets) ? shmrpc::bench::RunTargets() : shmrpc::bench::RunCases(run);
 }
