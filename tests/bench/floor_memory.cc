@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/bench/byte_ring.h"
+#include "tests/bench/floor.h"
 #include "tests/bench/peer.h"
 
 namespace shmrpc::bench {
@@ -88,26 +89,33 @@ constexpr size_t kMemcpyRingBytes = size_t{1} << 20;
 
 class MemcpyServer final : public ServerSide {
  public:
-  explicit MemcpyServer(const PeerSetup& setup) : socket_(setup.socket), payload_(setup.payload_bytes) {}
+  explicit MemcpyServer(const PeerSetup& setup) : setup_(setup), payload_(setup.payload_bytes) {}
 
   absl::StatusOr<std::string> Start() override { return std::string(); }
 
   absl::Status Serve() override {
-    const absl::StatusOr<RingSegments> segments = ExchangeRingSegments(socket_, kMemcpyRingBytes);
+    const absl::StatusOr<RingSegments> segments = ExchangeRingSegments(setup_.socket, kMemcpyRingBytes);
     if (!segments.ok()) return segments.status();
     RingEnd end(segments->own, segments->peer);
-    while (true) {
-      end.Read(payload_.data(), payload_.size());
-      end.Write(payload_.data(), payload_.size());
-    }
+    return ServeFloor(
+        setup_,
+        [&] {
+          end.Read(payload_.data(), payload_.size());
+          return absl::OkStatus();
+        },
+        [&] { return absl::string_view(payload_.data(), payload_.size()); },
+        [&] {
+          end.Write(payload_.data(), payload_.size());
+          return absl::OkStatus();
+        });
   }
 
  private:
-  const int socket_;
+  const PeerSetup setup_;
   std::vector<char> payload_;
 };
 
-class MemcpyClient final : public ClientSide {
+class MemcpyClient final : public FloorClient {
  public:
   explicit MemcpyClient(const PeerSetup& setup)
       : socket_(setup.socket), request_(setup.payload_bytes), reply_(setup.payload_bytes) {}
@@ -124,7 +132,16 @@ class MemcpyClient final : public ClientSide {
   absl::string_view reply(int slot) const override { return absl::string_view(reply_.data(), reply_.size()); }
 
   absl::Status Call(int slot) override {
+    const absl::Status status = Send();
+    return status.ok() ? Receive() : status;
+  }
+
+ protected:
+  absl::Status Send() override {
     end_->Write(request_.data(), request_.size());
+    return absl::OkStatus();
+  }
+  absl::Status Receive() override {
     end_->Read(reply_.data(), reply_.size());
     return absl::OkStatus();
   }
@@ -142,7 +159,9 @@ class MemcpyClient final : public ClientSide {
 std::vector<PeerInfo> MemoryFloorPeers() {
   PeerInfo cache_line = DescribePeer<CacheLineServer, CacheLineClient>("floor-cacheline");
   cache_line.only_payload_bytes = kLineBytes;
-  return {cache_line, DescribePeer<MemcpyServer, MemcpyClient>("floor-memcpy")};
+  PeerInfo memcpy = DescribePeer<MemcpyServer, MemcpyClient>("floor-memcpy");
+  memcpy.abilities = kFloorAbilities;
+  return {cache_line, memcpy};
 }
 
 }  // namespace shmrpc::bench

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpc/testing/messages.pb.h"
 #include "tests/bench/byte_ring.h"
+#include "tests/bench/floor.h"
 #include "tests/bench/peer.h"
 
 namespace shmrpc::bench {
@@ -76,31 +77,29 @@ class MessageRing {
 
 class RingServer final : public ServerSide {
  public:
-  explicit RingServer(const PeerSetup& setup) : socket_(setup.socket), capacity_(Capacity(setup.payload_bytes)) {}
+  explicit RingServer(const PeerSetup& setup) : setup_(setup) {}
 
   absl::StatusOr<std::string> Start() override { return std::string(); }
 
   absl::Status Serve() override {
-    absl::StatusOr<RingSegments> segments = ExchangeRingSegments(socket_, capacity_);
+    absl::StatusOr<RingSegments> segments = ExchangeRingSegments(setup_.socket, Capacity(setup_.payload_bytes));
     if (!segments.ok()) return segments.status();
     MessageRing ring(*std::move(segments));
     SimpleRequest request;
     SimpleResponse response;
-    while (true) {
-      absl::Status status = ring.Receive(&request);
-      if (!status.ok()) return status;
-      *response.mutable_payload() = request.payload();  // what the handlers of the other peers do
-      status = ring.Send(response);
-      if (!status.ok()) return status;
-    }
+    return ServeFloor(
+        setup_, [&] { return ring.Receive(&request); }, [&] { return absl::string_view(request.payload().body()); },
+        [&] {
+          *response.mutable_payload() = request.payload();  // what the handlers of the other peers do
+          return ring.Send(response);
+        });
   }
 
  private:
-  const int socket_;
-  const size_t capacity_;
+  const PeerSetup setup_;
 };
 
-class RingClient final : public ClientSide {
+class RingClient final : public FloorClient {
  public:
   explicit RingClient(const PeerSetup& setup) : socket_(setup.socket), capacity_(Capacity(setup.payload_bytes)) {
     request_.mutable_payload()->mutable_body()->resize(setup.payload_bytes);
@@ -120,9 +119,13 @@ class RingClient final : public ClientSide {
   absl::string_view reply(int slot) const override { return response_.payload().body(); }
 
   absl::Status Call(int slot) override {
-    const absl::Status status = ring_->Send(request_);
-    return status.ok() ? ring_->Receive(&response_) : status;
+    const absl::Status status = Send();
+    return status.ok() ? Receive() : status;
   }
+
+ protected:
+  absl::Status Send() override { return ring_->Send(request_); }
+  absl::Status Receive() override { return ring_->Receive(&response_); }
 
  private:
   const int socket_;
@@ -134,6 +137,10 @@ class RingClient final : public ClientSide {
 
 }  // namespace
 
-std::vector<PeerInfo> RingFloorPeers() { return {DescribePeer<RingServer, RingClient>("floor-ring")}; }
+std::vector<PeerInfo> RingFloorPeers() {
+  PeerInfo ring = DescribePeer<RingServer, RingClient>("floor-ring");
+  ring.abilities = kFloorAbilities;
+  return {ring};
+}
 
 }  // namespace shmrpc::bench

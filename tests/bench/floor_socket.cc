@@ -10,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "tests/bench/floor.h"
 #include "tests/bench/peer.h"
 #include "tests/bench/process.h"
 
@@ -17,13 +18,13 @@ namespace shmrpc::bench {
 namespace {
 
 // Until the client closes the connection.
-absl::Status SendBack(int socket, std::vector<char>& payload) {
-  while (true) {
-    absl::Status status = ReceiveAll(socket, payload.data(), payload.size());
-    if (absl::IsUnavailable(status)) return absl::OkStatus();
-    if (status.ok()) status = SendAll(socket, payload.data(), payload.size());
-    if (!status.ok()) return status;
-  }
+absl::Status ServeSocket(const PeerSetup& setup, int socket) {
+  std::vector<char> payload(setup.payload_bytes);
+  const absl::Status status = ServeFloor(
+      setup, [&] { return ReceiveAll(socket, payload.data(), payload.size()); },
+      [&] { return absl::string_view(payload.data(), payload.size()); },
+      [&] { return SendAll(socket, payload.data(), payload.size()); });
+  return absl::IsUnavailable(status) ? absl::OkStatus() : status;
 }
 
 absl::Status SendWithoutDelay(int socket) {
@@ -34,7 +35,7 @@ absl::Status SendWithoutDelay(int socket) {
   return absl::OkStatus();
 }
 
-class SocketClient : public ClientSide {
+class SocketClient : public FloorClient {
  public:
   explicit SocketClient(const PeerSetup& setup)
       : socket_(setup.socket), request_(setup.payload_bytes), reply_(setup.payload_bytes) {}
@@ -44,11 +45,14 @@ class SocketClient : public ClientSide {
   absl::string_view reply(int slot) const override { return absl::string_view(reply_.data(), reply_.size()); }
 
   absl::Status Call(int slot) override {
-    const absl::Status status = SendAll(socket_, request_.data(), request_.size());
-    return status.ok() ? ReceiveAll(socket_, reply_.data(), reply_.size()) : status;
+    const absl::Status status = Send();
+    return status.ok() ? Receive() : status;
   }
 
  protected:
+  absl::Status Send() final { return SendAll(socket_, request_.data(), request_.size()); }
+  absl::Status Receive() final { return ReceiveAll(socket_, reply_.data(), reply_.size()); }
+
   int socket_;
 
  private:
@@ -59,18 +63,17 @@ class SocketClient : public ClientSide {
 // The pair of Unix sockets that every peer is given is what is measured.
 class UnixServer final : public ServerSide {
  public:
-  explicit UnixServer(const PeerSetup& setup) : socket_(setup.socket), payload_(setup.payload_bytes) {}
+  explicit UnixServer(const PeerSetup& setup) : setup_(setup) {}
   absl::StatusOr<std::string> Start() override { return std::string(); }
-  absl::Status Serve() override { return SendBack(socket_, payload_); }
+  absl::Status Serve() override { return ServeSocket(setup_, setup_.socket); }
 
  private:
-  const int socket_;
-  std::vector<char> payload_;
+  const PeerSetup setup_;
 };
 
 class TcpServer final : public ServerSide {
  public:
-  explicit TcpServer(const PeerSetup& setup) : payload_(setup.payload_bytes) {}
+  explicit TcpServer(const PeerSetup& setup) : setup_(setup) {}
 
   // The address is the port.
   absl::StatusOr<std::string> Start() override {
@@ -91,12 +94,12 @@ class TcpServer final : public ServerSide {
     const Descriptor connection(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (connection.get() < 0) return absl::ErrnoToStatus(errno, "cannot accept a connection");
     const absl::Status status = SendWithoutDelay(connection.get());
-    return status.ok() ? SendBack(connection.get(), payload_) : status;
+    return status.ok() ? ServeSocket(setup_, connection.get()) : status;
   }
 
  private:
+  const PeerSetup setup_;
   Descriptor listener_;
-  std::vector<char> payload_;
 };
 
 class TcpClient final : public SocketClient {
@@ -126,7 +129,10 @@ class TcpClient final : public SocketClient {
 }  // namespace
 
 std::vector<PeerInfo> SocketFloorPeers() {
-  return {DescribePeer<UnixServer, SocketClient>("floor-unix"), DescribePeer<TcpServer, TcpClient>("floor-tcp")};
+  std::vector<PeerInfo> peers = {DescribePeer<UnixServer, SocketClient>("floor-unix"),
+                                 DescribePeer<TcpServer, TcpClient>("floor-tcp")};
+  for (PeerInfo& peer : peers) peer.abilities = kFloorAbilities;
+  return peers;
 }
 
 }  // namespace shmrpc::bench

@@ -1,17 +1,22 @@
 // grpc-unix and grpc-tcp: gRPC C++ with its synchronous server and its generated stub, without encryption. Everything
-// is left at its default but for the limit on the size of messages, and no proxy is asked.
+// is left at its default but for the limit on the size of messages, no proxy is asked, and channels to one address do
+// not share a connection, as shmrpc's do not.
 
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
 #include <climits>
 #include <memory>
-#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "grpc/testing/benchmark_service.grpc.pb.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/sleeper.grpc.pb.h"
+#include "tests/bench/stub_client.h"
+#include "tests/bench/stub_service.h"
 
 namespace shmrpc::bench {
 namespace {
@@ -20,20 +25,47 @@ namespace {
 using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
 using GrpcService = ::grpc::testing::grpc_peer::BenchmarkService;
+using GrpcSleeper = ::shmrpc::bench::grpc_peer::Sleeper;
 
-std::chrono::system_clock::time_point Deadline() {
-  return std::chrono::system_clock::now() + absl::ToChronoNanoseconds(kCallTimeout);
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
 
-absl::Status ToAbsl(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-class EchoService final : public GrpcService::Service {
+class LoadService final : public GrpcService::Service {
  public:
+  explicit LoadService(size_t payload_bytes) : payload_bytes_(payload_bytes) {}
+
   grpc::Status UnaryCall(grpc::ServerContext* context, const SimpleRequest* request,
                          SimpleResponse* response) override {
-    *response->mutable_payload() = request->payload();
+    SendBack(*request, response);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status StreamingCall(grpc::ServerContext* context,
+                             grpc::ServerReaderWriter<SimpleResponse, SimpleRequest>* stream) override {
+    SendBackEach(stream);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status StreamingFromClient(grpc::ServerContext* context, grpc::ServerReader<SimpleRequest>* reader,
+                                   SimpleResponse* response) override {
+    return ToGrpc(TakeAll(reader, payload_bytes_, response));
+  }
+
+  grpc::Status StreamingFromServer(grpc::ServerContext* context, const SimpleRequest* request,
+                                   grpc::ServerWriter<SimpleResponse>* writer) override {
+    SendAgainAndAgain(*request, writer);
+    return grpc::Status::OK;
+  }
+
+ private:
+  const size_t payload_bytes_;
+};
+
+class SleeperService final : public GrpcSleeper::Service {
+ public:
+  grpc::Status Sleep(grpc::ServerContext* context, const SleepRequest* request, SleepResponse* response) override {
+    absl::SleepFor(absl::Microseconds(request->micros()));
     return grpc::Status::OK;
   }
 };
@@ -46,6 +78,8 @@ class GrpcServer : public ServerSide {
   }
 
  protected:
+  explicit GrpcServer(const PeerSetup& setup) : load_service_(setup.payload_bytes) {}
+
   // Returns the port, where `address` has one.
   absl::StatusOr<int> Listen(const std::string& address) {
     int port = 0;
@@ -53,20 +87,23 @@ class GrpcServer : public ServerSide {
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
     builder.SetMaxReceiveMessageSize(INT_MAX);
     builder.SetMaxSendMessageSize(INT_MAX);
-    builder.RegisterService(&service_);
+    builder.RegisterService(&load_service_);
+    builder.RegisterService(&sleeper_service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) return absl::UnavailableError(absl::StrCat("gRPC cannot listen on ", address));
     return port;
   }
 
  private:
-  EchoService service_;
+  LoadService load_service_;
+  SleeperService sleeper_service_;
   std::unique_ptr<grpc::Server> server_;
 };
 
 class GrpcUnixServer final : public GrpcServer {
  public:
-  explicit GrpcUnixServer(const PeerSetup& setup) : address_(absl::StrCat("unix:", setup.directory, "/grpc")) {}
+  explicit GrpcUnixServer(const PeerSetup& setup)
+      : GrpcServer(setup), address_(absl::StrCat("unix:", setup.directory, "/grpc")) {}
 
   absl::StatusOr<std::string> Start() override {
     const absl::StatusOr<int> port = Listen(address_);
@@ -80,7 +117,7 @@ class GrpcUnixServer final : public GrpcServer {
 
 class GrpcTcpServer final : public GrpcServer {
  public:
-  explicit GrpcTcpServer(const PeerSetup& setup) {}
+  explicit GrpcTcpServer(const PeerSetup& setup) : GrpcServer(setup) {}
 
   absl::StatusOr<std::string> Start() override {
     const absl::StatusOr<int> port = Listen("127.0.0.1:0");
@@ -89,65 +126,61 @@ class GrpcTcpServer final : public GrpcServer {
   }
 };
 
-class GrpcClient final : public ClientSide {
+// What StubClient needs to know of gRPC.
+class GrpcFramework final {
  public:
-  explicit GrpcClient(const PeerSetup& setup) : slots_(setup.slots) {
-    for (Slot& slot : slots_) slot.request.mutable_payload()->mutable_body()->resize(setup.payload_bytes);
-  }
+  using Channel = grpc::Channel;
+  using Stub = GrpcService::Stub;
+  using SleeperStub = GrpcSleeper::Stub;
+  using Context = grpc::ClientContext;
 
-  absl::Status Connect(const std::string& address) override {
+  absl::StatusOr<std::shared_ptr<Channel>> Connect(const std::string& address) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(INT_MAX);
     arguments.SetMaxSendMessageSize(INT_MAX);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-    if (!channel->WaitForConnected(Deadline())) {
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+    if (!channel->WaitForConnected(After(kCallTimeout))) {
       return absl::UnavailableError(absl::StrCat("gRPC cannot connect to ", address));
     }
-    stub_ = GrpcService::NewStub(channel);
-    return absl::OkStatus();
+    return channel;
   }
 
-  absl::Span<char> request(int slot) override {
-    std::string* const body = slots_[slot].request.mutable_payload()->mutable_body();
-    return absl::MakeSpan(body->data(), body->size());
-  }
-  absl::string_view reply(int slot) const override { return slots_[slot].response.payload().body(); }
+  static void SetTimeout(Context* context, absl::Duration timeout) { context->set_deadline(After(timeout)); }
 
-  absl::Status Call(int slot) override {
-    Slot& state = slots_[slot];
-    grpc::ClientContext context;
-    context.set_deadline(Deadline());
-    return ToAbsl(stub_->UnaryCall(&context, state.request, &state.response));
+  static absl::Status ToAbsl(const grpc::Status& status) {
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   }
 
-  void Start(int slot, Observer* observer) override {
-    Slot& state = slots_[slot];
-    state.context.emplace();
-    state.context->set_deadline(Deadline());
-    stub_->async()->UnaryCall(&*state.context, &state.request, &state.response,
-                              [observer, slot](const grpc::Status& status) { observer->OnDone(slot, ToAbsl(status)); });
+  template <typename Done>
+  static void StartUnaryCall(Stub* stub, Context* context, const SimpleRequest* request, SimpleResponse* response,
+                             Done done) {
+    stub->async()->UnaryCall(context, request, response, [done](const grpc::Status& status) { done(ToAbsl(status)); });
   }
 
  private:
-  struct Slot {
-    SimpleRequest request;
-    SimpleResponse response;
-    std::optional<grpc::ClientContext> context;  // of the asynchronous call in progress or the last one
-  };
-
-  std::unique_ptr<GrpcService::Stub> stub_;
-  std::vector<Slot> slots_;
+  static std::chrono::system_clock::time_point After(absl::Duration timeout) {
+    return std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout);
+  }
 };
+
+template <typename Server>
+PeerInfo Peer(std::string name) {
+  PeerInfo info;
+  info.name = std::move(name);
+  info.abilities = kPipelining | kPingPong | kUploads | kDownloads | kThreads | kClients | kSleeping | kConnections;
+  info.make_server = [](const PeerSetup& setup) -> std::unique_ptr<ServerSide> {
+    return std::make_unique<Server>(setup);
+  };
+  info.make_client = [](const PeerSetup& setup) -> std::unique_ptr<ClientSide> {
+    return std::make_unique<StubClient<GrpcFramework>>(setup, GrpcFramework());
+  };
+  return info;
+}
 
 }  // namespace
 
-std::vector<PeerInfo> GrpcPeers() {
-  PeerInfo over_unix = DescribePeer<GrpcUnixServer, GrpcClient>("grpc-unix");
-  PeerInfo over_tcp = DescribePeer<GrpcTcpServer, GrpcClient>("grpc-tcp");
-  over_unix.can_pipeline = true;
-  over_tcp.can_pipeline = true;
-  return {over_unix, over_tcp};
-}
+std::vector<PeerInfo> GrpcPeers() { return {Peer<GrpcUnixServer>("grpc-unix"), Peer<GrpcTcpServer>("grpc-tcp")}; }
 
 }  // namespace shmrpc::bench

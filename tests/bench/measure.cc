@@ -5,157 +5,334 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
-#include <iostream>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tests/bench/allocations.h"
+#include "tests/bench/client_process.h"
+#include "tests/bench/clock.h"
 #include "tests/bench/process.h"
+#include "tests/bench/server_process.h"
 
 namespace shmrpc::bench {
 namespace {
 
-// The server, in a child process or, for peers that have both sides in one process, here.
-class RunningServer {
+// The CPUs for clients and for the server.
+struct CpuSets {
+  std::vector<int> clients;
+  std::vector<int> server;
+};
+
+CpuSets Divide(const MeasurementSpec& spec) {
+  const std::vector<int>& cpus = spec.cpus;
+  const std::vector<int> first = {cpus.front()};
+  if (spec.pin == Pin::kNone) return {.clients = cpus, .server = cpus};
+  if (spec.pin != Pin::kApart || cpus.size() == 1) return {.clients = first, .server = first};
+  const std::vector<int> second = {cpus[1]};
+  // One process has to run on both, as if they were apart.
+  if (spec.peer->in_process) return {.clients = {cpus[0], cpus[1]}, .server = second};
+  return {.clients = first, .server = second};
+}
+
+// Everything that takes part in one measurement. Lives in a process made for it, which has one thread.
+class Scene {
  public:
-  // `server_socket` is the server's end of the pair; it stays open in the server process only.
-  static absl::StatusOr<RunningServer> Start(const PeerInfo& peer, PeerSetup setup, Descriptor server_socket) {
-    setup.socket = server_socket.get();
-    RunningServer running;
-    if (peer.in_process) {
-      running.here_ = peer.make_server(setup);
-      absl::StatusOr<std::string> address = running.here_->Start();
-      if (!address.ok()) return address.status();
-      running.address_ = *std::move(address);
-      return running;
-    }
+  explicit Scene(const MeasurementSpec& spec) : spec_(spec) {}
 
+  // Starts the processes and connects the clients.
+  absl::Status Prepare(const CpuSets& cpus) {
+    RaiseDescriptorLimit();
+    if (spec_.pin == Pin::kAlone) {
+      const absl::Status bound = BindProcess(getpid(), cpus.clients);
+      if (!bound.ok()) return bound;
+    }
+    absl::StatusOr<PrivateDirectory> directory = PrivateDirectory::Create();
+    if (!directory.ok()) return directory.status();
+    directory_.emplace(*std::move(directory));
     int ends[2];
-    if (pipe(ends) < 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
-    Descriptor read_end(ends[0]);
-    Descriptor write_end(ends[1]);
-    absl::StatusOr<ChildProcess> child = ChildProcess::Fork([&] {
-      read_end.Close();
-      const std::unique_ptr<ServerSide> server = peer.make_server(setup);
-      const absl::StatusOr<std::string> address = server->Start();
-      const std::string answer =
-          address.ok() ? absl::StrCat("=", *address) : absl::StrCat("!", address.status().ToString());
-      if (write(write_end.get(), answer.data(), answer.size()) < 0) return;
-      write_end.Close();
-      if (!address.ok()) return;
-      const absl::Status status = server->Serve();
-      if (!status.ok()) std::cerr << "shmrpc_bench: the server of " << peer.name << " ended: " << status << "\n";
-    });
-    if (!child.ok()) return child.status();
-    write_end.Close();
-    running.child_ = std::make_unique<ChildProcess>(*std::move(child));
-
-    std::string answer;
-    char buffer[1024];
-    for (ssize_t n; (n = read(read_end.get(), buffer, sizeof(buffer))) != 0;) {
-      if (n < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "cannot read from the server process");
-      if (n > 0) answer.append(buffer, n);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+      return absl::ErrnoToStatus(errno, "cannot make a pair of sockets");
     }
-    if (answer.empty()) return absl::InternalError("the server process died before it was ready");
-    if (answer[0] == '!') return absl::UnavailableError(absl::StrCat("the server did not start: ", answer.substr(1)));
-    running.address_ = answer.substr(1);
-    return running;
+    const Descriptor client_socket(ends[0]);
+    const Descriptor server_socket(ends[1]);
+
+    ClientPlan plan{.peer = spec_.peer, .load = spec_.load, .shape = spec_.shape, .setup = {}, .address = ""};
+    plan.setup.wait_mode = spec_.wait_mode;
+    plan.setup.payload_bytes = spec_.payload_bytes;
+    plan.setup.slots = spec_.load->Slots(spec_.shape.amount);
+    plan.setup.uploads = spec_.load->uploads;
+    plan.setup.directory = directory_->path();
+    if (!spec_.peer->in_process) {
+      plan.setup.socket = server_socket.get();
+      absl::StatusOr<ServerProcess> server = ServerProcess::Start(*spec_.peer, plan.setup);
+      if (!server.ok()) return server.status();
+      plan.address = server->address();
+      server_.emplace(*std::move(server));
+    }
+    plan.setup.socket = client_socket.get();
+
+    const int clients = spec_.load->Clients(spec_.shape.amount);
+    const int holders = spec_.load->axis == Axis::kConnections ? 1 : 0;
+    for (int i = 0; i < clients + holders; ++i) {
+      absl::StatusOr<ClientProcess> client = ClientProcess::Start(plan);
+      if (!client.ok()) return client.status();
+      clients_.push_back(*std::move(client));
+    }
+    for (ClientProcess& client : clients_) {
+      const absl::Status connected = client.AwaitDone();
+      if (!connected.ok()) return connected;
+    }
+    if (holders > 0) {
+      holder_.emplace(std::move(clients_.back()));
+      clients_.pop_back();
+    }
+    // A first call, before anything is bound: a library that looks how many CPUs it may use, to decide whether waiting
+    // actively makes sense, has looked by then and has seen what it would see in a program of its own.
+    const absl::Status first = Run(absl::ZeroDuration()).status();
+    if (!holder_) directory_->Remove();
+    return first.ok() && spec_.pin != Pin::kAlone ? Bind(cpus) : first;
   }
 
-  const std::string& address() const { return address_; }
-
-  absl::Status Bind(const CpuPair& cpus) const {
-    if (child_ == nullptr) return BindProcess(getpid(), {cpus.client, cpus.server});
-    const absl::Status status = BindProcess(child_->pid(), {cpus.server});
-    return status.ok() ? BindProcess(getpid(), {cpus.client}) : status;
+  // The result of each client.
+  absl::StatusOr<std::vector<CaseResult>> Run(absl::Duration duration) {
+    // Several clients begin together, when all of them have been told.
+    Clock::time_point begin;
+    if (clients_.size() > 1) begin = Clock::now() + std::chrono::milliseconds(clients_.size());
+    for (ClientProcess& client : clients_) {
+      const absl::Status status = client.OrderRun(duration, begin);
+      if (!status.ok()) return status;
+    }
+    std::vector<CaseResult> results;
+    for (ClientProcess& client : clients_) {
+      absl::StatusOr<CaseResult> result = client.AwaitResult();
+      if (!result.ok()) return result.status();
+      results.push_back(*std::move(result));
+    }
+    return results;
   }
 
-  // Of both processes, or of the one that there is.
-  absl::StatusOr<absl::Duration> CpuTimeOfBoth() const {
-    absl::StatusOr<absl::Duration> client = CpuTime(getpid());
-    if (child_ == nullptr || !client.ok()) return client;
-    const absl::StatusOr<absl::Duration> server = CpuTime(child_->pid());
+  // What the process that rests does; for cases with connections that rest.
+  absl::Status ConnectMore() {
+    absl::Status status = holder_->OrderConnectMore(spec_.shape.amount);
+    if (status.ok()) status = holder_->AwaitDone();
+    directory_->Remove();
+    return status;
+  }
+  absl::Status CallOnEach() {
+    const absl::Status status = holder_->OrderCallOnEach();
+    return status.ok() ? holder_->AwaitDone() : status;
+  }
+
+  // Of all processes of the peer.
+  absl::StatusOr<absl::Duration> CpuTimeOfAll() const {
+    absl::Duration sum;
+    for (const pid_t pid : Pids()) {
+      const absl::StatusOr<absl::Duration> used = CpuTime(pid);
+      if (!used.ok()) return used;
+      sum += *used;
+    }
+    return sum;
+  }
+
+  // Of the server and the process whose connections rest.
+  absl::StatusOr<int64_t> MemoryOfIdleConnections() const {
+    const absl::StatusOr<int64_t> server = MemoryInUse(server_->pid());
     if (!server.ok()) return server;
-    return *client + *server;
+    const absl::StatusOr<int64_t> holder = MemoryInUse(holder_->pid());
+    if (!holder.ok()) return holder;
+    return *server + *holder;
   }
 
  private:
-  std::string address_;
-  std::unique_ptr<ServerSide> here_;
-  std::unique_ptr<ChildProcess> child_;
+  std::vector<pid_t> Pids() const {
+    std::vector<pid_t> pids;
+    for (const ClientProcess& client : clients_) pids.push_back(client.pid());
+    if (holder_) pids.push_back(holder_->pid());
+    if (server_) pids.push_back(server_->pid());
+    return pids;
+  }
+
+  absl::Status Bind(const CpuSets& cpus) const {
+    for (const pid_t pid : Pids()) {
+      const absl::Status status = BindProcess(pid, server_ && pid == server_->pid() ? cpus.server : cpus.clients);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  const MeasurementSpec& spec_;
+  std::optional<PrivateDirectory> directory_;  // removed as soon as all are connected
+  std::optional<ServerProcess> server_;        // none for peers in one process
+  std::vector<ClientProcess> clients_;
+  std::optional<ClientProcess> holder_;  // of connections that rest
 };
 
-// Runs in the client process.
-absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec, const CpuPair& cpus) {
-  absl::StatusOr<PrivateDirectory> directory = PrivateDirectory::Create();
-  if (!directory.ok()) return directory.status();
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
-    return absl::ErrnoToStatus(errno, "cannot make a pair of sockets");
-  }
-  Descriptor client_socket(ends[0]);
-  Descriptor server_socket(ends[1]);
-  PeerSetup setup{.wait_mode = spec.wait_mode,
-                  .payload_bytes = spec.payload_bytes,
-                  .slots = spec.concurrency,
-                  .directory = directory->path(),
-                  .socket = client_socket.get()};
+int64_t Calls(const std::vector<CaseResult>& results) {
+  int64_t calls = 0;
+  for (const CaseResult& result : results) calls += result.latencies.count();
+  return calls;
+}
 
-  // Until the client object exists this process has one thread, so it may still fork the server.
-  const absl::StatusOr<RunningServer> server = RunningServer::Start(*spec.peer, setup, std::move(server_socket));
-  if (!server.ok()) return server.status();
-  const std::unique_ptr<ClientSide> client = spec.peer->make_client(setup);
-  absl::Status status = client->Connect(server->address());
+// Allocations per call when warm: what a longer run allocates more than a run of as few calls as possible, so that what
+// a run needs once, for a stream or for threads, does not count.
+absl::StatusOr<double> AllocationsPerCall(Scene& scene, absl::Duration duration) {
+  if (!AllocationCounter::Available()) return kNotMeasured;
+  AllocationCounter::Begin();
+  const absl::StatusOr<std::vector<CaseResult>> shortest = scene.Run(absl::ZeroDuration());
+  const int64_t few = AllocationCounter::End();
+  if (!shortest.ok()) return shortest.status();
+  AllocationCounter::Begin();
+  const absl::StatusOr<std::vector<CaseResult>> longer = scene.Run(duration);
+  const int64_t many = AllocationCounter::End();
+  if (!longer.ok()) return longer.status();
+  const int64_t calls = Calls(*longer) - Calls(*shortest);
+  return calls > 0 ? static_cast<double>(many - few) / static_cast<double>(calls) : kNotMeasured;
+}
+
+// How long after the last call nothing may be left to do.
+constexpr absl::Duration kSettle = absl::Milliseconds(300);
+
+// CPU use while nobody calls.
+absl::StatusOr<double> IdleCpuPercent(const Scene& scene, absl::Duration duration) {
+  std::this_thread::sleep_for(absl::ToChronoNanoseconds(kSettle));
+  const absl::StatusOr<absl::Duration> before = scene.CpuTimeOfAll();
+  if (!before.ok()) return before.status();
+  const Clock::time_point begin = Clock::now();
+  std::this_thread::sleep_for(absl::ToChronoNanoseconds(std::max(duration, kSettle)));
+  const absl::StatusOr<absl::Duration> after = scene.CpuTimeOfAll();
+  if (!after.ok()) return after.status();
+  return 100 * absl::FDivDuration(*after - *before, absl::FromChrono(Clock::now() - begin));
+}
+
+// Runs in a process of its own.
+absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
+  absl::Status status = AllocationCounter::Install();
   if (!status.ok()) return status;
-  FillRequests(*client, spec.concurrency);
-  const absl::StatusOr<CaseResult> first_calls = spec.load->run(*client, spec.concurrency, absl::Milliseconds(1));
-  if (!first_calls.ok()) return first_calls.status();
-  directory->Remove();
-
-  // Bound to their CPUs only now: a library that looks how many CPUs it may use, to decide whether waiting actively
-  // makes sense, has looked by now and has seen what it would see in a program of its own.
-  status = server->Bind(cpus);
+  Scene scene(spec);
+  status = scene.Prepare(Divide(spec));
   if (!status.ok()) return status;
   const absl::Duration warm_up = std::max(spec.duration / 4, absl::Milliseconds(20));
-  const absl::StatusOr<CaseResult> warm = spec.load->run(*client, spec.concurrency, warm_up);
+  absl::StatusOr<std::vector<CaseResult>> warm = scene.Run(warm_up);
   if (!warm.ok()) return warm.status();
 
-  const absl::StatusOr<absl::Duration> cpu_before = server->CpuTimeOfBoth();
+  Measurement measurement;
+  Figures& figures = measurement.figures;
+  const bool has_idle_connections = spec.load->axis == Axis::kConnections;
+  int64_t memory_before = 0;
+  if (has_idle_connections) {
+    const absl::StatusOr<std::vector<CaseResult>> alone = scene.Run(spec.duration);
+    if (!alone.ok()) return alone.status();
+    figures.p50_alone_nanos = static_cast<double>(alone->front().latencies.Percentile(0.5));
+    const absl::StatusOr<int64_t> memory = scene.MemoryOfIdleConnections();
+    if (!memory.ok()) return memory.status();
+    memory_before = *memory;
+    status = scene.ConnectMore();
+    if (!status.ok()) return status;
+    warm = scene.Run(warm_up);
+    if (!warm.ok()) return warm.status();
+  }
+
+  const absl::StatusOr<absl::Duration> cpu_before = scene.CpuTimeOfAll();
   if (!cpu_before.ok()) return cpu_before.status();
-  const absl::StatusOr<CaseResult> result = spec.load->run(*client, spec.concurrency, spec.duration);
-  if (!result.ok()) return result.status();
-  const absl::StatusOr<absl::Duration> cpu_after = server->CpuTimeOfBoth();
+  const absl::StatusOr<std::vector<CaseResult>> results = scene.Run(spec.duration);
+  if (!results.ok()) return results.status();
+  const absl::StatusOr<absl::Duration> cpu_after = scene.CpuTimeOfAll();
   if (!cpu_after.ok()) return cpu_after.status();
 
-  const auto calls = static_cast<double>(result->latencies.count());
-  return Measurement{
-      .p50_nanos = result->latencies.Percentile(0.5),
-      .p99_nanos = result->latencies.Percentile(0.99),
-      .p999_nanos = result->latencies.Percentile(0.999),
-      .calls = result->latencies.count(),
-      .calls_per_second = calls / absl::ToDoubleSeconds(result->elapsed),
-      .cpu_micros_per_call = absl::ToDoubleMicroseconds(*cpu_after - *cpu_before) / calls,
-  };
+  double slowest = std::numeric_limits<double>::infinity();
+  for (const CaseResult& result : *results) {
+    measurement.latencies.Merge(result.latencies);
+    const double rate = static_cast<double>(result.latencies.count()) / absl::ToDoubleSeconds(result.elapsed);
+    figures.calls_per_second += rate;
+    slowest = std::min(slowest, rate);
+  }
+  figures.calls = measurement.latencies.count();
+  figures.p50_nanos = measurement.latencies.Percentile(0.5);
+  figures.p99_nanos = measurement.latencies.Percentile(0.99);
+  figures.p999_nanos = measurement.latencies.Percentile(0.999);
+  figures.cpu_micros_per_call =
+      absl::ToDoubleMicroseconds(*cpu_after - *cpu_before) / static_cast<double>(figures.calls);
+  if (spec.load->axis == Axis::kClients) {
+    figures.slowest_share = slowest / (figures.calls_per_second / static_cast<double>(results->size()));
+  }
+
+  if (has_idle_connections) {
+    const absl::StatusOr<double> idle_cpu = IdleCpuPercent(scene, spec.duration);
+    if (!idle_cpu.ok()) return idle_cpu.status();
+    figures.idle_cpu_percent = *idle_cpu;
+    const absl::StatusOr<int64_t> memory = scene.MemoryOfIdleConnections();
+    if (!memory.ok()) return memory.status();
+    figures.memory_per_connection = static_cast<double>(*memory - memory_before) / spec.shape.amount;
+    status = scene.CallOnEach();
+    if (!status.ok()) return status;
+  }
+  const absl::StatusOr<double> allocations = AllocationsPerCall(scene, warm_up);
+  if (!allocations.ok()) return allocations.status();
+  figures.allocations_per_call = *allocations;
+  return measurement;
 }
 
 }  // namespace
 
-absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec, const CpuPair& cpus) {
-  static_assert(std::is_trivially_copyable_v<Measurement>);
+absl::string_view PinName(Pin pin) {
+  switch (pin) {
+    case Pin::kApart:
+      return "apart";
+    case Pin::kShared:
+      return "shared";
+    case Pin::kAlone:
+      return "alone";
+    case Pin::kNone:
+      return "none";
+  }
+  return "";
+}
+
+absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec) {
+  static_assert(std::is_trivially_copyable_v<Figures>);
   // Only a hang takes that long.
-  const absl::Duration limit = absl::Minutes(1) + 4 * spec.duration;
+  const absl::Duration limit = absl::Minutes(2) + 8 * spec.duration;
   const absl::StatusOr<std::string> bytes = RunInChild(limit, [&]() -> absl::StatusOr<std::string> {
-    const absl::StatusOr<Measurement> measurement = MeasureHere(spec, cpus);
+    const absl::StatusOr<Measurement> measurement = MeasureHere(spec);
     if (!measurement.ok()) return measurement.status();
-    return std::string(reinterpret_cast<const char*>(&*measurement), sizeof(*measurement));
+    const auto* const figures = reinterpret_cast<const char*>(&measurement->figures);
+    return absl::StrCat(absl::string_view(figures, sizeof(Figures)), measurement->latencies.Encode());
   });
   if (!bytes.ok()) return bytes.status();
-  if (bytes->size() != sizeof(Measurement)) return absl::InternalError("the client process died while it reported");
   Measurement measurement;
-  std::memcpy(&measurement, bytes->data(), sizeof(measurement));
+  if (bytes->size() < sizeof(Figures) ||
+      !measurement.latencies.Decode(absl::string_view(*bytes).substr(sizeof(Figures)))) {
+    return absl::InternalError("the measuring process died while it reported");
+  }
+  std::memcpy(&measurement.figures, bytes->data(), sizeof(Figures));
   return measurement;
+}
+
+absl::StatusOr<std::vector<std::vector<Measurement>>> MeasureInTurns(const std::vector<MeasurementSpec>& specs,
+                                                                     int rounds) {
+  std::vector<std::vector<Measurement>> measurements(specs.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < specs.size(); ++i) {
+      const MeasurementSpec& spec = specs[i];
+      absl::StatusOr<Measurement> measurement = Measure(spec);
+      if (!measurement.ok()) {
+        const std::string amount =
+            spec.load->axis == Axis::kNone ? "" : absl::StrCat(", ", AxisName(spec.load->axis), " ", spec.shape.amount);
+        return absl::Status(measurement.status().code(),
+                            absl::StrCat(spec.peer->name, " (case ", spec.load->name, ", mode ", spec.wait_mode, ", ",
+                                         spec.payload_bytes, " bytes", amount, ", pin ", PinName(spec.pin),
+                                         "): ", measurement.status().message()));
+      }
+      measurements[i].push_back(*std::move(measurement));
+    }
+  }
+  return measurements;
 }
 
 }  // namespace shmrpc::bench

@@ -3,46 +3,77 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "tests/bench/cases.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/statistics.h"
 
 namespace shmrpc::bench {
+
+// On which CPUs the processes run.
+enum class Pin {
+  kApart,   // clients on one, the server on another
+  kShared,  // all on one, to which they are bound once they are connected
+  kAlone,   // all on one from the beginning: a library that looks will see that there is no other
+  kNone,    // all on any
+};
+
+// "apart", "shared", "alone", "none".
+absl::string_view PinName(Pin pin);
 
 // One cell of the benchmark, measured once per round.
 struct MeasurementSpec {
   const CaseInfo* load = nullptr;
   const PeerInfo* peer = nullptr;
-  std::string wait_mode;  // "-" for peers without modes
+  std::string wait_mode = {};  // "-" for peers without modes
   size_t payload_bytes = 0;
-  int concurrency = 1;
+  LoadShape shape = {};
+  Pin pin = Pin::kApart;
+  std::vector<int> cpus = {};  // to use, at least one; the first two unless nothing is pinned
   absl::Duration duration = absl::ZeroDuration();
+
+  // Calls that are in flight at the same time, of all clients.
+  int concurrency() const { return load->Slots(shape.amount) * load->Clients(shape.amount); }
 };
 
-// Plain data: it travels from the measuring process to the one that reports.
-struct Measurement {
+inline constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
+
+// What travels from the measuring process to the one that reports.
+struct Figures {
   int64_t p50_nanos = 0;
   int64_t p99_nanos = 0;
   int64_t p999_nanos = 0;
   int64_t calls = 0;
   double calls_per_second = 0;
-  double cpu_micros_per_call = 0;  // user and system time of both processes
+  double cpu_micros_per_call = 0;              // user and system time of all processes
+  double allocations_per_call = kNotMeasured;  // of all processes, when warm
+  // clients:
+  double slowest_share = kNotMeasured;  // the calls per second of the slowest client by the mean of all
+  // idle:
+  double p50_alone_nanos = kNotMeasured;        // before the further connections were made
+  double memory_per_connection = kNotMeasured;  // bytes, in the server and in the process that holds the connections
+  double idle_cpu_percent = kNotMeasured;       // of one CPU, all processes, while nobody calls
 };
 
-// Which CPUs client and server are bound to. The same one twice when only one is allowed.
-struct CpuPair {
-  int client = 0;
-  int server = 0;
+struct Measurement {
+  Figures figures;
+  LatencyHistogram latencies;
 };
 
-// Measures one cell in two processes made for it, client and server, which are gone when this returns: nothing of one
-// measurement runs during another. The server is ready, the client connected and both are warm before the clock
+// Measures one cell in processes made for it, clients and server, which are gone when this returns: nothing of one
+// measurement runs during another. The server is ready, the clients are connected and all are warm before the clock
 // starts. The caller has one thread only.
-absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec, const CpuPair& cpus);
+absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec);
+
+// Lets `specs` take turns, round by round: of each, one measurement for each round. An error names the spec.
+absl::StatusOr<std::vector<std::vector<Measurement>>> MeasureInTurns(const std::vector<MeasurementSpec>& specs,
+                                                                     int rounds);
 
 }  // namespace shmrpc::bench
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -15,14 +16,13 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 OptionTexts Texts() {
-  return {.cases = {"unary", "pipelined"},
-          .peers = {"shm", "grpc-unix"},
-          .payloads = {"64", "4096"},
-          .modes = {"adaptive"},
-          .concurrency = {"1", "64"},
-          .rounds = 3,
-          .seconds = 0.25,
-          .against = ""};
+  OptionTexts texts;
+  texts.cases = {"unary", "pipelined"};
+  texts.peers = {"shm", "grpc-unix"};
+  texts.payloads = {"64", "4096"};
+  texts.rounds = 3;
+  texts.seconds = 0.25;
+  return texts;
 }
 
 std::string ErrorOf(const OptionTexts& texts) {
@@ -41,7 +41,9 @@ TEST(ParseOptionsTest, TakesWhatIsRight) {
   const absl::StatusOr<Options> options = ParseOptions(Texts());
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->payloads, ElementsAre(64, 4096));
-  EXPECT_THAT(options->concurrency, ElementsAre(1, 64));
+  EXPECT_THAT(options->amounts.at(Axis::kConcurrency), ElementsAre(1, 64));
+  EXPECT_THAT(options->pins, ElementsAre(absl::nullopt));
+  EXPECT_FALSE(options->cpus.empty());
   EXPECT_EQ(options->peers.size(), 2);
   EXPECT_EQ(options->rounds, 3);
   EXPECT_EQ(options->duration, absl::Milliseconds(250));
@@ -61,6 +63,12 @@ TEST(ParseOptionsTest, UnknownNamesAreAnsweredWithTheChoices) {
   texts.modes = {"eager"};
   EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--modes"), HasSubstr("\"eager\""), HasSubstr("efficient")));
   texts = Texts();
+  texts.pin = {"together"};
+  EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--pin"), HasSubstr("\"together\""), HasSubstr("apart, shared")));
+  texts = Texts();
+  texts.cpus = {"100000"};
+  EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--cpus"), HasSubstr("\"100000\""), HasSubstr("these are: ")));
+  texts = Texts();
   texts.against = "pigeon";
   EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--against"), HasSubstr("\"pigeon\""), HasSubstr("floor-ring")));
 }
@@ -74,6 +82,12 @@ TEST(ParseOptionsTest, NumbersOutOfRangeAreRefused) {
   texts = Texts();
   texts.concurrency = {"0"};
   EXPECT_THAT(ErrorOf(texts), HasSubstr("--concurrency"));
+  texts = Texts();
+  texts.clients = {"8", "0"};
+  EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--clients"), HasSubstr("\"0\"")));
+  texts = Texts();
+  texts.sleep_ms = -1;
+  EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--sleep_ms"), HasSubstr("-1")));
   texts = Texts();
   texts.rounds = 0;
   EXPECT_THAT(ErrorOf(texts), HasSubstr("--rounds"));
@@ -101,11 +115,11 @@ TEST(PlanContestsTest, UnaryHasOneCallInFlightAndPipelinedTheOtherNumbers) {
   EXPECT_THAT(notes, IsEmpty());
   ASSERT_EQ(contests.size(), 4);
   EXPECT_EQ(contests[0].load->name, "unary");
-  EXPECT_EQ(contests[0].concurrency, 1);
+  EXPECT_EQ(contests[0].amount, 1);
   EXPECT_EQ(contests[0].payload_bytes, 64);
   EXPECT_EQ(contests[1].payload_bytes, 4096);
   EXPECT_EQ(contests[2].load->name, "pipelined");
-  EXPECT_EQ(contests[2].concurrency, 64);
+  EXPECT_EQ(contests[2].amount, 64);
   EXPECT_EQ(contests[0].against, -1);
 }
 
@@ -122,6 +136,39 @@ TEST(PlanContestsTest, ModesAreForPeersThatHaveThem) {
   ASSERT_EQ(contests.size(), 1);
   EXPECT_THAT(Contestants(contests[0]), ElementsAre("shm/adaptive", "shm/efficient", "grpc-unix/-", "floor-unix/-"));
   EXPECT_EQ(contests[0].against, 3);
+}
+
+TEST(PlanContestsTest, EachCaseTakesItsOwnNumbers) {
+  OptionTexts texts = Texts();
+  texts.cases = {"threads", "idle", "stream"};
+  texts.payloads = {"64"};
+  texts.threads = {"2", "4"};
+  texts.connections = {"10"};
+  const absl::StatusOr<Options> options = ParseOptions(texts);
+  ASSERT_TRUE(options.ok()) << options.status();
+  std::vector<std::string> notes;
+  std::vector<std::string> contests;
+  for (const Contest& contest : PlanContests(*options, &notes)) {
+    contests.push_back(absl::StrCat(contest.load->name, " ", contest.amount, " ", PinName(contest.pin)));
+  }
+  EXPECT_THAT(contests, ElementsAre("threads 2 none", "threads 4 none", "idle 10 apart", "stream 1 apart"));
+  EXPECT_THAT(notes, IsEmpty());
+}
+
+TEST(PlanContestsTest, EveryContestIsRunWithEachPlacement) {
+  OptionTexts texts = Texts();
+  texts.cases = {"unary"};
+  texts.payloads = {"64"};
+  texts.pin = {"apart", "shared", "alone", "none"};
+  const absl::StatusOr<Options> options = ParseOptions(texts);
+  ASSERT_TRUE(options.ok()) << options.status();
+  std::vector<std::string> notes;
+  std::vector<Pin> pins;
+  for (const Contest& contest : PlanContests(*options, &notes)) {
+    pins.push_back(contest.pin);
+    for (const MeasurementSpec& spec : contest.contestants) EXPECT_EQ(spec.pin, contest.pin);
+  }
+  EXPECT_THAT(pins, ElementsAre(Pin::kApart, Pin::kShared, Pin::kAlone, Pin::kNone));
 }
 
 TEST(PlanContestsTest, SaysWhichPeersAreLeftOutAndWhy) {

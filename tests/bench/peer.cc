@@ -1,10 +1,20 @@
 #include "tests/bench/peer.h"
 
 namespace shmrpc::bench {
+namespace {
 
-void ClientSide::Start(int slot, Observer* observer) {
-  observer->OnDone(slot, absl::UnimplementedError("this peer has one call in flight at most"));
-}
+absl::Status Unable() { return absl::UnimplementedError("this peer cannot do that; see its abilities"); }
+
+}  // namespace
+
+void ClientSide::Start(int slot, Observer* observer) { observer->OnDone(slot, Unable()); }
+absl::Status ClientSide::OpenStream(StreamKind) { return Unable(); }
+absl::Status ClientSide::Write() { return Unable(); }
+absl::Status ClientSide::Read() { return Unable(); }
+absl::Status ClientSide::CloseStream() { return Unable(); }
+absl::Status ClientSide::Sleep(absl::Duration) { return Unable(); }
+absl::Status ClientSide::ConnectMore(int) { return Unable(); }
+absl::Status ClientSide::CallOnEach() { return Unable(); }
 
 const std::vector<PeerInfo>& AllPeers() {
   static const auto* const peers = [] {

@@ -6,6 +6,7 @@
 // everything above know no peer by name.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,14 +20,24 @@
 
 namespace shmrpc::bench {
 
-// Every remote procedure call of the benchmark has this much time; only a hang takes that long.
+// Every remote procedure call of the benchmark has this much time; only a hang takes that long. A stream lasts as long
+// as a measurement.
 inline constexpr absl::Duration kCallTimeout = absl::Seconds(30);
+inline constexpr absl::Duration kStreamTimeout = absl::Hours(2);
+
+// What the messages of a stream do.
+enum class StreamKind {
+  kPingPong,  // one there, one back
+  kUpload,    // all of them go from the client to the server; the last one comes back
+  kDownload,  // all of them come from the server, which sends the request again and again and counts it on
+};
 
 // What both sides of a peer are told when they are made.
 struct PeerSetup {
   std::string wait_mode;     // "adaptive", "latency", "efficient"; for peers with modes only
-  size_t payload_bytes = 0;  // at least 8
+  size_t payload_bytes = 0;  // at least kMinPayloadBytes
   int slots = 1;             // calls in flight at most
+  bool uploads = false;      // the payloads go one way: a floor's server takes them and sends none back until the last
   std::string directory;     // private to this measurement, for socket files; removed once the client is connected
   int socket = -1;  // one end of a connected pair of Unix stream sockets, the other side has the other; not owned
 };
@@ -68,14 +79,45 @@ class ClientSide {
   // One round trip.
   virtual absl::Status Call(int slot) = 0;
 
-  // The same without waiting. Only for peers that can pipeline.
+  // What follows is for peers with the ability named; others answer UNIMPLEMENTED.
+
+  // kPipelining: as Call, without waiting.
   virtual void Start(int slot, Observer* observer);
+
+  // kPingPong, kUploads, kDownloads: one stream at a time, which carries request(0) to the server and fills reply(0).
+  // Write and Read return when they are done with the message. CloseStream returns when the stream is over on both
+  // sides; not OK if the server found a payload changed, or if an upload's last one has not come back as it was sent.
+  virtual absl::Status OpenStream(StreamKind kind);
+  virtual absl::Status Write();
+  virtual absl::Status Read();
+  virtual absl::Status CloseStream();
+
+  // kSleeping: a call whose handler sleeps for so long. From any thread, at the same time as other calls.
+  virtual absl::Status Sleep(absl::Duration duration);
+
+  // kConnections: makes further connections to the same server and one call over each of them; they stay. CallOnEach
+  // makes another call on each and so shows that they are there.
+  virtual absl::Status ConnectMore(int connections);
+  virtual absl::Status CallOnEach();
+};
+
+// What a peer can do beside calls one by one. The cases ask for them (cases.h).
+enum Ability : uint32_t {
+  kCalls = 0,
+  kPipelining = 1 << 0,  // several calls in flight
+  kPingPong = 1 << 1,    // streams of each kind
+  kUploads = 1 << 2,
+  kDownloads = 1 << 3,
+  kThreads = 1 << 4,      // Call by several threads at the same time, of different slots
+  kClients = 1 << 5,      // several client processes at one server
+  kSleeping = 1 << 6,     // handlers that sleep
+  kConnections = 1 << 7,  // several connections of one process
 };
 
 struct PeerInfo {
   std::string name;
   bool has_modes = false;         // takes a wait mode
-  bool can_pipeline = false;      // implements ClientSide::Start
+  uint32_t abilities = kCalls;    // of Ability
   bool in_process = false;        // client and server share a process
   size_t only_payload_bytes = 0;  // carries payloads of this size only; 0: any
   std::unique_ptr<ServerSide> (*make_server)(const PeerSetup& setup) = nullptr;

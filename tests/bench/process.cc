@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -13,11 +14,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 
 namespace shmrpc::bench {
@@ -153,6 +156,25 @@ absl::StatusOr<absl::Duration> CpuTime(pid_t pid) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot read the CPU clock of process ", pid));
   }
   return absl::DurationFromTimespec(used);
+}
+
+absl::StatusOr<int64_t> MemoryInUse(pid_t pid) {
+  const std::string path = absl::StrCat("/proc/", pid, "/smaps_rollup");
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    absl::string_view rest = line;
+    if (!absl::ConsumePrefix(&rest, "Pss:") || !absl::ConsumeSuffix(&rest, " kB")) continue;
+    int64_t kibibytes = 0;
+    if (absl::SimpleAtoi(rest, &kibibytes)) return kibibytes * 1024;
+  }
+  return absl::NotFoundError(absl::StrCat("cannot read how much memory is in use (Pss) from ", path));
+}
+
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 absl::Status SendAll(int fd, const char* data, size_t size) {

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,6 +80,13 @@ absl::Status BindProcess(pid_t pid, const std::vector<int>& cpus);
 
 // The CPU time, user and system, that a process of the same user has used so far.
 absl::StatusOr<absl::Duration> CpuTime(pid_t pid);
+
+// How much memory a process of the same user has in use: what it does not share, and its part of what it shares with
+// other processes (the "proportional set size"). Bytes.
+absl::StatusOr<int64_t> MemoryInUse(pid_t pid);
+
+// Lets this process, and those that it forks, have as many descriptors as it may ask for by itself.
+void RaiseDescriptorLimit();
 
 // Sends or receives `size` bytes over a stream socket, however many calls that takes. Sending to a peer that is gone
 // is an error and no signal.

@@ -3,7 +3,12 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,12 +19,17 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/bench/allocations.h"
+#include "tests/bench/cases.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/targets.h"
 #include "tests/sanitizers.h"
 
 namespace shmrpc::bench {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 struct Finished {
@@ -49,44 +59,121 @@ std::vector<std::string> PeersToRun() {
   return names;
 }
 
+// The rows that the program printed, one JSON object in each line.
+std::vector<nlohmann::json> Rows(const std::string& out) {
+  std::vector<nlohmann::json> rows;
+  for (const absl::string_view line : absl::StrSplit(out, '\n', absl::SkipEmpty())) {
+    rows.push_back(nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false));
+    EXPECT_TRUE(rows.back().is_object()) << line;
+  }
+  return rows;
+}
+
+// What is true of every row.
+void CheckRow(const nlohmann::json& row) {
+  const PeerInfo* const peer = FindPeer(std::string(row["peer"]));
+  ASSERT_NE(peer, nullptr);
+  EXPECT_EQ(row["mode"], peer->has_modes ? "adaptive" : "-");
+  EXPECT_GT(row["p50_ns"], 0);
+  EXPECT_GE(row["p99_ns"], row["p50_ns"]);
+  EXPECT_GE(row["p999_ns"], row["p99_ns"]);
+  EXPECT_GE(row["p9999_ns"], row["p999_ns"]);
+  EXPECT_GT(row["calls"], 0);
+  EXPECT_GT(row["calls_per_s"], 0);
+  EXPECT_GT(row["cpu_us_per_call"], 0);
+  if (AllocationCounter::Available()) {
+    EXPECT_TRUE(row.contains("allocations_per_call"));
+  }
+}
+
 TEST(ProgramTest, MeasuresEveryPeer) {
   const std::vector<std::string> peers = PeersToRun();
-  const Finished finished =
-      RunProgram(absl::StrCat("--rounds=1 --seconds=0.05 --payloads=64,100000 --concurrency=1,8 --against=floor-unix ",
-                              "--peers=", absl::StrJoin(peers, ",")));
+  const Finished finished = RunProgram(absl::StrCat(
+      "--cases=unary,pipelined --rounds=1 --seconds=0.02 --payloads=64,100000 --concurrency=1,8 --against=floor-unix ",
+      "--peers=", absl::StrJoin(peers, ",")));
   ASSERT_EQ(finished.exit_code, 0) << finished.out;
 
   std::map<std::string, int> lines_of_peer;
-  for (const absl::string_view line : absl::StrSplit(finished.out, '\n', absl::SkipEmpty())) {
-    SCOPED_TRACE(line);
-    const nlohmann::json row = nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-    ASSERT_TRUE(row.is_object());
+  for (const nlohmann::json& row : Rows(finished.out)) {
+    SCOPED_TRACE(row.dump());
+    CheckRow(row);
     const std::string load = row["case"];
     const std::string name = row["peer"];
     ++lines_of_peer[name];
-    const PeerInfo* const peer = FindPeer(name);
-    ASSERT_NE(peer, nullptr);
-    EXPECT_EQ(row["mode"], peer->has_modes ? "adaptive" : "-");
     EXPECT_EQ(row["concurrency"], load == "unary" ? 1 : 8);
-    EXPECT_GT(row["p50_ns"], 0);
-    EXPECT_GE(row["p99_ns"], row["p50_ns"]);
-    EXPECT_GE(row["p999_ns"], row["p99_ns"]);
-    EXPECT_GT(row["calls"], 0);
-    EXPECT_GT(row["calls_per_s"], 0);
-    EXPECT_GT(row["cpu_us_per_call"], 0);
+    EXPECT_EQ(row["pin"], "apart");
     // floor-unix, the one to compare with, has one call in flight at most.
     EXPECT_EQ(row.contains("ratio_p50"), load == "unary");
+    EXPECT_EQ(row.contains("ratio_calls"), load == "unary");
     if (load == "unary") {
       EXPECT_GT(row["ratio_p50"], 0);
     }
     if (name == "floor-unix") {
       EXPECT_EQ(row["ratio_p50"], 1);
+      EXPECT_EQ(row["ratio_calls"], 1);
     }
   }
   for (const std::string& name : peers) {
     const PeerInfo* const peer = FindPeer(name);
-    EXPECT_EQ(lines_of_peer[name], peer->can_pipeline ? 4 : peer->only_payload_bytes != 0 ? 1 : 2) << name;
+    const bool pipelines = (peer->abilities & kPipelining) != 0;
+    EXPECT_EQ(lines_of_peer[name], pipelines ? 4 : peer->only_payload_bytes != 0 ? 1 : 2) << name;
   }
+}
+
+// Every other case with every peer that can do it.
+TEST(ProgramTest, RunsEveryCase) {
+  const std::vector<std::string> peers = PeersToRun();
+  std::vector<std::string> loads;
+  for (const CaseInfo& load : AllCases()) {
+    if (load.name != "unary" && load.name != "pipelined") loads.push_back(load.name);
+  }
+  const Finished finished = RunProgram(
+      absl::StrCat("--rounds=1 --seconds=0.01 --payloads=64 --threads=3 --clients=3 --connections=5 --sleeping=2 ",
+                   "--sleep_ms=1 --rate=1000 --burst=10 --pause_ms=1 --cases=", absl::StrJoin(loads, ","),
+                   " --peers=", absl::StrJoin(peers, ",")),
+      "2>/dev/null");
+  ASSERT_EQ(finished.exit_code, 0) << finished.out;
+
+  std::map<std::string, int> lines_of_case;
+  for (const nlohmann::json& row : Rows(finished.out)) {
+    SCOPED_TRACE(row.dump());
+    CheckRow(row);
+    const std::string load = row["case"];
+    ++lines_of_case[load];
+    EXPECT_EQ(row["concurrency"], load == "threads" || load == "clients" ? 3 : 1);
+    EXPECT_EQ(row["pin"], load == "threads" || load == "clients" ? "none" : "apart");
+    EXPECT_EQ(row.contains("gb_per_s"), load == "bulk" || load == "bulk-down");
+    EXPECT_EQ(row.contains("slowest_share"), load == "clients");
+    for (const char* field : {"p50_alone_ns", "ratio_alone", "memory_per_connection", "idle_cpu_percent"}) {
+      EXPECT_EQ(row.contains(field), load == "idle") << field;
+    }
+    if (load == "clients") {
+      EXPECT_GT(row["slowest_share"], 0);
+      EXPECT_LE(row["slowest_share"], 1);
+    }
+    if (load == "idle") {
+      EXPECT_EQ(row["connections"], 5);
+    }
+  }
+  for (const std::string& load : loads) {
+    const auto able = std::count_if(peers.begin(), peers.end(), [&](const std::string& name) {
+      return (FindCase(load)->needs & ~FindPeer(name)->abilities) == 0;
+    });
+    EXPECT_EQ(lines_of_case[load], able) << load;
+  }
+}
+
+TEST(ProgramTest, ProcessesRunWhereTheyAreToldTo) {
+  const Finished finished = RunProgram(
+      "--cases=unary --peers=shm,inproc --payloads=64 --rounds=1 --seconds=0.01 --pin=apart,shared,alone,none",
+      "2>/dev/null");
+  ASSERT_EQ(finished.exit_code, 0) << finished.out;
+  std::vector<std::string> pins;
+  for (const nlohmann::json& row : Rows(finished.out)) {
+    CheckRow(row);
+    if (row["peer"] == "shm") pins.push_back(row["pin"]);
+  }
+  EXPECT_THAT(pins, ElementsAre("apart", "shared", "alone", "none"));
 }
 
 TEST(ProgramTest, PrintsATableOnRequest) {
@@ -95,6 +182,34 @@ TEST(ProgramTest, PrintsATableOnRequest) {
   EXPECT_EQ(finished.exit_code, 0);
   EXPECT_THAT(finished.out, HasSubstr("floor-ring"));
   EXPECT_THAT(finished.out, HasSubstr("  64 B"));
+}
+
+TEST(ProgramTest, WritesAReport) {
+  const std::filesystem::path directory = std::filesystem::path(::testing::TempDir()) / "bench_program_test_report";
+  std::filesystem::remove_all(directory);
+  const Finished finished =
+      RunProgram(absl::StrCat("--rounds=1 --seconds=0.01 --cases=unary --payloads=64,1000 --peers=floor-ring --report=",
+                              directory.string()),
+                 "2>&1");
+  EXPECT_EQ(finished.exit_code, 0);
+  EXPECT_THAT(finished.out, HasSubstr((directory / "index.html").string()));
+  std::ifstream file(directory / "index.html");
+  EXPECT_THAT(std::string(std::istreambuf_iterator<char>(file), {}),
+              AllOf(HasSubstr("<svg"), HasSubstr("--cases=unary"), HasSubstr("</html>")));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(ProgramTest, MeasuresEveryTarget) {
+  if (SHMRPC_TSAN) GTEST_SKIP() << "gRPC is needed, which ThreadSanitizer cannot see into";
+  const Finished finished = RunProgram("--targets --rounds=1 --seconds=0.01");
+  ASSERT_EQ(finished.exit_code, 0) << finished.out;
+  std::set<std::string> names;
+  for (const nlohmann::json& row : Rows(finished.out)) {
+    names.insert(std::string(row["target"]));
+    EXPECT_TRUE(row["measured"].is_number()) << row;
+    EXPECT_TRUE(row["reached"].is_boolean()) << row;
+  }
+  EXPECT_EQ(names.size(), AllTargets().size());
 }
 
 TEST(ProgramTest, WrongUsageEndsWithTwoAndNamesTheChoices) {

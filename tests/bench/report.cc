@@ -6,6 +6,7 @@
 #include <functional>
 #include <iterator>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,32 +18,36 @@ namespace shmrpc::bench {
 namespace {
 
 template <typename Field>
-std::vector<double> Collect(const std::vector<Measurement>& rounds, Field Measurement::*field) {
+std::vector<double> Collect(const std::vector<Measurement>& rounds, Field Figures::*field) {
   std::vector<double> values;
-  for (const Measurement& measurement : rounds) values.push_back(static_cast<double>(measurement.*field));
+  for (const Measurement& measurement : rounds) values.push_back(static_cast<double>(measurement.figures.*field));
   return values;
 }
 
-std::string FormatBytes(size_t bytes) {
-  if (bytes >= size_t{1} << 20 && bytes % (size_t{1} << 20) == 0) return absl::StrCat(bytes >> 20, " MiB");
-  if (bytes >= size_t{1} << 10 && bytes % (size_t{1} << 10) == 0) return absl::StrCat(bytes >> 10, " KiB");
-  return absl::StrCat(bytes, " B");
-}
-
-// Three digits that count.
-std::string FormatNumber(double number) {
-  if (number < 10) return absl::StrFormat("%.2f", number);
-  if (number < 100) return absl::StrFormat("%.1f", number);
-  return absl::StrFormat("%.0f", number);
+// Nothing unless every round has measured it.
+std::optional<double> MedianIfMeasured(const std::vector<double>& values) {
+  for (const double value : values) {
+    if (std::isnan(value)) return std::nullopt;
+  }
+  return Median(values);
 }
 
 std::string FormatLatency(const Row& row) {
   return absl::StrCat(FormatNumber(row.p50_nanos / 1000), " (", FormatNumber(row.p99_nanos / 1000), ")");
 }
 
+double GigabytesPerSecond(const Row& row) {
+  return row.calls_per_second * static_cast<double>(row.payload_bytes) / 1e9;
+}
+
 std::string FormatRate(const Row& row) { return FormatNumber(row.calls_per_second / 1000); }
 
-std::string FormatRatio(const Row& row) { return row.ratio_p50 ? FormatNumber(*row.ratio_p50) : "-"; }
+std::string FormatGigabytes(const Row& row) { return FormatNumber(GigabytesPerSecond(row)); }
+
+std::string FormatRatio(const Row& row) {
+  const std::optional<double>& ratio = row.throughput ? row.ratio_calls : row.ratio_p50;
+  return ratio ? FormatNumber(*ratio) : "-";
+}
 
 // A first line of column heads, then the lines. Every column is as wide as its widest cell; the first is flushed left.
 std::string Align(const std::vector<std::vector<std::string>>& lines) {
@@ -74,10 +79,12 @@ std::vector<std::pair<std::string, std::string>> Columns(const std::vector<Row>&
 std::string Pivot(const std::vector<Row>& rows, const std::function<std::string(const Row&)>& format) {
   const auto columns = Columns(rows);
   std::set<std::string> modes;
-  std::set<int> concurrencies;
+  std::set<int> amounts;
+  std::set<std::string> pins;
   for (const Row& row : rows) {
     if (row.mode != "-") modes.insert(row.mode);
-    concurrencies.insert(row.concurrency);
+    amounts.insert(row.amount);
+    pins.insert(row.pin);
   }
 
   std::vector<std::vector<std::string>> lines;
@@ -87,17 +94,19 @@ std::string Pivot(const std::vector<Row>& rows, const std::function<std::string(
   }
   lines.push_back(head);
 
-  std::vector<std::pair<size_t, int>> done;
+  using Key = std::tuple<size_t, int, std::string>;
+  const auto key_of = [](const Row& row) { return Key(row.payload_bytes, row.amount, row.pin); };
+  std::vector<Key> done;
   for (const Row& row : rows) {
-    const std::pair<size_t, int> key(row.payload_bytes, row.concurrency);
+    const Key key = key_of(row);
     if (std::find(done.begin(), done.end(), key) != done.end()) continue;
     done.push_back(key);
     std::vector<std::string> line = {FormatBytes(row.payload_bytes)};
-    if (concurrencies.size() > 1) absl::StrAppend(&line[0], ", ", row.concurrency, " in flight");
+    if (amounts.size() > 1) absl::StrAppend(&line[0], ", ", row.axis, " ", row.amount);
+    if (pins.size() > 1) absl::StrAppend(&line[0], ", ", row.pin);
     for (const auto& [peer, mode] : columns) {
       const auto it = std::find_if(rows.begin(), rows.end(), [&, peer = peer, mode = mode](const Row& other) {
-        return other.payload_bytes == key.first && other.concurrency == key.second && other.peer == peer &&
-               other.mode == mode;
+        return key_of(other) == key && other.peer == peer && other.mode == mode;
       });
       line.push_back(it == rows.end() ? "-" : format(*it));
     }
@@ -108,22 +117,51 @@ std::string Pivot(const std::vector<Row>& rows, const std::function<std::string(
 
 }  // namespace
 
+std::string FormatBytes(size_t bytes) {
+  if (bytes >= size_t{1} << 20 && bytes % (size_t{1} << 20) == 0) return absl::StrCat(bytes >> 20, " MiB");
+  if (bytes >= size_t{1} << 10 && bytes % (size_t{1} << 10) == 0) return absl::StrCat(bytes >> 10, " KiB");
+  return absl::StrCat(bytes, " B");
+}
+
+std::string FormatNumber(double number) {
+  if (number < 10) return absl::StrFormat("%.2f", number);
+  if (number < 100) return absl::StrFormat("%.1f", number);
+  return absl::StrFormat("%.0f", number);
+}
+
 Row Summarize(const MeasurementSpec& spec, const std::vector<Measurement>& rounds,
               const std::vector<Measurement>& against) {
   Row row;
   row.load = spec.load->name;
   row.peer = spec.peer->name;
   row.mode = spec.wait_mode;
+  row.pin = std::string(PinName(spec.pin));
   row.payload_bytes = spec.payload_bytes;
-  row.concurrency = spec.concurrency;
-  row.p50_nanos = Median(Collect(rounds, &Measurement::p50_nanos));
-  row.p99_nanos = Median(Collect(rounds, &Measurement::p99_nanos));
-  row.p999_nanos = Median(Collect(rounds, &Measurement::p999_nanos));
-  row.calls_per_second = Median(Collect(rounds, &Measurement::calls_per_second));
-  row.cpu_micros_per_call = Median(Collect(rounds, &Measurement::cpu_micros_per_call));
-  row.calls = Median(Collect(rounds, &Measurement::calls));
+  row.concurrency = spec.concurrency();
+  row.axis = AxisName(spec.load->axis);
+  row.amount = spec.shape.amount;
+  row.throughput = spec.load->throughput;
+  row.one_way = spec.load->one_way;
+  const std::vector<double> p50 = Collect(rounds, &Figures::p50_nanos);
+  const std::vector<double> calls_per_second = Collect(rounds, &Figures::calls_per_second);
+  const std::vector<double> p50_alone = Collect(rounds, &Figures::p50_alone_nanos);
+  row.p50_nanos = Median(p50);
+  row.p99_nanos = Median(Collect(rounds, &Figures::p99_nanos));
+  row.p999_nanos = Median(Collect(rounds, &Figures::p999_nanos));
+  row.calls_per_second = Median(calls_per_second);
+  row.cpu_micros_per_call = Median(Collect(rounds, &Figures::cpu_micros_per_call));
+  row.calls = Median(Collect(rounds, &Figures::calls));
+  row.allocations_per_call = MedianIfMeasured(Collect(rounds, &Figures::allocations_per_call));
+  row.slowest_share = MedianIfMeasured(Collect(rounds, &Figures::slowest_share));
+  row.p50_alone_nanos = MedianIfMeasured(p50_alone);
+  row.memory_per_connection = MedianIfMeasured(Collect(rounds, &Figures::memory_per_connection));
+  row.idle_cpu_percent = MedianIfMeasured(Collect(rounds, &Figures::idle_cpu_percent));
+  if (row.p50_alone_nanos) row.ratio_alone = MedianRatio(p50, p50_alone);
+  for (const Measurement& measurement : rounds) row.latencies.Merge(measurement.latencies);
+  row.p9999_nanos = static_cast<double>(row.latencies.Percentile(0.9999));
   if (!against.empty()) {
-    row.ratio_p50 = MedianRatio(Collect(against, &Measurement::p50_nanos), Collect(rounds, &Measurement::p50_nanos));
+    row.ratio_p50 = MedianRatio(Collect(against, &Figures::p50_nanos), p50);
+    row.ratio_calls = MedianRatio(calls_per_second, Collect(against, &Figures::calls_per_second));
   }
   return row;
 }
@@ -138,16 +176,30 @@ std::string ToJson(const Row& row) {
       {"case", row.load},
       {"peer", row.peer},
       {"mode", row.mode},
+      {"pin", row.pin},
       {"payload", row.payload_bytes},
       {"concurrency", row.concurrency},
-      {"p50_ns", std::llround(row.p50_nanos)},
-      {"p99_ns", std::llround(row.p99_nanos)},
-      {"p999_ns", std::llround(row.p999_nanos)},
-      {"calls_per_s", std::llround(row.calls_per_second)},
-      {"cpu_us_per_call", to_thousandths(row.cpu_micros_per_call)},
-      {"calls", std::llround(row.calls)},
   };
-  if (row.ratio_p50) json["ratio_p50"] = to_five_digits(*row.ratio_p50);
+  if (!row.axis.empty()) json[std::string(row.axis)] = row.amount;
+  json["p50_ns"] = std::llround(row.p50_nanos);
+  json["p99_ns"] = std::llround(row.p99_nanos);
+  json["p999_ns"] = std::llround(row.p999_nanos);
+  json["p9999_ns"] = std::llround(row.p9999_nanos);
+  json["calls_per_s"] = to_five_digits(row.calls_per_second);
+  if (row.one_way) json["gb_per_s"] = to_five_digits(GigabytesPerSecond(row));
+  json["cpu_us_per_call"] = to_thousandths(row.cpu_micros_per_call);
+  json["calls"] = std::llround(row.calls);
+  const auto add = [&](const char* name, const std::optional<double>& value, const auto& round) {
+    if (value) json[name] = round(*value);
+  };
+  add("allocations_per_call", row.allocations_per_call, to_thousandths);
+  add("slowest_share", row.slowest_share, to_thousandths);
+  add("p50_alone_ns", row.p50_alone_nanos, [](double nanos) { return std::llround(nanos); });
+  add("ratio_alone", row.ratio_alone, to_five_digits);
+  add("memory_per_connection", row.memory_per_connection, [](double bytes) { return std::llround(bytes); });
+  add("idle_cpu_percent", row.idle_cpu_percent, to_thousandths);
+  add("ratio_p50", row.ratio_p50, to_five_digits);
+  add("ratio_calls", row.ratio_calls, to_five_digits);
   return json.dump();
 }
 
@@ -163,11 +215,18 @@ std::string ToTable(const std::vector<Row>& rows, const std::string& against) {
                  [&](const Row& row) { return row.load == load; });
     const bool has_ratios = std::any_of(of_load.begin(), of_load.end(), [](const Row& row) { return row.ratio_p50; });
     if (!text.empty()) text += '\n';
-    absl::StrAppend(&text, load, ": round trip in microseconds, median (99th percentile)\n",
-                    Pivot(of_load, FormatLatency));
-    absl::StrAppend(&text, "\n", load, ": thousand calls per second\n", Pivot(of_load, FormatRate));
+    const bool one_way = of_load.front().one_way;
+    if (one_way) {
+      absl::StrAppend(&text, load, ": gigabytes per second\n", Pivot(of_load, FormatGigabytes));
+    } else {
+      absl::StrAppend(&text, load, ": round trip in microseconds, median (99th percentile)\n",
+                      Pivot(of_load, FormatLatency));
+    }
+    absl::StrAppend(&text, "\n", load, ": thousand ", one_way ? "messages" : "calls", " per second\n",
+                    Pivot(of_load, FormatRate));
     if (has_ratios) {
-      absl::StrAppend(&text, "\n", load, ": times as fast as ", against, ", by the median round trip\n",
+      absl::StrAppend(&text, "\n", load, ": times as fast as ", against, ", by the ",
+                      of_load.front().throughput ? "calls per second" : "median round trip", "\n",
                       Pivot(of_load, FormatRatio));
     }
   }

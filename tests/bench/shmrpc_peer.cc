@@ -2,7 +2,6 @@
 // what --modes varies, the transport, and the limit on the size of messages.
 
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,6 +10,9 @@
 #include "grpc/testing/benchmark_service.shmrpc.pb.h"
 #include "shmrpc/shmrpc.h"
 #include "tests/bench/peer.h"
+#include "tests/bench/sleeper.shmrpc.pb.h"
+#include "tests/bench/stub_client.h"
+#include "tests/bench/stub_service.h"
 
 namespace shmrpc::bench {
 namespace {
@@ -19,10 +21,40 @@ using ::grpc::testing::BenchmarkService;
 using ::grpc::testing::SimpleRequest;
 using ::grpc::testing::SimpleResponse;
 
-class EchoService final : public BenchmarkService::Service {
+class LoadService final : public BenchmarkService::Service {
  public:
+  explicit LoadService(size_t payload_bytes) : payload_bytes_(payload_bytes) {}
+
   absl::Status UnaryCall(ServerContext* context, const SimpleRequest* request, SimpleResponse* response) override {
-    *response->mutable_payload() = request->payload();
+    SendBack(*request, response);
+    return absl::OkStatus();
+  }
+
+  absl::Status StreamingCall(ServerContext* context,
+                             ServerReaderWriter<SimpleResponse, SimpleRequest>* stream) override {
+    SendBackEach(stream);
+    return absl::OkStatus();
+  }
+
+  absl::Status StreamingFromClient(ServerContext* context, ServerReader<SimpleRequest>* reader,
+                                   SimpleResponse* response) override {
+    return TakeAll(reader, payload_bytes_, response);
+  }
+
+  absl::Status StreamingFromServer(ServerContext* context, const SimpleRequest* request,
+                                   ServerWriter<SimpleResponse>* writer) override {
+    SendAgainAndAgain(*request, writer);
+    return absl::OkStatus();
+  }
+
+ private:
+  const size_t payload_bytes_;
+};
+
+class SleeperService final : public Sleeper::Service {
+ public:
+  absl::Status Sleep(ServerContext* context, const SleepRequest* request, SleepResponse* response) override {
+    absl::SleepFor(absl::Microseconds(request->micros()));
     return absl::OkStatus();
   }
 };
@@ -30,14 +62,15 @@ class EchoService final : public BenchmarkService::Service {
 class ShmrpcServer : public ServerSide {
  public:
   ShmrpcServer(const PeerSetup& setup, std::string address)
-      : wait_mode_(setup.wait_mode), address_(std::move(address)) {}
+      : wait_mode_(setup.wait_mode), address_(std::move(address)), load_service_(setup.payload_bytes) {}
 
   absl::StatusOr<std::string> Start() override {
     const absl::StatusOr<WaitMode> wait_mode = ParseWaitMode(wait_mode_);
     if (!wait_mode.ok()) return wait_mode.status();
     absl::StatusOr<std::unique_ptr<Server>> server = ServerBuilder()
                                                          .Listen(address_)
-                                                         .Register(&service_)
+                                                         .Register(&load_service_)
+                                                         .Register(&sleeper_service_)
                                                          .SetMaxReceiveMessageBytes(kMaxMaxMessageBytes)
                                                          .SetMaxSendMessageBytes(kMaxMaxMessageBytes)
                                                          .SetWaitMode(*wait_mode)
@@ -56,18 +89,23 @@ class ShmrpcServer : public ServerSide {
  private:
   const std::string wait_mode_;
   const std::string address_;
-  EchoService service_;
+  LoadService load_service_;
+  SleeperService sleeper_service_;
   std::unique_ptr<Server> server_;
 };
 
-class ShmrpcClient : public ClientSide {
+// What StubClient needs to know of shmrpc.
+class ShmrpcFramework final {
  public:
-  ShmrpcClient(const PeerSetup& setup, TransportPreference transport)
-      : wait_mode_(setup.wait_mode), transport_(transport), slots_(setup.slots) {
-    for (Slot& slot : slots_) slot.request.mutable_payload()->mutable_body()->resize(setup.payload_bytes);
-  }
+  using Channel = shmrpc::Channel;
+  using Stub = BenchmarkService::Stub;
+  using SleeperStub = Sleeper::Stub;
+  using Context = ClientContext;
 
-  absl::Status Connect(const std::string& address) override {
+  ShmrpcFramework(std::string wait_mode, TransportPreference transport)
+      : wait_mode_(std::move(wait_mode)), transport_(transport) {}
+
+  absl::StatusOr<std::shared_ptr<Channel>> Connect(const std::string& address) {
     const absl::StatusOr<WaitMode> wait_mode = ParseWaitMode(wait_mode_);
     if (!wait_mode.ok()) return wait_mode.status();
     ChannelOptions options;
@@ -75,85 +113,64 @@ class ShmrpcClient : public ClientSide {
     options.wait_mode = *wait_mode;
     options.max_send_message_bytes = kMaxMaxMessageBytes;
     options.max_receive_message_bytes = kMaxMaxMessageBytes;
-    const auto channel = Channel::Create(address, options);
+    auto channel = Channel::Create(address, options);
     const absl::Status status = channel->WaitForConnected(absl::Now() + kCallTimeout);
     if (!status.ok()) return status;
-    stub_.emplace(channel);
-    return absl::OkStatus();
+    return channel;
   }
 
-  absl::Span<char> request(int slot) override {
-    std::string* const body = slots_[slot].request.mutable_payload()->mutable_body();
-    return absl::MakeSpan(body->data(), body->size());
-  }
-  absl::string_view reply(int slot) const override { return slots_[slot].response.payload().body(); }
+  static void SetTimeout(Context* context, absl::Duration timeout) { context->set_timeout(timeout); }
+  static absl::Status ToAbsl(absl::Status status) { return status; }
 
-  absl::Status Call(int slot) override {
-    Slot& state = slots_[slot];
-    ClientContext context;
-    context.set_timeout(kCallTimeout);
-    return stub_->UnaryCall(&context, state.request, &state.response);
-  }
-
-  void Start(int slot, Observer* observer) override {
-    Slot& state = slots_[slot];
-    state.context.emplace();
-    state.context->set_timeout(kCallTimeout);
-    stub_->async().UnaryCall(&*state.context, &state.request, &state.response,
-                             [observer, slot](absl::Status status) { observer->OnDone(slot, status); });
+  template <typename Done>
+  static void StartUnaryCall(Stub* stub, Context* context, const SimpleRequest* request, SimpleResponse* response,
+                             Done done) {
+    stub->async().UnaryCall(context, request, response, std::move(done));
   }
 
  private:
-  struct Slot {
-    SimpleRequest request;
-    SimpleResponse response;
-    std::optional<ClientContext> context;  // of the asynchronous call in progress or the last one
-  };
-
   const std::string wait_mode_;
   const TransportPreference transport_;
-  std::vector<Slot> slots_;
-  std::optional<BenchmarkService::Stub> stub_;  // goes first: its calls use the slots
 };
 
-// The four differ in the address and in what the client insists on.
-class LoopbackServer final : public ShmrpcServer {
- public:
-  explicit LoopbackServer(const PeerSetup& setup) : ShmrpcServer(setup, "localhost:0") {}
-};
-
-class UnixSocketServer final : public ShmrpcServer {
- public:
-  explicit UnixSocketServer(const PeerSetup& setup)
-      : ShmrpcServer(setup, absl::StrCat("unix:", setup.directory, "/shmrpc")) {}
-};
-
-class InProcessServer final : public ShmrpcServer {
- public:
-  explicit InProcessServer(const PeerSetup& setup) : ShmrpcServer(setup, "inproc:shmrpc_bench") {}
-};
-
+// A peer that listens on `address` and whose client insists on `transport`.
 template <TransportPreference kTransport>
-class ClientOver final : public ShmrpcClient {
- public:
-  explicit ClientOver(const PeerSetup& setup) : ShmrpcClient(setup, kTransport) {}
-};
+PeerInfo Peer(std::string name, std::unique_ptr<ServerSide> (*make_server)(const PeerSetup& setup)) {
+  PeerInfo info;
+  info.name = std::move(name);
+  info.has_modes = true;
+  info.abilities = kPipelining | kPingPong | kUploads | kDownloads | kThreads | kClients | kSleeping | kConnections;
+  info.make_server = make_server;
+  info.make_client = [](const PeerSetup& setup) -> std::unique_ptr<ClientSide> {
+    return std::make_unique<StubClient<ShmrpcFramework>>(setup, ShmrpcFramework(setup.wait_mode, kTransport));
+  };
+  return info;
+}
+
+std::unique_ptr<ServerSide> MakeLoopbackServer(const PeerSetup& setup) {
+  return std::make_unique<ShmrpcServer>(setup, "localhost:0");
+}
+
+std::unique_ptr<ServerSide> MakeUnixSocketServer(const PeerSetup& setup) {
+  return std::make_unique<ShmrpcServer>(setup, absl::StrCat("unix:", setup.directory, "/shmrpc"));
+}
+
+std::unique_ptr<ServerSide> MakeInProcessServer(const PeerSetup& setup) {
+  return std::make_unique<ShmrpcServer>(setup, "inproc:shmrpc_bench");
+}
 
 }  // namespace
 
 std::vector<PeerInfo> ShmrpcPeers() {
-  std::vector<PeerInfo> peers = {
-      DescribePeer<LoopbackServer, ClientOver<TransportPreference::kShm>>("shm"),
-      DescribePeer<LoopbackServer, ClientOver<TransportPreference::kTcp>>("tcp"),
-      DescribePeer<UnixSocketServer, ClientOver<TransportPreference::kUnix>>("unix"),
-      DescribePeer<InProcessServer, ClientOver<TransportPreference::kAuto>>("inproc"),
+  PeerInfo inproc = Peer<TransportPreference::kAuto>("inproc", MakeInProcessServer);
+  inproc.in_process = true;
+  inproc.abilities &= ~static_cast<uint32_t>(kClients | kConnections);
+  return {
+      Peer<TransportPreference::kShm>("shm", MakeLoopbackServer),
+      Peer<TransportPreference::kTcp>("tcp", MakeLoopbackServer),
+      Peer<TransportPreference::kUnix>("unix", MakeUnixSocketServer),
+      inproc,
   };
-  for (PeerInfo& peer : peers) {
-    peer.has_modes = true;
-    peer.can_pipeline = true;
-  }
-  peers.back().in_process = true;
-  return peers;
 }
 
 }  // namespace shmrpc::bench

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 namespace shmrpc::bench {
@@ -51,6 +52,33 @@ int64_t LatencyHistogram::Percentile(double fraction) const {
     if (seen >= rank) return Middle(i);
   }
   return 0;
+}
+
+std::string LatencyHistogram::Encode() const {
+  std::string bytes;
+  uint32_t entry[2];
+  const auto used = buckets_.size() - static_cast<size_t>(std::count(buckets_.begin(), buckets_.end(), 0u));
+  bytes.reserve(used * sizeof(entry));
+  for (size_t i = 0; i < buckets_.size(); ++i) {
+    if (buckets_[i] == 0) continue;
+    entry[0] = static_cast<uint32_t>(i);
+    entry[1] = buckets_[i];
+    bytes.append(reinterpret_cast<const char*>(entry), sizeof(entry));
+  }
+  return bytes;
+}
+
+bool LatencyHistogram::Decode(absl::string_view bytes) {
+  *this = LatencyHistogram();
+  uint32_t entry[2];
+  if (bytes.size() % sizeof(entry) != 0) return false;
+  for (; !bytes.empty(); bytes.remove_prefix(sizeof(entry))) {
+    std::memcpy(entry, bytes.data(), sizeof(entry));
+    if (entry[0] >= buckets_.size()) return false;
+    buckets_[entry[0]] = entry[1];
+    count_ += entry[1];
+  }
+  return true;
 }
 
 double Median(std::vector<double> values) {

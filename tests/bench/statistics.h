@@ -2,7 +2,10 @@
 #define SHMRPC_TESTS_BENCH_STATISTICS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "absl/strings/string_view.h"
 
 namespace shmrpc::bench {
 
@@ -24,6 +27,11 @@ class LatencyHistogram {
   // The smallest latency that at least `fraction` (0 to 1) of the samples do not exceed, up to the width of a bucket;
   // 0 when there are no samples.
   int64_t Percentile(double fraction) const;
+
+  // For another process on this host; only the buckets that are used take room.
+  std::string Encode() const;
+  // False, and an unspecified value, when `bytes` did not come from Encode.
+  bool Decode(absl::string_view bytes);
 
  private:
   std::vector<uint32_t> buckets_;

@@ -64,6 +64,25 @@ TEST(LatencyHistogramTest, ValuesOutOfRangeCountAsTheNearestInRange) {
   EXPECT_EQ(histogram.count(), 2);
 }
 
+TEST(LatencyHistogramTest, ArrivesInAnotherProcessAsItWas) {
+  LatencyHistogram histogram, decoded;
+  for (int64_t value = 1; value < 1'000'000; value += 999) histogram.Add(value);
+  decoded.Add(7);  // is forgotten
+  ASSERT_TRUE(decoded.Decode(histogram.Encode()));
+  EXPECT_EQ(decoded.count(), histogram.count());
+  for (const double fraction : {0.0, 0.1, 0.5, 0.9999, 1.0}) {
+    EXPECT_EQ(decoded.Percentile(fraction), histogram.Percentile(fraction));
+  }
+  ASSERT_TRUE(decoded.Decode(LatencyHistogram().Encode()));
+  EXPECT_EQ(decoded.count(), 0);
+}
+
+TEST(LatencyHistogramTest, DecodesNothingThatIsNotOne) {
+  LatencyHistogram histogram;
+  EXPECT_FALSE(histogram.Decode("1234567"));
+  EXPECT_FALSE(histogram.Decode(std::string(8, '\xff')));
+}
+
 TEST(LatencyHistogramTest, MergingEqualsAddingToOne) {
   LatencyHistogram low, high, both;
   for (int64_t value = 1; value <= 5000; ++value) {

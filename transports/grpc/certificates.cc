@@ -15,7 +15,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "shmrpc/target.h"
 #include "transports/tcp/connect_socket.h"
 
@@ -109,7 +108,7 @@ int NoteObjection(int good, X509_STORE_CTX* context) {
 
 // Of a client over a non-blocking socket; over memory, because OpenSSL's own writing could raise SIGPIPE. False when it
 // has not come to an end, one way or another.
-bool Handshake(SSL* ssl, int socket, absl::Time deadline) {
+bool Handshake(SSL* ssl, int socket, SteadyTime deadline) {
   BIO* const received = BIO_new(BIO_s_mem());
   BIO* const to_send = BIO_new(BIO_s_mem());
   BIO_set_mem_eof_return(received, -1);  // "more may come"
@@ -125,7 +124,7 @@ bool Handshake(SSL* ssl, int socket, absl::Time deadline) {
     }
     if (error != SSL_ERROR_WANT_READ) return true;
     pollfd readable = {socket, POLLIN, 0};
-    const timespec timeout = absl::ToTimespec(std::max(absl::ZeroDuration(), deadline - absl::Now()));
+    const timespec timeout = absl::ToTimespec(std::min(deadline.Left(), absl::Hours(1)));
     if (ppoll(&readable, 1, &timeout, nullptr) <= 0) return false;
     const ssize_t size = recv(socket, buffer, sizeof buffer, 0);
     if (size <= 0) return false;
@@ -134,7 +133,7 @@ bool Handshake(SSL* ssl, int socket, absl::Time deadline) {
 }
 
 // One handshake, of which only the server's certificate matters.
-std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOptions& tls, absl::Time deadline) {
+std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOptions& tls, SteadyTime deadline) {
   absl::StatusOr<framed::UniqueFd> socket = tcp::ConnectSocket(target, deadline);
   if (!socket.ok()) return std::string();
   const SslContextPtr context(SSL_CTX_new(TLS_client_method()));
@@ -187,7 +186,7 @@ ClientCertificates::~ClientCertificates() { X509_STORE_free(store_); }
 
 absl::Status ClientCertificates::Check(absl::string_view certificate, absl::string_view chain) const {
   const std::string key = absl::StrCat(certificate, chain);
-  const absl::Time now = absl::Now();
+  const SteadyTime now = SteadyTime::Now();
   {
     MutexLock lock(&mutex_);
     const auto found = known_.find(key);
@@ -227,7 +226,7 @@ absl::Status ClientCertificates::Verify(absl::string_view certificate, absl::str
 }
 
 std::string ExplainHandshakeFailure(const std::string& grpc_target, const GrpcTlsClientOptions& tls,
-                                    absl::Time deadline) {
+                                    SteadyTime deadline) {
   const absl::StatusOr<std::vector<Target>> targets = Target::ParseList(grpc_target);
   if (!targets.ok()) return std::string();
   for (const Target& target : *targets) {

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
+#include "shmrpc/steady_time.h"
 
 typedef struct x509_store_st X509_STORE;  // OpenSSL's
 
@@ -37,7 +38,7 @@ class ClientCertificates {
  private:
   struct Result {
     absl::Status status;
-    absl::Time since;
+    SteadyTime since;
   };
 
   explicit ClientCertificates(X509_STORE* store) : store_(store) {}
@@ -53,7 +54,7 @@ class ClientCertificates {
 // handshake of its own and looks at it as `tls` says. Begins with ": "; empty when there is nothing to add, or the
 // target is of a kind that only the gRPC library can resolve. Blocks until `deadline` at most.
 std::string ExplainHandshakeFailure(const std::string& grpc_target, const GrpcTlsClientOptions& tls,
-                                    absl::Time deadline);
+                                    SteadyTime deadline);
 
 }  // namespace shmrpc::grpc_transport
 
