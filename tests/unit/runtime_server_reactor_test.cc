@@ -17,6 +17,7 @@ namespace shmrpc {
 namespace {
 
 using testing::AllKinds;
+using testing::EchoReactor;
 using ::testing::ElementsAre;
 using testing::FakeServerCall;
 using testing::Foreign;
