@@ -15,7 +15,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/bench/peer.h"
-#include "tests/sanitizers.h"
+#include "tests/tsan.h"
 
 namespace shmrpc::bench {
 namespace {

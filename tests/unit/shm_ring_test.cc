@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "shmrpc/mutex.h"
-#include "tests/sanitizers.h"
+#include "tests/tsan.h"
 
 namespace shmrpc::shm {
 namespace {

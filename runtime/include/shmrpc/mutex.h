@@ -1,33 +1,39 @@
 #ifndef SHMRPC_MUTEX_H_
 #define SHMRPC_MUTEX_H_
 
-// std::mutex and std::condition_variable, with annotations for Clang's analysis of locks.
+// A mutex and a condition variable of POSIX threads, annotated for Clang's thread-safety analysis.
 //
-// Not absl::Mutex, for two reasons. Its condition variables wait by the system's clock, even for a duration: when that
-// clock is stepped they wake early or late. And Debian's libabsl_synchronization.so is not built with ThreadSanitizer,
-// which therefore would take everything that is guarded by it for a race.
+// Not absl::Mutex: distributions build Abseil with its deadlock detection, which takes a lock of the whole process and
+// keeps a graph at each acquisition. That alone was a third of what a call cost. (It can be switched off, but only for
+// the whole program, and the program is not ours.) Besides, its condition variables wait by the system's clock, which
+// somebody may set; and ThreadSanitizer knows these and not an Abseil that was built without it.
 
-#include <condition_variable>
-#include <mutex>
+#include <pthread.h>
+#include <time.h>
+
+#include <chrono>
 
 #include "absl/base/thread_annotations.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
+// Not recursive. A thread that does not get it at once looks again for a moment before it sleeps, because what it
+// guards here takes less time than a wake-up.
 class ABSL_LOCKABLE Mutex {
  public:
   Mutex() = default;
+  ~Mutex() { pthread_mutex_destroy(&mutex_); }
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
-  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mutex_.try_lock(); }
-  void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { pthread_mutex_lock(&mutex_); }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return pthread_mutex_trylock(&mutex_) == 0; }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { pthread_mutex_unlock(&mutex_); }
 
  private:
   friend class CondVar;
-  std::mutex mutex_;
+  pthread_mutex_t mutex_ = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -44,29 +50,29 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 class CondVar {
  public:
   CondVar() = default;
+  ~CondVar() { pthread_cond_destroy(&condition_); }
   CondVar(const CondVar&) = delete;
   CondVar& operator=(const CondVar&) = delete;
 
-  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { WaitUntil(mutex, SteadyTime::InfiniteFuture()); }
+  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { pthread_cond_wait(&condition_, &mutex->mutex_); }
 
   // Returns true when the deadline passed. Like every condition variable it may return early for no reason.
   bool WaitUntil(Mutex* mutex, SteadyTime deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
-    bool expired = false;
     if (deadline == SteadyTime::InfiniteFuture()) {
-      condition_.wait(lock);
-    } else {
-      expired = condition_.wait_until(lock, deadline.ToChrono()) == std::cv_status::timeout;
+      Wait(mutex);
+      return false;
     }
-    lock.release();  // the caller goes on holding it
-    return expired;
+    const std::chrono::nanoseconds since_zero = deadline.ToChrono().time_since_epoch();
+    const std::chrono::seconds seconds = std::chrono::duration_cast<std::chrono::seconds>(since_zero);
+    const timespec end = {.tv_sec = seconds.count(), .tv_nsec = (since_zero - seconds).count()};
+    return pthread_cond_clockwait(&condition_, &mutex->mutex_, CLOCK_MONOTONIC, &end) != 0;
   }
 
-  void Signal() { condition_.notify_one(); }
-  void SignalAll() { condition_.notify_all(); }
+  void Signal() { pthread_cond_signal(&condition_); }
+  void SignalAll() { pthread_cond_broadcast(&condition_); }
 
  private:
-  std::condition_variable condition_;
+  pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
 };
 
 }  // namespace shmrpc

@@ -1,7 +1,7 @@
-#ifndef SHMRPC_TESTS_SANITIZERS_H_
-#define SHMRPC_TESTS_SANITIZERS_H_
+#ifndef SHMRPC_TESTS_TSAN_H_
+#define SHMRPC_TESTS_TSAN_H_
 
-// SHMRPC_TSAN: 1 in builds with ThreadSanitizer, which are many times slower, else 0.
+// SHMRPC_TSAN: 1 in builds with ThreadSanitizer, in which everything takes about ten times as long, else 0.
 
 #if defined(__SANITIZE_THREAD__)
 #define SHMRPC_TSAN 1
@@ -14,4 +14,4 @@
 #define SHMRPC_TSAN 0
 #endif
 
-#endif  // SHMRPC_TESTS_SANITIZERS_H_
+#endif  // SHMRPC_TESTS_TSAN_H_
