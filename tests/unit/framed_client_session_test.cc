@@ -22,7 +22,10 @@ using ::testing::HasSubstr;
 // Writes down what happens, one letter per event.
 class Recorder final : public CallEvents {
  public:
-  void OnHeaders(Metadata) override { events_ += 'H'; }
+  void OnHeaders(Metadata metadata) override {
+    events_ += 'H';
+    initial_metadata_ = std::move(metadata);
+  }
   void OnMessage(const IncomingMessage&) override { events_ += 'M'; }
   void OnStatus(CallEnd end) override {
     events_ += 'S';
@@ -34,9 +37,11 @@ class Recorder final : public CallEvents {
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
   const std::string& events() const { return events_; }
   const absl::Status& status() const { return status_; }
+  const Metadata& initial_metadata() const { return initial_metadata_; }
 
  private:
   std::string events_;
+  Metadata initial_metadata_;
   absl::Status status_;
   std::atomic<bool> over_{false};
 };
@@ -154,6 +159,27 @@ TEST_F(ClientSessionTest, HeadersAfterAMessageEndTheConnection) {
   WaitForTheEnd(*call, recorder);
   EXPECT_THAT(recorder.status().ToString(), HasSubstr("the peer broke the protocol: headers"));
   EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ClientSessionTest, InitialMetadataInAResponseAfterHeadersIsIgnored) {
+  Recorder recorder;
+  uint64_t id = 0;
+  const CallPtr call = Start(&recorder, /*streams=*/true, &id);
+  const Metadata first = {{"key", "first"}};
+  const Metadata late = {{"key", "late"}};
+  FrameHeader headers = {.type = FrameType::kHeaders, .call_id = id};
+  std::string control;
+  EncodeHeaders(first, &headers.flags, &control);
+  peer_.Send(headers, control);
+  FrameHeader response = {.type = FrameType::kResponse, .flags = kFlagNoMessage, .call_id = id};
+  EncodeResponseControl(&late, absl::OkStatus(), nullptr, &response.flags, &response.code, &control);
+  peer_.Send(response, control);
+  call->DropMessages();
+  WaitForTheEnd(*call, recorder);
+  EXPECT_EQ(recorder.events(), "HS");
+  EXPECT_EQ(recorder.status(), absl::OkStatus());
+  EXPECT_EQ(recorder.initial_metadata(), first);
+  ExpectInOrder();
 }
 
 TEST_F(ClientSessionTest, AMessageBeyondTheWindowEndsTheConnection) {

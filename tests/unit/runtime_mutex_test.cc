@@ -4,8 +4,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
-#include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 namespace {
@@ -78,12 +78,27 @@ TEST(CondVarTest, ADeadlineEndsAWait) {
   Mutex mutex;
   CondVar changed;
   MutexLock lock(&mutex);
-  while (!changed.WaitUntil(&mutex, SteadyTime::InfinitePast())) {
-  }
+  EXPECT_TRUE(changed.WaitUntil(&mutex, SteadyTime::InfinitePast()));
   const SteadyTime deadline = SteadyTime::Now() + absl::Milliseconds(20);
   while (!changed.WaitUntil(&mutex, deadline)) {
   }
-  EXPECT_TRUE(deadline.HasPassed());
+  EXPECT_GE(SteadyTime::Now(), deadline);
+}
+
+TEST(CondVarTest, ADeadlineFarAwayIsNoDeadline) {
+  Mutex mutex;
+  CondVar changed;
+  bool ready = false;
+  std::thread waiter([&] {
+    MutexLock lock(&mutex);
+    while (!ready) EXPECT_FALSE(changed.WaitUntil(&mutex, SteadyTime::Now() + absl::Hours(24 * 365 * 200)));
+  });
+  {
+    MutexLock lock(&mutex);
+    ready = true;
+  }
+  changed.Signal();
+  waiter.join();
 }
 
 }  // namespace

@@ -1,0 +1,148 @@
+// What a client's session does with what comes. The caller holds right_.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "transports/framed/client_session.h"
+
+namespace shmrpc::framed {
+
+Link::ReceiveResult ClientSession::ReceiveOne() {
+  if (link_ended_.load(std::memory_order_relaxed)) return Link::ReceiveResult::kEnd;
+  ChunkPtr chunk = ChunkPool::TakeForThread();
+  const Link::ReceiveResult result = link_->Receive(chunk.get());
+  if (result == Link::ReceiveResult::kEmpty) return result;
+  const absl::Status status = result == Link::ReceiveResult::kFrame ? HandleFrame(chunk) : link_->end_status();
+  if (status.ok()) return result;
+  Fail(status);
+  return Link::ReceiveResult::kEnd;
+}
+
+absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
+  const FrameHeader header = LoadFrameHeader(chunk->data);
+  switch (header.type) {
+    case FrameType::kResponse:
+      return HandleResponse(header, chunk);
+    case FrameType::kFragment:
+      return HandleFragment(header, chunk);
+    case FrameType::kHeaders:
+      return HandleHeaders(header, *chunk);
+    case FrameType::kMessage:
+      return HandleMessage(header, chunk);
+    case FrameType::kCredit:
+      return HandleCredit(header, *chunk);
+    case FrameType::kReset: {
+      if (!assembly_.active() || assembly_.call_id() != header.call_id) return absl::OkStatus();
+      assembly_.End();
+      ReturnUnread(std::exchange(assembling_cost_, 0));
+      ClientCall* const call = TakeCall(header.call_id);
+      if (call == nullptr) return absl::OkStatus();
+      call->has_message = false;
+      call->end.status = absl::UnavailableError("the server gave up in the middle of the reply");
+      ChunkPtr none;
+      EndCall(call, none);
+      return absl::OkStatus();
+    }
+    case FrameType::kGoAway:
+      return HandleGoAway(header);
+    case FrameType::kAlive:
+      return absl::OkStatus();
+    default:
+      return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a server"));
+  }
+}
+
+absl::Status ClientSession::HandleGoAway(const FrameHeader& header) {
+  bool last = false;
+  absl::Status decoded = DecodeGoAway(header, &last);
+  if (!decoded.ok()) return decoded;
+  const absl::Status reason = absl::UnavailableError("the server is shutting down");
+  {
+    MutexLock lock(&calls_mutex_);
+    if (!over_) reason_over_ = reason;
+    over_.store(true, std::memory_order_release);
+  }
+  if (!last) return absl::OkStatus();
+  // The server has answered all calls that it has accepted, and now waits for this side to hang up.
+  Fail(reason, /*none_processed=*/true);
+  return reason;
+}
+
+absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& chunk) {
+  const bool more = (header.flags & kFlagMore) != 0;
+  if (more && assembly_.active()) return Malformed("a message in pieces inside another");
+  ResponseControl control;
+  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  absl::Status decoded = DecodeResponseControl(frame, header, &control);
+  if (absl::IsInvalidArgument(decoded)) {
+    control.status = absl::InternalError(decoded.message());
+  } else if (!decoded.ok()) {
+    return decoded;
+  }
+  const size_t offset = control.message_offset;
+  const size_t message_bytes = control.message_bytes;
+  if (control.not_processed && WasAnswered(header.call_id)) {
+    return Malformed(absl::StrCat("call ", header.call_id, " was answered, and then not processed"));
+  }
+  const bool has_message = (header.flags & kFlagNoMessage) == 0;
+  const bool has_headers = has_message || (header.flags & kFlagMetadata) != 0;
+  if (more) {
+    bool wanted = false;
+    {
+      // The call stays in the table while its message is on the way: it can still be cancelled.
+      MutexLock lock(&calls_mutex_);
+      ClientCall* const call = FindCall(header.call_id);
+      wanted = call != nullptr && control.status.ok() && message_bytes <= call->max_receive_message_bytes;
+      if (wanted) {
+        call->has_headers = has_headers;
+        call->has_message = has_message;
+        call->end = std::move(control);
+      }
+    }
+    assembly_.Begin(header, offset, message_bytes, /*discard=*/!wanted, chunk);
+    if (wanted) return absl::OkStatus();
+  }
+  ClientCall* const call = TakeCall(header.call_id);
+  if (call == nullptr) return absl::OkStatus();
+  if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
+    control.status = absl::ResourceExhaustedError(
+        absl::StrCat("the reply is ", message_bytes, " bytes long, more than the client's limit of ",
+                     call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
+  }
+  call->has_headers = has_headers;
+  call->has_message = has_message;
+  call->end = std::move(control);
+  if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));
+  EndCall(call, chunk);
+  return absl::OkStatus();
+}
+
+absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk) {
+  switch (assembly_.Add(header, chunk)) {
+    case Assembly::Progress::kMore:
+      return absl::OkStatus();
+    case Assembly::Progress::kMalformed:
+      return Malformed(absl::StrCat("a fragment of call ", header.call_id, " that does not continue the message ",
+                                    assembly_.Describe()));
+    case Assembly::Progress::kComplete:
+      break;
+  }
+  if (assembling_cost_ != 0) {
+    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
+    assembly_.End();
+    DeliverMessage(header.call_id, std::move(message));
+    return absl::OkStatus();
+  }
+  ClientCall* const call = TakeCall(header.call_id);
+  if (call != nullptr) {
+    call->pieces = assembly_.TakePieces();
+    call->chunks = assembly_.TakeChunks();
+    ChunkPtr none;
+    EndCall(call, none);
+  }
+  assembly_.End();
+  return absl::OkStatus();
+}
+
+}  // namespace shmrpc::framed
