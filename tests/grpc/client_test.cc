@@ -14,12 +14,14 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
 #include "grpc_caller.h"
 #include "gtest/gtest.h"
+#include "server_process.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
@@ -185,6 +187,43 @@ TEST(GrpcClientTest, RoundRobinUsesAllServersAndThoseThatAreLeft) {
   EXPECT_EQ(channel->GetState(false), ChannelState::kReady) << "one server is left";
 }
 
+// The same with servers of this library, of which one is killed.
+TEST(GrpcClientTest, RoundRobinGoesOnWithoutAServerThatIsKilled) {
+  conformance::ServerProcess other("grpc", "grpc:127.0.0.1:0");
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  GrpcOptions options;
+  options.client.load_balancing_policy = "round_robin";
+  const auto channel =
+      Channel::Create(absl::StrCat("grpc:ipv4:", absl::StripPrefix(other.address(), "grpc:"), ",",
+                                   (*server)->addresses().front().ToString()),
+                      {}, TransportsWithGrpc(options));
+  Echo::Stub stub(channel);
+  int calls = 0;
+  ASSERT_TRUE(Eventually([&] {
+    EXPECT_TRUE(stub.Echo(Request("x")).ok());
+    ++calls;
+    return service.started().value() > 0 && service.started().value() < calls;
+  }));
+  const int before = service.started().value();
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(stub.Echo(Request("x")).ok());
+  EXPECT_EQ(service.started().value(), before + 50);
+
+  other.process().Kill();
+  // The first may be told of the connection's end only after a call was sent there.
+  ASSERT_TRUE(Eventually([&] {
+    const int here = service.started().value();
+    return stub.Echo(Request("x")).ok() && stub.Echo(Request("x")).ok() && service.started().value() == here + 2;
+  }));
+  const int after = service.started().value();
+  for (int i = 0; i < 100; ++i) {
+    const absl::Status status = stub.Echo(Request("x")).status();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_EQ(service.started().value(), after + 100);
+}
+
 TEST(GrpcClientTest, TheServiceConfigIsPassedOn) {
   GrpcOnlyServer server("only");
   GrpcOptions options;
@@ -284,6 +323,22 @@ TEST(GrpcClientTest, StatusDetailsAreWhatOtherGrpcClientsExpect) {
                                                  std::string(1, static_cast<char>(any.size())), any));
 }
 
+// Otherwise the client would have to refuse the headers, and with them the whole status.
+TEST(GrpcClientTest, StatusDetailsThatAreTooLargeAreLeftOut) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  absl::Status sent = absl::AbortedError("with details");
+  sent.SetPayload("type.googleapis.com/large", absl::Cord(std::string(13'000, 'x')));
+  EchoRequest request;
+  *request.mutable_status() = conformance::ToProto(sent);
+  EchoReply reply;
+  const grpc::Status status =
+      conformance::GrpcEchoCaller((*server)->addresses().front().ToString()).Call(request, &reply);
+  EXPECT_EQ(status.error_code(), grpc::ABORTED) << status.error_message();
+  EXPECT_THAT(status.error_message(), HasSubstr("with details [its details are too large and were left out]"));
+}
+
 TEST(GrpcClientTest, StatusDetailsOfOtherGrpcServersAreUnderstood) {
   // As above.
   const std::string details =
@@ -298,6 +353,14 @@ TEST(GrpcClientTest, StatusDetailsOfOtherGrpcServersAreUnderstood) {
   GrpcOnlyServer strange("strange", grpc::Status(grpc::ABORTED, "with details", "\xff\xff"));
   EXPECT_EQ(Echo::Stub(Channel::Create(strange.address(), {}, TransportsWithGrpc())).Echo(Request("")).status(),
             absl::AbortedError("with details"));
+}
+
+TEST(GrpcClientTest, AStatusThatIsNoneOfTheSixteenIsUnknown) {
+  GrpcOnlyServer server("only", grpc::Status(static_cast<grpc::StatusCode>(42), "odd"));
+  const absl::Status status =
+      Echo::Stub(Channel::Create(server.address(), {}, TransportsWithGrpc())).Echo(Request("")).status();
+  EXPECT_EQ(status, absl::UnknownError("odd"));
+  EXPECT_EQ(status.raw_code(), static_cast<int>(absl::StatusCode::kUnknown));
 }
 
 TEST(GrpcClientTest, InTheChildOfAForkANewChannelFailsCleanly) {
