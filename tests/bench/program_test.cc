@@ -14,8 +14,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "shmrpc/mutex.h"
 #include "tests/bench/peer.h"
+#include "tests/tsan.h"
 
 namespace shmrpc::bench {
 namespace {
