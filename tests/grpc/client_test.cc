@@ -14,12 +14,14 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
 #include "grpc_caller.h"
 #include "gtest/gtest.h"
+#include "server_process.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
@@ -35,10 +37,12 @@ using conformance::kHangGuard;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// A server of the gRPC library alone, which answers every call with its request and what its name is.
+// A server of the gRPC library alone, which answers every call with its request and what its name is,
+// or with a status.
 class GrpcOnlyServer final : public grpc::CallbackGenericService {
  public:
-  explicit GrpcOnlyServer(std::string name) : name_(std::move(name)) {
+  explicit GrpcOnlyServer(std::string name, grpc::Status status = grpc::Status::OK)
+      : name_(std::move(name)), status_(std::move(status)) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
     builder.RegisterCallbackGenericService(this);
@@ -53,23 +57,26 @@ class GrpcOnlyServer final : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
     class Reactor final : public grpc::ServerGenericBidiReactor {
      public:
-      Reactor() { StartRead(&message_); }
+      explicit Reactor(const grpc::Status& status) : status_(status) { StartRead(&message_); }
       void OnReadDone(bool ok) override {
         if (!ok) return Finish(grpc::Status(grpc::INVALID_ARGUMENT, "no message"));
+        if (!status_.ok()) return Finish(status_);
         StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
       }
       void OnDone() override { delete this; }
 
      private:
+      const grpc::Status status_;
       grpc::ByteBuffer message_;
     };
     calls_.Increment();
     context->AddInitialMetadata("server", name_);
-    return new Reactor;
+    return new Reactor(status_);
   }
 
  private:
   const std::string name_;
+  const grpc::Status status_;
   int port_ = 0;
   conformance::Counter calls_;
   std::unique_ptr<grpc::Server> server_;
@@ -180,6 +187,43 @@ TEST(GrpcClientTest, RoundRobinUsesAllServersAndThoseThatAreLeft) {
   EXPECT_EQ(channel->GetState(false), ChannelState::kReady) << "one server is left";
 }
 
+// The same with servers of this library, of which one is killed.
+TEST(GrpcClientTest, RoundRobinGoesOnWithoutAServerThatIsKilled) {
+  conformance::ServerProcess other("grpc", "grpc:127.0.0.1:0");
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  GrpcOptions options;
+  options.client.load_balancing_policy = "round_robin";
+  const auto channel =
+      Channel::Create(absl::StrCat("grpc:ipv4:", absl::StripPrefix(other.address(), "grpc:"), ",",
+                                   (*server)->addresses().front().ToString()),
+                      {}, TransportsWithGrpc(options));
+  Echo::Stub stub(channel);
+  int calls = 0;
+  ASSERT_TRUE(Eventually([&] {
+    EXPECT_TRUE(stub.Echo(Request("x")).ok());
+    ++calls;
+    return service.started().value() > 0 && service.started().value() < calls;
+  }));
+  const int before = service.started().value();
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(stub.Echo(Request("x")).ok());
+  EXPECT_EQ(service.started().value(), before + 50);
+
+  other.process().Kill();
+  // The first may be told of the connection's end only after a call was sent there.
+  ASSERT_TRUE(Eventually([&] {
+    const int here = service.started().value();
+    return stub.Echo(Request("x")).ok() && stub.Echo(Request("x")).ok() && service.started().value() == here + 2;
+  }));
+  const int after = service.started().value();
+  for (int i = 0; i < 100; ++i) {
+    const absl::Status status = stub.Echo(Request("x")).status();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  EXPECT_EQ(service.started().value(), after + 100);
+}
+
 TEST(GrpcClientTest, TheServiceConfigIsPassedOn) {
   GrpcOnlyServer server("only");
   GrpcOptions options;
@@ -208,6 +252,57 @@ TEST(GrpcClientTest, NobodyThereIsSaidWithTheReason) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("refused"));
 }
 
+TEST(GrpcClientTest, XdsIsLeftToTheLibrary) {
+  unsetenv("GRPC_XDS_BOOTSTRAP");
+  unsetenv("GRPC_XDS_BOOTSTRAP_CONFIG");
+  const absl::Status status =
+      Echo::Stub(Channel::Create("grpc:xds:///service", {}, TransportsWithGrpc())).Echo(Request("")).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("Environment variables GRPC_XDS_BOOTSTRAP"));
+}
+
+// What the other side of the limit sees; the conformance suite looks at both sides of this library's own.
+TEST(GrpcClientTest, MessagesOfOtherClientsHaveTheServersLimit) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc())
+                          .SetMaxReceiveMessageBytes(1000)
+                          .Listen("127.0.0.1:0")
+                          .Register(&service)
+                          .Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  conformance::GrpcEchoCaller caller((*server)->addresses().front().ToString());
+  EchoReply reply;
+  EXPECT_TRUE(caller.Call(Request(std::string(900, 'x')), &reply).ok());
+  grpc::Status status = caller.Call(Request(std::string(1001, 'x')), &reply);
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("SetMaxReceiveMessageBytes"));
+  // One that does not come in at all.
+  status = caller.Call(Request(std::string(2 << 20, 'x')), &reply);
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("larger than max"));
+  EXPECT_TRUE(caller.Call(Request(""), &reply).ok());
+  EXPECT_EQ(service.started().value(), 2);
+}
+
+TEST(GrpcClientTest, CompressedMessagesOfOtherClientsAreUnderstoodAndHaveTheSameLimit) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc())
+                          .SetMaxReceiveMessageBytes(100'000)
+                          .Listen("127.0.0.1:0")
+                          .Register(&service)
+                          .Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  conformance::GrpcEchoCaller caller((*server)->addresses().front().ToString());
+  EchoReply reply;
+  const std::string payload(90'000, 'x');
+  ASSERT_TRUE(caller.Call(Request(payload), &reply, GRPC_COMPRESS_GZIP).ok());
+  EXPECT_TRUE(reply.payload() == payload);
+  // Less than the limit on its way.
+  const grpc::Status status = caller.Call(Request(std::string(110'000, 'x')), &reply, GRPC_COMPRESS_GZIP);
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(service.started().value(), 1);
+}
+
 // The details of a status are gRPC's: a google.rpc.Status with an Any for each.
 TEST(GrpcClientTest, StatusDetailsAreWhatOtherGrpcClientsExpect) {
   conformance::EchoService service;
@@ -226,6 +321,46 @@ TEST(GrpcClientTest, StatusDetailsAreWhatOtherGrpcClientsExpect) {
   const std::string any = absl::StrCat("\x0a\x28", "type.googleapis.com/google.rpc.ErrorInfo", "\x12\x05", "12345");
   EXPECT_EQ(status.error_details(), absl::StrCat("\x08\x0a\x12\x0c", "with details", "\x1a",
                                                  std::string(1, static_cast<char>(any.size())), any));
+}
+
+// Otherwise the client would have to refuse the headers, and with them the whole status.
+TEST(GrpcClientTest, StatusDetailsThatAreTooLargeAreLeftOut) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  absl::Status sent = absl::AbortedError("with details");
+  sent.SetPayload("type.googleapis.com/large", absl::Cord(std::string(13'000, 'x')));
+  EchoRequest request;
+  *request.mutable_status() = conformance::ToProto(sent);
+  EchoReply reply;
+  const grpc::Status status =
+      conformance::GrpcEchoCaller((*server)->addresses().front().ToString()).Call(request, &reply);
+  EXPECT_EQ(status.error_code(), grpc::ABORTED) << status.error_message();
+  EXPECT_THAT(status.error_message(), HasSubstr("with details [its details are too large and were left out]"));
+}
+
+TEST(GrpcClientTest, StatusDetailsOfOtherGrpcServersAreUnderstood) {
+  // As above.
+  const std::string details =
+      absl::StrCat("\x08\x0a\x12\x0c", "with details", "\x1a\x06", "\x0a\x01", "u", "\x12\x01", "v");
+  GrpcOnlyServer server("only", grpc::Status(grpc::ABORTED, "with details", details));
+  absl::Status expected = absl::AbortedError("with details");
+  expected.SetPayload("u", absl::Cord("v"));
+  const auto channel = Channel::Create(server.address(), {}, TransportsWithGrpc());
+  EXPECT_EQ(Echo::Stub(channel).Echo(Request("")).status(), expected);
+
+  // Details that are none of this kind are left out.
+  GrpcOnlyServer strange("strange", grpc::Status(grpc::ABORTED, "with details", "\xff\xff"));
+  EXPECT_EQ(Echo::Stub(Channel::Create(strange.address(), {}, TransportsWithGrpc())).Echo(Request("")).status(),
+            absl::AbortedError("with details"));
+}
+
+TEST(GrpcClientTest, AStatusThatIsNoneOfTheSixteenIsUnknown) {
+  GrpcOnlyServer server("only", grpc::Status(static_cast<grpc::StatusCode>(42), "odd"));
+  const absl::Status status =
+      Echo::Stub(Channel::Create(server.address(), {}, TransportsWithGrpc())).Echo(Request("")).status();
+  EXPECT_EQ(status, absl::UnknownError("odd"));
+  EXPECT_EQ(status.raw_code(), static_cast<int>(absl::StatusCode::kUnknown));
 }
 
 TEST(GrpcClientTest, InTheChildOfAForkANewChannelFailsCleanly) {

@@ -23,8 +23,10 @@ class GrpcEchoCaller {
         grpc::CreateCustomChannel(target, credentials, arguments));
   }
 
-  grpc::Status Call(const EchoRequest& request, EchoReply* reply) {
+  grpc::Status Call(const EchoRequest& request, EchoReply* reply,
+                    grpc_compression_algorithm compression = GRPC_COMPRESS_NONE) {
     grpc::ClientContext context;
+    context.set_compression_algorithm(compression);
     grpc::CompletionQueue queue;
     const auto call = stub_->PrepareUnaryCall(&context, "/shmrpc.conformance.Echo/Echo", request, &queue);
     call->StartCall();

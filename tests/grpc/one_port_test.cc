@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -16,12 +17,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/optional.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
 #include "grpc_caller.h"
 #include "gtest/gtest.h"
 #include "shmrpc/grpc.h"
+#include "shmrpc/mutex.h"
 #include "shmrpc/shmrpc.h"
 #include "shmrpc/steady_time.h"
 #include "sync.h"
@@ -97,16 +100,45 @@ TEST_F(OnePortTest, AGrpcClientIsServedWhereOthersAre) {
   EXPECT_THAT(reply.observed().peer_address(), StartsWith("ipv4:127.0.0.1:"));
 }
 
+// Whom its handler has seen.
+class VisitorsBook final : public Echo::Service {
+ public:
+  absl::Status Echo(ServerContext* context, const EchoRequest* request, EchoReply* reply) override {
+    {
+      MutexLock lock(&mutex_);
+      ++calls_[context->peer().uid];
+    }
+    reply->set_payload(request->payload());
+    return absl::OkStatus();
+  }
+  std::map<absl::optional<uid_t>, int> calls() const {
+    MutexLock lock(&mutex_);
+    return calls_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::map<absl::optional<uid_t>, int> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
 TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/shmrpc-one-port-", getpid());
-  StartServer(TransportsWithGrpc(), "unix:" + path);
-  GrpcEchoCaller caller("unix:" + path);
-  EchoRequest request;
-  request.set_observe(true);
+  VisitorsBook book;
+  const std::string address = absl::StrCat("unix-abstract:shmrpc-one-port-", getpid());
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen(address).Register(&book).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  GrpcEchoCaller caller(address);
   EchoReply reply;
-  const grpc::Status status = caller.Call(request, &reply);
+  const grpc::Status status = caller.Call(EchoRequest(), &reply);
   ASSERT_TRUE(status.ok()) << status.error_message();
-  EXPECT_EQ(reply.observed().peer_uid(), geteuid());
+  std::map<absl::optional<uid_t>, int> expected = {{geteuid(), 1}};
+  EXPECT_EQ(book.calls(), expected);
+  if (geteuid() != 0) return;  // who cannot become somebody else
+  constexpr uid_t kOther = 65534;
+  const std::string command =
+      absl::StrCat(SHMRPC_TEST_PYTHON, " ", SHMRPC_TEST_PYTHON_CALLS, " ", address, " 3 ", kOther);
+  EXPECT_EQ(system(command.c_str()), 0);
+  expected[kOther] = 3;
+  EXPECT_EQ(book.calls(), expected);
 }
 
 TEST_F(OnePortTest, ThePrefaceMayComeInPieces) {
@@ -122,6 +154,18 @@ TEST_F(OnePortTest, ThePrefaceMayComeInPieces) {
     const std::string answer = ReadSome(socket.get(), 9);
     ASSERT_GE(answer.size(), 9u) << "cut after " << cut;
     EXPECT_EQ(answer[3], 4) << "cut after " << cut;
+  }
+}
+
+// A gRPC server would speak first.
+TEST_F(OnePortTest, WhatOnlyBeginsAsThePrefaceIsNotHandedOver) {
+  StartServer();
+  for (const size_t wrong : {3u, 15u, 16u, 23u}) {
+    std::string sent = kPreface;
+    sent[wrong] = '!';
+    const framed::UniqueFd socket = Connect();
+    ASSERT_EQ(send(socket.get(), sent.data(), sent.size(), MSG_NOSIGNAL), static_cast<ssize_t>(sent.size()));
+    EXPECT_EQ(ReadSome(socket.get(), 1), "") << "wrong at " << wrong;
   }
 }
 

@@ -1,11 +1,15 @@
-"""python_calls.py ADDRESS COUNT: calls Echo COUNT times through gRPC Python, and checks the replies."""
+"""python_calls.py ADDRESS COUNT [UID]: calls Echo COUNT times through gRPC Python, and checks the replies. With UID it
+becomes that user first."""
 
+import os
 import sys
 
 import grpc
 
 
 def main():
+    if len(sys.argv) > 3:
+        os.setuid(int(sys.argv[3]))
     with grpc.insecure_channel(sys.argv[1]) as channel:
         # Bytes in, bytes out: field 1 of both messages is the payload.
         echo = channel.unary_unary("/shmrpc.conformance.Echo/Echo")

@@ -108,6 +108,13 @@ TEST_F(GrpcTlsTest, AClientsCertificateIsCheckedWhereTheServerSaysSo) {
     return Call(GrpcTlsClientOptions{authority_.certificate, identity.certificate, identity.key, ""});
   };
   EXPECT_EQ(call_as(certificates_.Make("client", "authority")), absl::OkStatus());
+  // By way of another authority, which the client shows as well.
+  const Certificates::Identity department =
+      certificates_.Make("department", "authority", /*expired=*/false, "basicConstraints=CA:true");
+  Certificates::Identity member = certificates_.Make("member", "department");
+  const Certificates::Identity alone = member;
+  member.certificate += department.certificate;
+  EXPECT_EQ(call_as(member), absl::OkStatus());
 
   certificates_.MakeAuthority("other");
   const struct {
@@ -118,6 +125,7 @@ TEST_F(GrpcTlsTest, AClientsCertificateIsCheckedWhereTheServerSaysSo) {
       {certificates_.Make("old", "authority", /*expired=*/true), "(CN = old): certificate has expired"},
       {certificates_.Make("site", "authority", /*expired=*/false, "extendedKeyUsage=serverAuth"),
        "(CN = site): unsuitable certificate purpose"},
+      {alone, "(CN = member): unable to get local issuer certificate"},
       {{}, "the client has shown no certificate, and this server demands one"},
   };
   for (const auto& wrong : cases) {
@@ -131,7 +139,7 @@ TEST_F(GrpcTlsTest, AClientsCertificateIsCheckedWhereTheServerSaysSo) {
       EXPECT_THAT(log, AllOf(HasSubstr("refused a call from "), HasSubstr(wrong.reason)));
     }
   }
-  EXPECT_EQ(service_.started().value(), 1);
+  EXPECT_EQ(service_.started().value(), 2);
 }
 
 // What is told is told to everybody's clients.

@@ -57,13 +57,14 @@ X509StorePtr MakeStore(const std::vector<X509Ptr>& roots) {
   return store;
 }
 
-// "CN = client, O = example".
+// "CN = client, O = example"; all of it printable, and not too long for headers.
 std::string SubjectOf(X509* certificate) {
   const BioPtr bio(BIO_new(BIO_s_mem()));
-  X509_NAME_print_ex(bio.get(), X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE & ~ASN1_STRFLGS_ESC_MSB);
+  X509_NAME_print_ex(bio.get(), X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE);
   char* text = nullptr;
   const long size = BIO_get_mem_data(bio.get(), &text);
-  return std::string(text, static_cast<size_t>(std::max(0L, size)));
+  constexpr long kMaxBytes = 200;
+  return std::string(text, static_cast<size_t>(std::clamp(size, 0L, kMaxBytes)));
 }
 
 // `culprit`: the certificate of the chain that is to blame, where that is known.
@@ -108,7 +109,7 @@ int NoteObjection(int good, X509_STORE_CTX* context) {
 
 // Of a client over a non-blocking socket; over memory, because OpenSSL's own writing could raise SIGPIPE. False when it
 // has not come to an end, one way or another.
-bool Handshake(SSL* ssl, int socket, SteadyTime deadline) {
+bool Handshake(SSL* ssl, int socket, SteadyTime deadline, int interrupt_fd) {
   BIO* const received = BIO_new(BIO_s_mem());
   BIO* const to_send = BIO_new(BIO_s_mem());
   BIO_set_mem_eof_return(received, -1);  // "more may come"
@@ -123,9 +124,9 @@ bool Handshake(SSL* ssl, int socket, SteadyTime deadline) {
       if (send(socket, buffer, static_cast<size_t>(size), MSG_NOSIGNAL) != size) return false;
     }
     if (error != SSL_ERROR_WANT_READ) return true;
-    pollfd readable = {socket, POLLIN, 0};
+    pollfd fds[2] = {{socket, POLLIN, 0}, {interrupt_fd, POLLIN, 0}};
     const timespec timeout = absl::ToTimespec(std::min(deadline.Left(), absl::Hours(1)));
-    if (ppoll(&readable, 1, &timeout, nullptr) <= 0) return false;
+    if (ppoll(fds, 2, &timeout, nullptr) <= 0 || fds[1].revents != 0) return false;
     const ssize_t size = recv(socket, buffer, sizeof buffer, 0);
     if (size <= 0) return false;
     BIO_write(received, buffer, static_cast<int>(size));
@@ -133,8 +134,9 @@ bool Handshake(SSL* ssl, int socket, SteadyTime deadline) {
 }
 
 // One handshake, of which only the server's certificate matters.
-std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOptions& tls, SteadyTime deadline) {
-  absl::StatusOr<framed::UniqueFd> socket = tcp::ConnectSocket(target, deadline);
+std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOptions& tls, SteadyTime deadline,
+                                 int interrupt_fd) {
+  absl::StatusOr<framed::UniqueFd> socket = tcp::ConnectSocket(target, deadline, interrupt_fd);
   if (!socket.ok()) return std::string();
   const SslContextPtr context(SSL_CTX_new(TLS_client_method()));
   const SslPtr ssl(context == nullptr ? nullptr : SSL_new(context.get()));
@@ -155,7 +157,7 @@ std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOption
     SSL_set_tlsext_host_name(ssl.get(), name.c_str());
     SSL_set1_host(ssl.get(), name.c_str());
   }
-  if (!Handshake(ssl.get(), socket->get(), deadline)) return std::string();
+  if (!Handshake(ssl.get(), socket->get(), deadline, interrupt_fd)) return std::string();
   const unsigned long failure = ERR_peek_error();
   ERR_clear_error();
   if (objection.error == X509_V_OK) {
@@ -185,7 +187,7 @@ absl::StatusOr<std::shared_ptr<const ClientCertificates>> ClientCertificates::Cr
 ClientCertificates::~ClientCertificates() { X509_STORE_free(store_); }
 
 absl::Status ClientCertificates::Check(absl::string_view certificate, absl::string_view chain) const {
-  const std::string key = absl::StrCat(certificate, chain);
+  const std::string key = absl::StrCat(certificate, "/", chain);
   const SteadyTime now = SteadyTime::Now();
   {
     MutexLock lock(&mutex_);
@@ -226,12 +228,12 @@ absl::Status ClientCertificates::Verify(absl::string_view certificate, absl::str
 }
 
 std::string ExplainHandshakeFailure(const std::string& grpc_target, const GrpcTlsClientOptions& tls,
-                                    SteadyTime deadline) {
+                                    SteadyTime deadline, int interrupt_fd) {
   const absl::StatusOr<std::vector<Target>> targets = Target::ParseList(grpc_target);
   if (!targets.ok()) return std::string();
   for (const Target& target : *targets) {
     if (target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc) continue;
-    std::string explanation = ExplainHandshakeWith(target, tls, deadline);
+    std::string explanation = ExplainHandshakeWith(target, tls, deadline, interrupt_fd);
     if (!explanation.empty()) return explanation;
   }
   return std::string();

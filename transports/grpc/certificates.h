@@ -52,9 +52,10 @@ class ClientCertificates {
 
 // For a client whose handshakes with the server fail, why they do: asks `grpc_target` for its certificate with a
 // handshake of its own and looks at it as `tls` says. Begins with ": "; empty when there is nothing to add, or the
-// target is of a kind that only the gRPC library can resolve. Blocks until `deadline` at most.
+// target is of a kind that only the gRPC library can resolve. Blocks until `deadline` at most, or until `interrupt_fd`
+// (-1: none) is readable.
 std::string ExplainHandshakeFailure(const std::string& grpc_target, const GrpcTlsClientOptions& tls,
-                                    SteadyTime deadline);
+                                    SteadyTime deadline, int interrupt_fd);
 
 }  // namespace shmrpc::grpc_transport
 

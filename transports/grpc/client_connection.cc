@@ -235,7 +235,8 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
           if (ended) absl::StrAppend(&text, kCertificateHint);
           if (absl::StrContains(why.message(), "andshake")) {
             absl::StrAppend(&text, ExplainHandshakeFailure(connection_options.target, *connection_options.tls,
-                                                           std::min(options.deadline, now + kExplanationTime)));
+                                                           std::min(options.deadline, now + kExplanationTime),
+                                                           options.interrupt_fd));
           }
         }
         return absl::UnavailableError(text);

@@ -22,6 +22,10 @@ namespace {
 // Headers hold this library's metadata and statuses at their largest, percent-encoded and in base 64.
 constexpr int kMaxHeaderBytes = 128 * 1024;
 
+// A message that is too long by more than this is refused by the gRPC library, before it has come in; others by this
+// one, which says what to do.
+constexpr size_t kFarTooLongBytes = 1024 * 1024;
+
 }  // namespace
 
 GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control) {
@@ -60,7 +64,11 @@ absl::Status GrpcServer::Init() {
   if (!threads.ok()) return threads.status();
   threads_ = *std::move(threads);
   grpc::ServerBuilder builder;
-  GrpcArguments arguments = WithDefaults(options_.arguments, options_.listen.flow_control);
+  GrpcArguments arguments = options_.arguments;
+  arguments.emplace(
+      GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
+      static_cast<int>(std::min<size_t>(options_.listen.max_receive_message_bytes + kFarTooLongBytes, INT_MAX)));
+  arguments = WithDefaults(std::move(arguments), options_.listen.flow_control);
   AddKeepalive(options_.listen.keepalive_timeout, &arguments);
   arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // clients may ping as often as they like, too
   for (const auto& [name, value] : arguments) {

@@ -38,29 +38,27 @@ GrpcServerCall::~GrpcServerCall() { server_->CallEnded(); }
 
 void GrpcServerCall::BeginReading() {
   const bool needs_request = server_->options_.handler->NeedsRequest(method());
-  Next next;
+  bool run;
   {
     MutexLock lock(&mutex_);
     needs_request_ = needs_request;
     begun_ = false;
     ContinueReading();
-    next = ClaimNext();
+    run = ClaimHandler();
   }
-  DoNext(next);
+  if (run) RunHandlerSoon();
 }
 
-GrpcServerCall::Next GrpcServerCall::ClaimNext() {
-  // A client that half-closes without a request, or sends two, is for the handler to judge.
+bool GrpcServerCall::ClaimHandler() {
+  // A client that half-closes without a request, sends two, or cancels, is for the handler to judge.
   const bool ready = cancelled_ || !needs_request_ || half_closed_ || inbox_.size() > 1;
-  if (begun_ || !ready) return Next::kNothing;
+  if (begun_ || !ready) return false;
   begun_ = true;
-  return cancelled_ ? Next::kEnd : Next::kHandler;
+  return true;
 }
 
-void GrpcServerCall::DoNext(Next next) {
-  if (next == Next::kHandler) threads_->RunSoon([this] { RunHandler(); });
-  if (next != Next::kEnd) return;
-  Refuse(absl::CancelledError("the call was cancelled before its request had come"), /*not_processed=*/true);
+void GrpcServerCall::RunHandlerSoon() {
+  threads_->RunSoon([this] { RunHandler(); });
 }
 
 // For a call that no handler sees.
@@ -97,7 +95,7 @@ void GrpcServerCall::ContinueReading() {
 }
 
 void GrpcServerCall::OnRead(bool ok) {
-  Next next;
+  bool run;
   {
     MutexLock lock(&mutex_);
     reading_ = false;
@@ -121,9 +119,9 @@ void GrpcServerCall::OnRead(bool ok) {
       }
     }
     ContinueReading();
-    next = ClaimNext();
+    run = ClaimHandler();
   }
-  DoNext(next);
+  if (run) RunHandlerSoon();
   Wake(Where::kElsewhere);
 }
 
@@ -249,13 +247,13 @@ void GrpcServerCall::NoteCancelled() {
 }
 
 void GrpcServerCall::OnCancel() {
-  Next next;
+  bool run;
   {
     MutexLock lock(&mutex_);
     NoteCancelled();
-    next = ClaimNext();
+    run = ClaimHandler();
   }
-  DoNext(next);
+  if (run) RunHandlerSoon();
   Wake(Where::kElsewhere);
 }
 

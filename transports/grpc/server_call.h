@@ -18,7 +18,7 @@
 namespace shmrpc::grpc_transport {
 
 // One call as the server sees it. See ServerCall. A handler that needs the request is not run before that has been
-// read, and not at all when the call is over earlier.
+// read, or will never be.
 class GrpcServerCall final : public CallBase, public ServerCall {
  public:
   // A client has begun a call. `server` outlives it; `context` lives until the reactor that is returned is done.
@@ -67,11 +67,10 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void OnWritten(bool ok);
   void OnCancel();
 
-  // What comes next for a call that no handler has seen yet.
-  enum class Next { kNothing, kHandler, kEnd };
   void BeginReading() ABSL_LOCKS_EXCLUDED(mutex_);
-  Next ClaimNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DoNext(Next next) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether the handler is to be run now, by the caller.
+  bool ClaimHandler() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunHandlerSoon();
   void Refuse(absl::Status status, bool not_processed) ABSL_LOCKS_EXCLUDED(mutex_);
   void RunHandler();
   void ContinueReading() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

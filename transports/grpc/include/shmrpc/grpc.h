@@ -45,7 +45,8 @@ struct GrpcTlsClientOptions {
 struct GrpcTlsServerOptions {
   std::string certificate_chain;
   std::string private_key;
-  // Whom clients must be certified by (mutual TLS); empty: clients need no certificate.
+  // Whom clients must be certified by (mutual TLS); empty: clients need no certificate. The calls of a client that has
+  // none, or not a good one, end with UNAUTHENTICATED and the reason.
   std::string client_root_certificates;
 };
 
