@@ -179,7 +179,7 @@ TEST(ProgramTest, CountsAllocations) {
 
 TEST(ProgramTest, ProcessesRunWhereTheyAreToldTo) {
   const Finished finished = RunProgram(
-      "--cases=unary --peers=shm,inproc --payloads=64 --rounds=1 --seconds=0.01 --pin=apart,shared,alone,none",
+      "--cases=unary --peers=shm,inproc --payloads=64 --rounds=1 --seconds=0.01 --pin=apart,shared,single,none",
       "2>/dev/null");
   ASSERT_EQ(finished.exit_code, 0) << finished.out;
   std::vector<std::string> pins;
@@ -187,7 +187,7 @@ TEST(ProgramTest, ProcessesRunWhereTheyAreToldTo) {
     CheckRow(row);
     if (row["peer"] == "shm") pins.push_back(row["pin"]);
   }
-  EXPECT_THAT(pins, ElementsAre("apart", "shared", "alone", "none"));
+  EXPECT_THAT(pins, ElementsAre("apart", "shared", "single", "none"));
 }
 
 TEST(ProgramTest, PrintsATableOnRequest) {
