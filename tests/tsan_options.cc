@@ -6,11 +6,10 @@ extern "C" const char* __tsan_default_options();
 extern "C" const char* __tsan_default_options() { return "report_thread_leaks=0"; }
 
 // Debian's Abseil is not built with ThreadSanitizer, which therefore does not see the locks and atomics in it, but does
-// see the memory functions and allocations behind them: the bookkeeping of Mutex's deadlock detection, the reference
-// counts of Status, and the pool of random numbers behind BitGen.
+// see the memory functions and allocations behind them: the reference counts of Status, and the pool of random numbers
+// behind BitGen.
 extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() {
-  return "called_from_lib:libabsl_graphcycles_internal.so\n"
-         "called_from_lib:libabsl_status.so\n"
+  return "called_from_lib:libabsl_status.so\n"
          "called_from_lib:libabsl_random_internal_pool_urbg.so\n";
 }

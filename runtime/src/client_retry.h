@@ -51,7 +51,12 @@ class KeptRequest final : public OutgoingMessage {
 
   // Keeps `message`. Once.
   void Keep(const OutgoingMessage& message);
-  void Drop() { kept_ = false, large_ = nullptr; }
+  // What keeps nothing may be dropped by several threads.
+  void Drop() {
+    if (!kept_) return;
+    kept_ = false;
+    large_ = nullptr;
+  }
   bool kept() const { return kept_; }
 
   // OutgoingMessage

@@ -19,11 +19,11 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "shmrpc/mutex.h"
 #include "tests/bench/allocations.h"
 #include "tests/bench/cases.h"
 #include "tests/bench/peer.h"
 #include "tests/bench/targets.h"
+#include "tests/tsan.h"
 
 namespace shmrpc::bench {
 namespace {

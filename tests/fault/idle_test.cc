@@ -18,7 +18,7 @@
 #include "absl/time/clock.h"
 #include "child_process.h"
 #include "gtest/gtest.h"
-#include "shmrpc/mutex.h"
+#include "tests/tsan.h"
 #include "transport_case.h"
 
 namespace shmrpc::conformance {
@@ -51,6 +51,7 @@ TEST(IdleTest, ServersAndClientsWithNothingToDoUseNoCpu) {
   // All transports at once: the time is spent waiting.
   struct Pair {
     std::string name;
+    bool has_library_threads = false;
     std::unique_ptr<ChildProcess> server;
     std::unique_ptr<ChildProcess> client;
     int64_t ticks_before = 0;
@@ -63,6 +64,7 @@ TEST(IdleTest, ServersAndClientsWithNothingToDoUseNoCpu) {
   for (const TransportCase& transport_case : TransportCasesAcrossProcesses()) {
     Pair pair;
     pair.name = transport_case.name;
+    pair.has_library_threads = transport_case.library_threads > 0;
     const std::string listen = absl::StrReplaceAll(
         transport_case.listen, {{"{directory}", directory}, {"{unique}", absl::StrCat("idle-", pair.name)}});
     pair.server =
@@ -80,9 +82,10 @@ TEST(IdleTest, ServersAndClientsWithNothingToDoUseNoCpu) {
   for (Pair& pair : pairs) pair.ticks_before = pair.Ticks();
   absl::SleepFor(ObservationTime());
   for (Pair& pair : pairs) {
-    // One tick may come from work of before that was still to be accounted for.
-    // ThreadSanitizer has a thread of its own in each process, which is not idle.
-    EXPECT_LE(pair.Ticks() - pair.ticks_before, SHMRPC_TSAN ? 20 : 1) << "over " << pair.name;
+    // One tick may come from work of before that was still to be accounted for. gRPC's timers go on when nothing is
+    // left to do, and ThreadSanitizer has a thread of its own in each process, which is not idle.
+    const int64_t allowed = SHMRPC_TSAN ? 20 : pair.has_library_threads ? 5 : 1;
+    EXPECT_LE(pair.Ticks() - pair.ticks_before, allowed) << "over " << pair.name;
   }
 
   for (Pair& pair : pairs) {

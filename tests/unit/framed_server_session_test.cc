@@ -21,9 +21,21 @@ namespace {
 class KeepingHandler final : public CallHandler {
  public:
   void OnCall(ServerCallPtr call, const IncomingMessage*) override {
+    {
+      MutexLock lock(&mutex_);
+      if (keeps_more_) {
+        calls_.push_back(std::move(call));
+        changed_.SignalAll();
+        return;
+      }
+    }
+    FinishCall(std::move(call), ServerCall::Reply());
+  }
+
+  // What comes from now on is finished at once, with OK.
+  void KeepNoMore() {
     MutexLock lock(&mutex_);
-    calls_.push_back(std::move(call));
-    changed_.SignalAll();
+    keeps_more_ = false;
   }
 
   // The call that came as the `index`th, which is awaited.
@@ -61,6 +73,7 @@ class KeepingHandler final : public CallHandler {
  private:
   Mutex mutex_;
   CondVar changed_;
+  bool keeps_more_ ABSL_GUARDED_BY(mutex_) = true;
   std::vector<ServerCallPtr> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -215,12 +228,19 @@ TEST_F(ServerSessionTest, AResetInTheMiddleOfAMessageReturnsItsBytes) {
 TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
   peer_.SendRequest(1, 0);
   handler_.Get(0);
+  handler_.KeepNoMore();
   std::thread shutdown([&] { sessions_.Shutdown(absl::Now() + kHangGuard); });
   peer_.Expect(FrameType::kGoAway);
-  peer_.SendRequest(2, 0);
-  Frame refusal = peer_.Expect(FrameType::kResponse);
-  EXPECT_EQ(refusal.header.call_id, 2u);
+  // The client is told first: what it sends at that moment may still be accepted, and is then answered.
+  uint64_t call_id = 1;
+  Frame refusal;
+  do {
+    peer_.SendRequest(++call_id, 0);
+    refusal = peer_.Expect(FrameType::kResponse);
+    ASSERT_EQ(refusal.header.call_id, call_id);
+  } while (refusal.header.code == 0);
   EXPECT_EQ(refusal.header.code, static_cast<uint16_t>(absl::StatusCode::kUnavailable));
+  EXPECT_NE(refusal.header.flags & kFlagNotProcessed, 0);
   handler_.Finish(0, absl::OkStatus());
   Frame reply = peer_.Expect(FrameType::kResponse);
   EXPECT_EQ(reply.header.call_id, 1u);

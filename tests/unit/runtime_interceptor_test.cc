@@ -15,6 +15,7 @@
 #include "shmrpc/client_interceptor.h"
 #include "shmrpc/client_reactor.h"
 #include "shmrpc/client_stream.h"
+#include "shmrpc/mutex.h"
 #include "shmrpc/server_coroutine.h"
 #include "shmrpc/server_interceptor.h"
 #include "shmrpc/server_reactor.h"
@@ -119,11 +120,24 @@ class ClientInterceptorTest : public ::testing::Test {
     return Channel::Create("inproc:interceptors", options, testing::Inproc());
   }
 
-  int handled_ = 0;
-  Metadata client_metadata_;
+  int handled() {
+    MutexLock lock(&mutex_);
+    return handled_;
+  }
+  Metadata client_metadata() {
+    MutexLock lock(&mutex_);
+    return client_metadata_;
+  }
+
+  Mutex mutex_;
+  int handled_ ABSL_GUARDED_BY(mutex_) = 0;
+  Metadata client_metadata_ ABSL_GUARDED_BY(mutex_);
   TestService service_{[this](ServerContext* context, const StringValue& request, StringValue* reply) {
-    ++handled_;
-    client_metadata_ = context->client_metadata();
+    {
+      MutexLock lock(&mutex_);
+      ++handled_;
+      client_metadata_ = context->client_metadata();
+    }
     context->AddInitialMetadata("first", "one");
     context->AddTrailingMetadata("last", "two");
     if (request.value() == "fail") return absl::AbortedError("as asked for");
@@ -178,7 +192,7 @@ TEST_F(ClientInterceptorTest, ChangeMetadata) {
     context.AddMetadata("mine", "too");
     StringValue reply;
     EXPECT_EQ(call(channel, &context, Text("x"), &reply), absl::OkStatus());
-    EXPECT_EQ(client_metadata_, (Metadata{{"mine", "too"}, {"authorization", "Bearer 1234"}}));
+    EXPECT_EQ(client_metadata(), (Metadata{{"mine", "too"}, {"authorization", "Bearer 1234"}}));
     EXPECT_EQ(context.metadata().size(), 1u);
   }
   const auto wrong = NewChannel({[](InterceptedClientCall* call) {
@@ -200,7 +214,7 @@ TEST_F(ClientInterceptorTest, AnswerWithAStatus) {
     EXPECT_EQ(call(channel, nullptr, Text("x"), &reply), absl::PermissionDeniedError("not you"));
     EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a end PERMISSION_DENIED none"));
   }
-  EXPECT_EQ(handled_, 0);
+  EXPECT_EQ(handled(), 0);
 }
 
 TEST_F(ClientInterceptorTest, AnswerWithAReply) {
@@ -214,7 +228,7 @@ TEST_F(ClientInterceptorTest, AnswerWithAReply) {
     EXPECT_EQ(reply.value(), "from the cache");
     EXPECT_THAT(notes_.Take(), ElementsAre("a begin", "a receive from the cache", "a end OK none"));
   }
-  EXPECT_EQ(handled_, 0);
+  EXPECT_EQ(handled(), 0);
 }
 
 TEST_F(ClientInterceptorTest, AReplyOfAnotherTypeIsAnError) {

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "shmrpc/mutex.h"
+#include "tests/tsan.h"
 
 namespace shmrpc::shm {
 namespace {

@@ -1,78 +1,40 @@
 #ifndef SHMRPC_MUTEX_H_
 #define SHMRPC_MUTEX_H_
 
-// absl::Mutex and absl::CondVar, made visible to ThreadSanitizer.
+// A mutex and a condition variable of POSIX threads, annotated for Clang's thread-safety analysis.
 //
-// Debian's libabsl_synchronization.so is not built with TSan, so TSan sees neither the atomics nor the futex calls in
-// it and would report every guarded access as a race. In TSan builds these wrappers tell TSan about each acquisition
-// and release; in all other builds they are absl::Mutex and nothing else.
+// Not absl::Mutex: distributions build Abseil with its deadlock detection, which takes a lock of the whole process and
+// keeps a graph at each acquisition. That alone was a third of what a call cost. (It can be switched off, but only for
+// the whole program, and the program is not ours.) Besides, ThreadSanitizer knows these and not an Abseil that was
+// built without it.
+
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define SHMRPC_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SHMRPC_TSAN 1
-#endif
-#endif
-#ifndef SHMRPC_TSAN
-#define SHMRPC_TSAN 0
-#endif
-
-#if SHMRPC_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
 
 namespace shmrpc {
 
+// Not recursive. A thread that does not get it at once looks again for a moment before it sleeps, because what it
+// guards here takes less time than a wake-up.
 class ABSL_LOCKABLE Mutex {
  public:
-#if SHMRPC_TSAN
-  Mutex() { __tsan_mutex_create(this, 0); }
-  ~Mutex() { __tsan_mutex_destroy(this, 0); }
-#else
   Mutex() = default;
-#endif
+  ~Mutex() { pthread_mutex_destroy(&mutex_); }
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
-#if SHMRPC_TSAN
-    __tsan_mutex_pre_lock(this, 0);
-#endif
-    mutex_.Lock();
-#if SHMRPC_TSAN
-    __tsan_mutex_post_lock(this, 0, 0);
-#endif
-  }
-
-  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) {
-#if SHMRPC_TSAN
-    __tsan_mutex_pre_lock(this, __tsan_mutex_try_lock);
-#endif
-    const bool locked = mutex_.TryLock();
-#if SHMRPC_TSAN
-    __tsan_mutex_post_lock(this, __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed), 0);
-#endif
-    return locked;
-  }
-
-  void Unlock() ABSL_UNLOCK_FUNCTION() {
-#if SHMRPC_TSAN
-    __tsan_mutex_pre_unlock(this, 0);
-#endif
-    mutex_.Unlock();
-#if SHMRPC_TSAN
-    __tsan_mutex_post_unlock(this, 0);
-#endif
-  }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { pthread_mutex_lock(&mutex_); }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return pthread_mutex_trylock(&mutex_) == 0; }
+  void Unlock() ABSL_UNLOCK_FUNCTION() { pthread_mutex_unlock(&mutex_); }
 
  private:
   friend class CondVar;
-  absl::Mutex mutex_;
+  pthread_mutex_t mutex_ = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -89,30 +51,35 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 class CondVar {
  public:
   CondVar() = default;
+  ~CondVar() { pthread_cond_destroy(&condition_); }
   CondVar(const CondVar&) = delete;
   CondVar& operator=(const CondVar&) = delete;
 
-  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { WaitWithDeadline(mutex, absl::InfiniteFuture()); }
+  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { pthread_cond_wait(&condition_, &mutex->mutex_); }
 
-  // Returns true when the deadline passed. Like every condition variable it may return early for no reason.
+  // Returns true when the deadline passed. Like every condition variable it may return early for no reason. What is
+  // left until the deadline is taken from the system's clock when the wait begins; setting that clock meanwhile makes
+  // the wait neither longer nor shorter.
   bool WaitWithDeadline(Mutex* mutex, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-#if SHMRPC_TSAN
-    __tsan_mutex_pre_unlock(mutex, 0);
-    __tsan_mutex_post_unlock(mutex, 0);
-#endif
-    const bool expired = condition_.WaitWithDeadline(&mutex->mutex_, deadline);
-#if SHMRPC_TSAN
-    __tsan_mutex_pre_lock(mutex, 0);
-    __tsan_mutex_post_lock(mutex, 0, 0);
-#endif
-    return expired;
+    if (deadline == absl::InfiniteFuture()) {
+      Wait(mutex);
+      return false;
+    }
+    constexpr absl::Duration kLongest = absl::Hours(24 * 365);
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) return true;
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const timespec end = absl::ToTimespec(absl::DurationFromTimespec(now) + std::min(left, kLongest));
+    // After the longest wait the caller looks again.
+    return pthread_cond_clockwait(&condition_, &mutex->mutex_, CLOCK_MONOTONIC, &end) != 0 && left < kLongest;
   }
 
-  void Signal() { condition_.Signal(); }
-  void SignalAll() { condition_.SignalAll(); }
+  void Signal() { pthread_cond_signal(&condition_); }
+  void SignalAll() { pthread_cond_broadcast(&condition_); }
 
  private:
-  absl::CondVar condition_;
+  pthread_cond_t condition_ = PTHREAD_COND_INITIALIZER;
 };
 
 }  // namespace shmrpc
