@@ -64,7 +64,7 @@ absl::StatusOr<CaseResult> RunDownload(ClientSide& client, const LoadShape& shap
   SetNextNumber(request);
   absl::Status status = client.OpenStream(StreamKind::kDownload);
   if (!status.ok()) return status;
-  StreamCheck check(request.size(), /*slot=*/0);
+  StreamCheck check(request);
   const auto read = [&] {
     const absl::Status status = client.Read();
     return status.ok() ? check.Check(client.reply(0)) : status;

@@ -56,7 +56,7 @@ class FakeClient final : public ClientSide {
     EXPECT_EQ(open_streams_++, 0);
     kind_ = kind;
     source_ = requests_[0];
-    check_.emplace(kPayloadBytes, 0);
+    check_.emplace(expected_);
     return absl::OkStatus();
   }
 
@@ -117,6 +117,7 @@ class FakeClient final : public ClientSide {
   int open_streams_ = 0;
   StreamKind kind_ = StreamKind::kPingPong;
   std::string source_;
+  const std::string expected_ = MakePayload(kPayloadBytes, /*slot=*/0);
   std::optional<StreamCheck> check_;
 };
 

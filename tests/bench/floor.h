@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -55,8 +56,9 @@ absl::Status ServeFloor(const PeerSetup& setup, Receive receive, Payload payload
     if (status.ok()) status = send();
     if (!status.ok()) return status;
   }
+  const std::string expected = MakePayload(setup.payload_bytes, /*slot=*/0);
   while (true) {
-    StreamCheck check(setup.payload_bytes, /*slot=*/0);
+    StreamCheck check(expected);
     while (true) {
       absl::Status status = receive();
       if (!status.ok()) return status;

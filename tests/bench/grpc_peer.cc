@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpc/testing/benchmark_service.grpc.pb.h"
+#include "tests/bench/payload.h"
 #include "tests/bench/peer.h"
 #include "tests/bench/sleeper.grpc.pb.h"
 #include "tests/bench/stub_client.h"
@@ -33,7 +34,8 @@ grpc::Status ToGrpc(const absl::Status& status) {
 
 class LoadService final : public GrpcService::Service {
  public:
-  explicit LoadService(size_t payload_bytes) : payload_bytes_(payload_bytes) {}
+  explicit LoadService(const PeerSetup& setup)
+      : expected_upload_(setup.uploads ? MakePayload(setup.payload_bytes, /*slot=*/0) : "") {}
 
   grpc::Status UnaryCall(grpc::ServerContext* context, const SimpleRequest* request,
                          SimpleResponse* response) override {
@@ -49,7 +51,7 @@ class LoadService final : public GrpcService::Service {
 
   grpc::Status StreamingFromClient(grpc::ServerContext* context, grpc::ServerReader<SimpleRequest>* reader,
                                    SimpleResponse* response) override {
-    return ToGrpc(TakeAll(reader, payload_bytes_, response));
+    return ToGrpc(TakeAll(reader, expected_upload_, response));
   }
 
   grpc::Status StreamingFromServer(grpc::ServerContext* context, const SimpleRequest* request,
@@ -59,7 +61,7 @@ class LoadService final : public GrpcService::Service {
   }
 
  private:
-  const size_t payload_bytes_;
+  const std::string expected_upload_;
 };
 
 class SleeperService final : public GrpcSleeper::Service {
@@ -78,7 +80,7 @@ class GrpcServer : public ServerSide {
   }
 
  protected:
-  explicit GrpcServer(const PeerSetup& setup) : load_service_(setup.payload_bytes) {}
+  explicit GrpcServer(const PeerSetup& setup) : load_service_(setup) {}
 
   // Returns the port, where `address` has one.
   absl::StatusOr<int> Listen(const std::string& address) {

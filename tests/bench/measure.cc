@@ -23,23 +23,6 @@
 namespace shmrpc::bench {
 namespace {
 
-// The CPUs for clients and for the server.
-struct CpuSets {
-  std::vector<int> clients;
-  std::vector<int> server;
-};
-
-CpuSets Divide(const MeasurementSpec& spec) {
-  const std::vector<int>& cpus = spec.cpus;
-  const std::vector<int> first = {cpus.front()};
-  if (spec.pin == Pin::kNone) return {.clients = cpus, .server = cpus};
-  if (spec.pin != Pin::kApart || cpus.size() == 1) return {.clients = first, .server = first};
-  const std::vector<int> second = {cpus[1]};
-  // One process has to run on both, as if they were apart.
-  if (spec.peer->in_process) return {.clients = {cpus[0], cpus[1]}, .server = second};
-  return {.clients = first, .server = second};
-}
-
 // Everything that takes part in one measurement. Lives in a process made for it, which has one thread.
 class Scene {
  public:
@@ -48,7 +31,7 @@ class Scene {
   // Starts the processes and connects the clients.
   absl::Status Prepare(const CpuSets& cpus) {
     RaiseDescriptorLimit();
-    if (spec_.pin == Pin::kAlone) {
+    if (spec_.pin == Pin::kSingle) {
       const absl::Status bound = BindProcess(getpid(), cpus.clients);
       if (!bound.ok()) return bound;
     }
@@ -96,7 +79,7 @@ class Scene {
     // actively makes sense, has looked by then and has seen what it would see in a program of its own.
     const absl::Status first = Run(absl::ZeroDuration()).status();
     if (!holder_) directory_->Remove();
-    return first.ok() && spec_.pin != Pin::kAlone ? Bind(cpus) : first;
+    return first.ok() && spec_.pin != Pin::kSingle ? Bind(cpus) : first;
   }
 
   // The result of each client.
@@ -215,7 +198,7 @@ absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
   absl::Status status = AllocationCounter::Install();
   if (!status.ok()) return status;
   Scene scene(spec);
-  status = scene.Prepare(Divide(spec));
+  status = scene.Prepare(DivideCpus(spec));
   if (!status.ok()) return status;
   const absl::Duration warm_up = std::max(spec.duration / 4, absl::Milliseconds(20));
   absl::StatusOr<std::vector<CaseResult>> warm = scene.Run(warm_up);
@@ -286,12 +269,23 @@ absl::string_view PinName(Pin pin) {
       return "apart";
     case Pin::kShared:
       return "shared";
-    case Pin::kAlone:
-      return "alone";
+    case Pin::kSingle:
+      return "single";
     case Pin::kNone:
       return "none";
   }
   return "";
+}
+
+CpuSets DivideCpus(const MeasurementSpec& spec) {
+  const std::vector<int>& cpus = spec.cpus;
+  const std::vector<int> first = {cpus.front()};
+  if (spec.pin == Pin::kNone) return {.clients = cpus, .server = cpus};
+  if (spec.pin != Pin::kApart || cpus.size() == 1) return {.clients = first, .server = first};
+  const std::vector<int> second = {cpus[1]};
+  // One process has to run on both, as if they were apart.
+  if (spec.peer->in_process) return {.clients = {cpus[0], cpus[1]}, .server = second};
+  return {.clients = first, .server = second};
 }
 
 absl::StatusOr<Measurement> Measure(const MeasurementSpec& spec) {

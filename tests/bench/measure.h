@@ -20,11 +20,11 @@ namespace shmrpc::bench {
 enum class Pin {
   kApart,   // clients on one, the server on another
   kShared,  // all on one, to which they are bound once they are connected
-  kAlone,   // all on one from the beginning: a library that looks will see that there is no other
+  kSingle,  // all on one from the beginning: a library that looks will see that there is no other
   kNone,    // all on any
 };
 
-// "apart", "shared", "alone", "none".
+// "apart", "shared", "single", "none".
 absl::string_view PinName(Pin pin);
 
 // One cell of the benchmark, measured once per round.
@@ -41,6 +41,13 @@ struct MeasurementSpec {
   // Calls that are in flight at the same time, of all clients.
   int concurrency() const { return load->Slots(shape.amount) * load->Clients(shape.amount); }
 };
+
+// The CPUs for the processes of a measurement. Where client and server are one process, it is a client.
+struct CpuSets {
+  std::vector<int> clients;
+  std::vector<int> server;
+};
+CpuSets DivideCpus(const MeasurementSpec& spec);
 
 inline constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 

@@ -71,11 +71,11 @@ absl::Status ParseModes(const std::vector<std::string>& texts, std::vector<std::
 }
 
 absl::Status ParsePins(const std::vector<std::string>& texts, std::vector<absl::optional<Pin>>* pins) {
-  constexpr absl::string_view kChoices = "choose of: auto, apart, shared, alone, none";
+  constexpr absl::string_view kChoices = "choose of: auto, apart, shared, single, none";
   if (texts.empty()) return absl::InvalidArgumentError(absl::StrCat("--pin is empty; ", kChoices));
   for (const std::string& text : texts) {
     absl::optional<Pin> pin;
-    for (const Pin known : {Pin::kApart, Pin::kShared, Pin::kAlone, Pin::kNone}) {
+    for (const Pin known : {Pin::kApart, Pin::kShared, Pin::kSingle, Pin::kNone}) {
       if (text == PinName(known)) pin = known;
     }
     if (!pin && text != "auto") {

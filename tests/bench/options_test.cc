@@ -159,7 +159,7 @@ TEST(PlanContestsTest, EveryContestIsRunWithEachPlacement) {
   OptionTexts texts = Texts();
   texts.cases = {"unary"};
   texts.payloads = {"64"};
-  texts.pin = {"apart", "shared", "alone", "none"};
+  texts.pin = {"apart", "shared", "single", "none"};
   const absl::StatusOr<Options> options = ParseOptions(texts);
   ASSERT_TRUE(options.ok()) << options.status();
   std::vector<std::string> notes;
@@ -168,7 +168,7 @@ TEST(PlanContestsTest, EveryContestIsRunWithEachPlacement) {
     pins.push_back(contest.pin);
     for (const MeasurementSpec& spec : contest.contestants) EXPECT_EQ(spec.pin, contest.pin);
   }
-  EXPECT_THAT(pins, ElementsAre(Pin::kApart, Pin::kShared, Pin::kAlone, Pin::kNone));
+  EXPECT_THAT(pins, ElementsAre(Pin::kApart, Pin::kShared, Pin::kSingle, Pin::kNone));
 }
 
 TEST(PlanContestsTest, SaysWhichPeersAreLeftOutAndWhy) {

@@ -32,6 +32,12 @@ void FillPayload(absl::Span<char> payload, int slot) {
   SetNumber(payload, static_cast<uint64_t>(slot) << 48);
 }
 
+std::string MakePayload(size_t payload_bytes, int slot) {
+  std::string payload(payload_bytes, '\0');
+  FillPayload(absl::MakeSpan(&payload[0], payload.size()), slot);
+  return payload;
+}
+
 uint64_t NumberOf(absl::Span<const char> payload) {
   uint64_t number;
   std::memcpy(&number, payload.data(), sizeof(number));
@@ -50,10 +56,6 @@ absl::Status CheckReply(absl::Span<const char> request, absl::string_view reply)
   return Compare(absl::string_view(request.data(), request.size()), reply, 0, reply.size());
 }
 
-StreamCheck::StreamCheck(size_t payload_bytes, int slot) : expected_(payload_bytes, '\0') {
-  FillPayload(absl::MakeSpan(&expected_[0], expected_.size()), slot);
-}
-
 absl::Status StreamCheck::Check(absl::string_view payload) {
   if (payload.size() != expected_.size()) {
     return absl::DataLossError(absl::StrCat("a stream of payloads of ", expected_.size(), " bytes has one of ",
@@ -68,7 +70,7 @@ absl::Status StreamCheck::Check(absl::string_view payload) {
   const uint64_t index = checked_++;
 
   const absl::string_view body = payload.substr(kMinPayloadBytes);
-  const absl::string_view expected = absl::string_view(expected_).substr(kMinPayloadBytes);
+  const absl::string_view expected = expected_.substr(kMinPayloadBytes);
   size_t begin = 0;
   size_t length = body.size();
   if (index % kFullCheckEvery != 0 && body.size() > kWindowBytes) {

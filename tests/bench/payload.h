@@ -23,6 +23,9 @@ inline constexpr uint64_t kLastNumber = ~uint64_t{0};
 // Fills a payload with the pattern of `slot` and gives it a number that leaves room for counting.
 void FillPayload(absl::Span<char> payload, int slot);
 
+// A filled payload.
+std::string MakePayload(size_t payload_bytes, int slot);
+
 uint64_t NumberOf(absl::Span<const char> payload);
 void SetNumber(absl::Span<char> payload, uint64_t number);
 
@@ -41,14 +44,15 @@ class StreamCheck {
   static constexpr uint64_t kFullCheckEvery = 64;
   static constexpr size_t kWindowBytes = 64;
 
-  // Expects payloads of this size with the pattern of `slot`; the first may have any number.
-  StreamCheck(size_t payload_bytes, int slot);
+  // `expected` is what payloads are to be like, but for the number, which may be any in the first one. It outlives this
+  // object and is not made by it: that takes too long for the beginning of a stream.
+  explicit StreamCheck(absl::Span<const char> expected) : expected_(expected.data(), expected.size()) {}
 
   // DATA_LOSS, saying what differs.
   absl::Status Check(absl::string_view payload);
 
  private:
-  std::string expected_;
+  const absl::string_view expected_;
   uint64_t checked_ = 0;
   uint64_t last_number_ = 0;
 };

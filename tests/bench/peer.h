@@ -37,7 +37,7 @@ struct PeerSetup {
   std::string wait_mode;     // "adaptive", "latency", "efficient"; for peers with modes only
   size_t payload_bytes = 0;  // at least kMinPayloadBytes
   int slots = 1;             // calls in flight at most
-  bool uploads = false;      // the payloads go one way: a floor's server takes them and sends none back until the last
+  bool uploads = false;      // payloads go to the server, which checks them; a floor's sends none back but the last
   std::string directory;     // private to this measurement, for socket files; removed once the client is connected
   int socket = -1;  // one end of a connected pair of Unix stream sockets, the other side has the other; not owned
 };

@@ -42,6 +42,8 @@ double GigabytesPerSecond(const Row& row) {
 
 std::string FormatRate(const Row& row) { return FormatNumber(row.calls_per_second / 1000); }
 
+std::string FormatCpu(const Row& row) { return FormatNumber(row.cpu_micros_per_call); }
+
 std::string FormatGigabytes(const Row& row) { return FormatNumber(GigabytesPerSecond(row)); }
 
 std::string FormatRatio(const Row& row) {
@@ -224,6 +226,8 @@ std::string ToTable(const std::vector<Row>& rows, const std::string& against) {
     }
     absl::StrAppend(&text, "\n", load, ": thousand ", one_way ? "messages" : "calls", " per second\n",
                     Pivot(of_load, FormatRate));
+    absl::StrAppend(&text, "\n", load, ": microseconds of CPU time per ", one_way ? "message" : "call", "\n",
+                    Pivot(of_load, FormatCpu));
     if (has_ratios) {
       absl::StrAppend(&text, "\n", load, ": times as fast as ", against, ", by the ",
                       of_load.front().throughput ? "calls per second" : "median round trip", "\n",

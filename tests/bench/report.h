@@ -54,8 +54,8 @@ std::string ToJson(const Row& row);
 std::string FormatBytes(size_t bytes);
 std::string FormatNumber(double number);
 
-// For people: for each case a table of round trips and of calls per second, and one of ratios if there are any. A line
-// for each payload, a column for each peer. `against` names the compared peer. Ends with a line end.
+// For people: for each case tables of round trips, of calls per second and of CPU time per call, and one of ratios if
+// there are any. A line for each payload, a column for each peer. `against` names the compared peer. Ends with a line end.
 std::string ToTable(const std::vector<Row>& rows, const std::string& against);
 
 }  // namespace shmrpc::bench

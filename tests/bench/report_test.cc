@@ -134,6 +134,7 @@ TEST(ToTableTest, PutsPeersSideBySide) {
                 .p50_nanos = 1000,
                 .p99_nanos = 2500,
                 .calls_per_second = 800e3,
+                .cpu_micros_per_call = 2.5,
                 .ratio_p50 = 70.0};
   Row grpc = shm;
   grpc.peer = "grpc-unix";
@@ -141,6 +142,7 @@ TEST(ToTableTest, PutsPeersSideBySide) {
   grpc.p50_nanos = 70'000;
   grpc.p99_nanos = 123'456;
   grpc.calls_per_second = 12'300;
+  grpc.cpu_micros_per_call = 75;
   grpc.ratio_p50 = 1;
   Row larger = shm;
   larger.payload_bytes = 4096;
@@ -156,6 +158,11 @@ TEST(ToTableTest, PutsPeersSideBySide) {
             "  64 B   800       12.3\n"
             "  4 KiB  800          -\n"
             "\n"
+            "unary: microseconds of CPU time per call\n"
+            "          shm  grpc-unix\n"
+            "  64 B   2.50       75.0\n"
+            "  4 KiB  2.50          -\n"
+            "\n"
             "unary: times as fast as grpc-unix, by the median round trip\n"
             "          shm  grpc-unix\n"
             "  64 B   70.0       1.00\n"
@@ -170,6 +177,7 @@ TEST(ToTableTest, AOneWayStreamHasNoRoundTrips) {
                 .throughput = true,
                 .one_way = true,
                 .calls_per_second = 4'000,
+                .cpu_micros_per_call = 123,
                 .ratio_p50 = 7.0,
                 .ratio_calls = 5.0};
   EXPECT_EQ(ToTable({row}, "grpc-unix"),
@@ -180,6 +188,10 @@ TEST(ToTableTest, AOneWayStreamHasNoRoundTrips) {
             "bulk: thousand messages per second\n"
             "          shm\n"
             "  1 MiB  4.00\n"
+            "\n"
+            "bulk: microseconds of CPU time per message\n"
+            "         shm\n"
+            "  1 MiB  123\n"
             "\n"
             "bulk: times as fast as grpc-unix, by the calls per second\n"
             "          shm\n"

@@ -37,10 +37,12 @@ ABSL_FLAG(Texts, rate, Texts({"1000"}), "paced: calls per second");
 ABSL_FLAG(Texts, burst, Texts({"100"}), "bursts: calls in one");
 ABSL_FLAG(int, sleep_ms, 10, "slow-handler: how long a handler sleeps");
 ABSL_FLAG(int, pause_ms, 10, "bursts: pause between two");
-ABSL_FLAG(Texts, pin, Texts({"auto"}),
-          "apart: clients on one CPU, the server on another; shared: all on one, bound when they are connected; alone: "
-          "all on one from the beginning; none: all on any; auto: none for threads and clients, else apart");
-ABSL_FLAG(Texts, cpus, Texts(), "the CPUs to use; apart takes the first two, shared and alone the first; default: all");
+ABSL_FLAG(
+    Texts, pin, Texts({"auto"}),
+    "apart: clients on one CPU, the server on another; shared: all on one, bound when they are connected; single: "
+    "all on one from the beginning; none: all on any; auto: none for threads and clients, else apart");
+ABSL_FLAG(Texts, cpus, Texts(),
+          "the CPUs to use; apart takes the first two, shared and single the first; default: all");
 ABSL_FLAG(int, rounds, 5, "how often everything is measured; the medians are reported");
 ABSL_FLAG(double, seconds, 0.5, "length of one measurement");
 ABSL_FLAG(std::string, against, "", "a peer to compare the others with, round by round");

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "grpc/testing/benchmark_service.shmrpc.pb.h"
 #include "shmrpc/shmrpc.h"
+#include "tests/bench/payload.h"
 #include "tests/bench/peer.h"
 #include "tests/bench/sleeper.shmrpc.pb.h"
 #include "tests/bench/stub_client.h"
@@ -23,7 +24,8 @@ using ::grpc::testing::SimpleResponse;
 
 class LoadService final : public BenchmarkService::Service {
  public:
-  explicit LoadService(size_t payload_bytes) : payload_bytes_(payload_bytes) {}
+  explicit LoadService(const PeerSetup& setup)
+      : expected_upload_(setup.uploads ? MakePayload(setup.payload_bytes, /*slot=*/0) : "") {}
 
   absl::Status UnaryCall(ServerContext* context, const SimpleRequest* request, SimpleResponse* response) override {
     SendBack(*request, response);
@@ -38,7 +40,7 @@ class LoadService final : public BenchmarkService::Service {
 
   absl::Status StreamingFromClient(ServerContext* context, ServerReader<SimpleRequest>* reader,
                                    SimpleResponse* response) override {
-    return TakeAll(reader, payload_bytes_, response);
+    return TakeAll(reader, expected_upload_, response);
   }
 
   absl::Status StreamingFromServer(ServerContext* context, const SimpleRequest* request,
@@ -48,7 +50,7 @@ class LoadService final : public BenchmarkService::Service {
   }
 
  private:
-  const size_t payload_bytes_;
+  const std::string expected_upload_;
 };
 
 class SleeperService final : public Sleeper::Service {
@@ -62,7 +64,7 @@ class SleeperService final : public Sleeper::Service {
 class ShmrpcServer : public ServerSide {
  public:
   ShmrpcServer(const PeerSetup& setup, std::string address)
-      : wait_mode_(setup.wait_mode), address_(std::move(address)), load_service_(setup.payload_bytes) {}
+      : wait_mode_(setup.wait_mode), address_(std::move(address)), load_service_(setup) {}
 
   absl::StatusOr<std::string> Start() override {
     const absl::StatusOr<WaitMode> wait_mode = ParseWaitMode(wait_mode_);

@@ -3,7 +3,6 @@
 
 // What the handlers of BenchmarkService do, for shmrpc's streams and gRPC's alike: both are given the same work.
 
-#include <cstddef>
 #include <string>
 
 #include "absl/status/status.h"
@@ -31,8 +30,8 @@ void SendBackEach(Stream* stream) {
 
 // StreamingFromClient: checks the payloads as they come; the last one is the response.
 template <typename Reader>
-absl::Status TakeAll(Reader* reader, size_t payload_bytes, grpc::testing::SimpleResponse* response) {
-  StreamCheck check(payload_bytes, /*slot=*/0);
+absl::Status TakeAll(Reader* reader, const std::string& expected, grpc::testing::SimpleResponse* response) {
+  StreamCheck check(expected);
   grpc::testing::SimpleRequest request;
   while (reader->Read(&request)) {
     const absl::Status status = check.Check(request.payload().body());
