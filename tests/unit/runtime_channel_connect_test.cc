@@ -14,7 +14,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/unit/runtime_fake_transport.h"
+#include "tests/unit/runtime_scripted_transport.h"
 
 namespace shmrpc {
 namespace {
@@ -23,12 +23,12 @@ using testing::Call;
 using testing::CallWhenReady;
 using testing::ConnectInproc;
 using testing::Event;
-using testing::FakeTransport;
 using ::testing::HasSubstr;
 using testing::Inproc;
 using testing::LongBackoff;
 using testing::MessageOf;
 using testing::Outcome;
+using testing::ScriptedTransport;
 using testing::ShortBackoff;
 using testing::StartServer;
 using testing::StringValue;
@@ -54,7 +54,7 @@ absl::Duration NextAttemptIn(const absl::Status& status) {
 TEST(ChannelConnectTest, ConnectsWithTheFirstCallOnly) {
   TestService service;
   const auto server = StartServer("inproc:lazy", &service);
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [](const Target& target, const ConnectOptions&) { return ConnectInproc(target.name); });
   const auto channel = Channel::Create("inproc:lazy", {}, {fake});
   EXPECT_EQ(fake->attempts(), 0);
@@ -66,7 +66,7 @@ TEST(ChannelConnectTest, ConnectsWithTheFirstCallOnly) {
 }
 
 TEST(ChannelConnectTest, ABackoffFailsCallsAtOnceWithTheReason) {
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [](const Target&, const ConnectOptions&) { return absl::UnavailableError("nobody there"); });
   const auto channel = Channel::Create("localhost:1", LongBackoff(), {fake});
   for (int i = 0; i < 3; ++i) {
@@ -89,7 +89,7 @@ TEST(ChannelConnectTest, ABackoffFailsCallsAtOnceWithTheReason) {
 
 TEST(ChannelConnectTest, BackoffsGrowUntilThereIsAServer) {
   std::vector<absl::Time> attempts;  // on the connector thread, one after the other
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [&](const Target&, const ConnectOptions&) -> absl::StatusOr<std::unique_ptr<Connection>> {
         attempts.push_back(absl::Now());
         if (attempts.size() < 6) return absl::UnavailableError("not yet");
@@ -114,7 +114,7 @@ TEST(ChannelConnectTest, BackoffsGrowUntilThereIsAServer) {
 
 TEST(ChannelConnectTest, BackoffsHaveAMaximum) {
   std::atomic<int> attempts{0};
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [&](const Target&, const ConnectOptions&) -> absl::StatusOr<std::unique_ptr<Connection>> {
         if (++attempts < 30) return absl::UnavailableError("not yet");
         return ConnectInproc("maximum");
@@ -130,7 +130,7 @@ TEST(ChannelConnectTest, BackoffsHaveAMaximum) {
 }
 
 TEST(ChannelConnectTest, BackoffsAreScatteredByAFifth) {
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [](const Target&, const ConnectOptions&) { return absl::UnavailableError("nobody there"); });
   std::set<absl::Duration> waits;
   for (int i = 0; i < 20; ++i) {
@@ -147,7 +147,7 @@ TEST(ChannelConnectTest, BackoffsAreScatteredByAFifth) {
 
 TEST(ChannelConnectTest, AConnectionThatWorkedBringsTheFirstBackoffBack) {
   std::atomic<int> attempts{0};
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [&](const Target&, const ConnectOptions&) -> absl::StatusOr<std::unique_ptr<Connection>> {
         if (++attempts < 12) return absl::UnavailableError("not yet");
         return ConnectInproc("brings-back");
@@ -243,7 +243,7 @@ TEST(ChannelConnectTest, ACallThatWaitsEndsByDeadlineOrCancel) {
 TEST(ChannelConnectTest, CallsDuringAnAttemptShareItsOutcome) {
   Event connecting;
   Event go;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions&) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions&) {
     connecting.Set();
     go.Wait();
     return absl::UnavailableError("after all no");
@@ -271,7 +271,7 @@ TEST(ChannelConnectTest, CallsDuringAnAttemptShareItsOutcome) {
 
 TEST(ChannelConnectTest, DestroyingTheChannelInterruptsTheAttempt) {
   Event connecting;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions& options) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions& options) {
     connecting.Set();
     return WaitForInterrupt(options);
   });
@@ -288,7 +288,7 @@ TEST(ChannelConnectTest, DestroyingTheChannelInterruptsTheAttempt) {
 TEST(ChannelConnectTest, AQueuedCallsCallbackMayDestroyTheChannel) {
   // The callback runs on the connector thread, which thereby destroys its own channel; a second call is queued.
   Event go;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions&) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions&) {
     go.Wait();
     return absl::UnavailableError("no");
   });
@@ -309,7 +309,7 @@ TEST(ChannelConnectTest, AQueuedCallsCallbackMayDestroyTheChannel) {
 }
 
 TEST(ChannelConnectTest, InvalidArgumentFailsEvenThoseWhoWait) {
-  const auto fake = std::make_shared<FakeTransport>(
+  const auto fake = std::make_shared<ScriptedTransport>(
       [](const Target&, const ConnectOptions&) { return absl::InvalidArgumentError("never"); });
   const auto channel = Channel::Create("localhost:1", ShortBackoff(), {fake});
   for (bool wait_for_ready : {false, true}) {
@@ -345,7 +345,7 @@ TEST(ChannelConnectTest, ReconnectsAtOnceAfterAConnectionThatWorked) {
 
 TEST(ChannelConnectTest, AConnectionLostAtOnceCountsAsAFailedAttempt) {
   TestService service;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions&) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions&) {
     const auto server = StartServer("inproc:hangs-up", &service);
     auto connection = ConnectInproc("hangs-up");
     return connection;  // the server goes now

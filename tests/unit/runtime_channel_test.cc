@@ -11,19 +11,19 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/unit/runtime_fake_transport.h"
+#include "tests/unit/runtime_scripted_transport.h"
 
 namespace shmrpc {
 namespace {
 
 using testing::Call;
 using testing::Event;
-using testing::FakeTransport;
 using ::testing::HasSubstr;
 using testing::Inproc;
 using testing::LongBackoff;
 using testing::MessageOf;
 using testing::Outcome;
+using testing::ScriptedTransport;
 using testing::ShortBackoff;
 using testing::StartServer;
 using testing::StringValue;
@@ -74,7 +74,7 @@ TEST(ChannelStatusTest, TellsWhyItCanNeverWork) {
 
 TEST(ChannelStatusTest, TheEnvironmentChoosesTheTransport) {
   TransportPreference seen = TransportPreference::kAuto;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions& options) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions& options) {
     seen = options.transport;
     return absl::UnavailableError("nobody there");
   });
@@ -110,7 +110,7 @@ bool WaitForReady(Channel& channel) {
 
 TEST(ChannelStateTest, FollowsAnAttempt) {
   Event go;
-  const auto fake = std::make_shared<FakeTransport>([&](const Target&, const ConnectOptions&) {
+  const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions&) {
     go.Wait();
     return absl::UnavailableError("after all no");
   });

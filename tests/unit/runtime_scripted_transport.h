@@ -1,5 +1,5 @@
-#ifndef SHMRPC_TESTS_UNIT_RUNTIME_FAKE_TRANSPORT_H_
-#define SHMRPC_TESTS_UNIT_RUNTIME_FAKE_TRANSPORT_H_
+#ifndef SHMRPC_TESTS_UNIT_RUNTIME_SCRIPTED_TRANSPORT_H_
+#define SHMRPC_TESTS_UNIT_RUNTIME_SCRIPTED_TRANSPORT_H_
 
 // A transport whose attempts to connect end as the test says, and what the tests of channels share beside it.
 
@@ -21,12 +21,12 @@
 namespace shmrpc::testing {
 
 // Handles every address; what Connect does is the test's.
-class FakeTransport final : public Transport {
+class ScriptedTransport final : public Transport {
  public:
   using ConnectFunction =
       std::function<absl::StatusOr<std::unique_ptr<Connection>>(const Target&, const ConnectOptions&)>;
 
-  explicit FakeTransport(ConnectFunction connect) : connect_(std::move(connect)) {}
+  explicit ScriptedTransport(ConnectFunction connect) : connect_(std::move(connect)) {}
 
   absl::string_view name() const override { return "fake"; }
   bool Handles(const Target&) const override { return true; }
@@ -91,4 +91,4 @@ inline std::string MessageOf(const absl::Status& status) { return std::string(st
 
 }  // namespace shmrpc::testing
 
-#endif  // SHMRPC_TESTS_UNIT_RUNTIME_FAKE_TRANSPORT_H_
+#endif  // SHMRPC_TESTS_UNIT_RUNTIME_SCRIPTED_TRANSPORT_H_
