@@ -226,6 +226,30 @@ TEST_P(ConformanceStreamTest, FlowWindowsAreWhatTheServerSays) {
   for (std::thread& thread : threads) thread.join();
 }
 
+TEST_P(ConformanceStreamTest, FlowALargerWindowTakesMoreOfAClientBeforeItIsRead) {
+  constexpr size_t kWindow = 1 << 20;
+  StartStreams(ServerStyle::kSynchronous, [](ServerBuilder& builder) {
+    FlowControlOptions options;
+    options.stream_bytes = kWindow;
+    options.connection_bytes = 2 * kWindow;
+    builder.SetFlowControl(options);
+  });
+  Streams::Stub stub(NewChannel());
+  ClientContext context;
+  const auto chat = stub.Chat(&context);
+  Counter written;
+  std::thread writer([&] {
+    for (int i = 0; i < 10'000 && chat->Write(MakeItem(i, 1000)); ++i) written.Increment();
+  });
+  // Over some transports half of it is for messages that are on their way; the rest of what the options say is there.
+  EXPECT_TRUE(written.WaitFor(static_cast<int>(kWindow / 2 / 1000)));
+  WaitUntilSettled(written);
+  EXPECT_LE(written.value() * 1000, static_cast<int>(kWindow + FlowControlOptions().stream_bytes) + 50'000);
+  context.TryCancel();
+  writer.join();
+  EXPECT_EQ(chat->Finish().code(), absl::StatusCode::kCancelled);
+}
+
 TEST_P(ConformanceStreamTest, FlowStreamsAndCallsOfManyThreadsShareAConnection) {
   for (const ServerStyle style : kServerStyles) {
     StartStreams(style);

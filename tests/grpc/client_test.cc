@@ -8,6 +8,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -156,6 +157,24 @@ TEST(GrpcClientTest, AServerThatComesBackIsReachedAsBefore) {
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_EQ(channel->transport(), "shm");
   }
+}
+
+// Otherwise one would wait for the back-off of another.
+TEST(GrpcClientTest, ChannelsDoNotShareConnections) {
+  conformance::EchoService service;
+  const auto server = ServerBuilder(TransportsWithGrpc()).Listen("grpc:127.0.0.1:0").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  EchoRequest request;
+  request.set_observe(true);
+  std::set<std::string> clients;
+  std::vector<std::shared_ptr<Channel>> channels;
+  for (int i = 0; i < 3; ++i) {
+    channels.push_back(Channel::Create((*server)->addresses().front().ToString(), {}, TransportsWithGrpc()));
+    const absl::StatusOr<EchoReply> reply = Echo::Stub(channels.back()).Echo(request);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    clients.insert(reply->observed().peer_address());
+  }
+  EXPECT_EQ(clients.size(), 3u);
 }
 
 TEST(GrpcClientTest, RoundRobinUsesAllServersAndThoseThatAreLeft) {
