@@ -1,11 +1,20 @@
 #include "tests/bench/measure.h"
 
-#include <functional>
+#include <errno.h>
+#include <sched.h>
+#include <unistd.h>
+
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/bench/process.h"
 
 namespace shmrpc::bench {
 namespace {
@@ -53,6 +62,73 @@ TEST(DivideCpusTest, AnOnlyCpuIsShared) {
   const CpuSets sets = DivideCpus(Spec(Pin::kApart, {3}));
   EXPECT_THAT(sets.clients, ElementsAre(3));
   EXPECT_THAT(sets.server, ElementsAre(3));
+}
+
+// A peer whose calls fail when the processes are not where they should be: the first call and all others each have
+// their CPUs. A call crosses no process: its reply is the request.
+struct ExpectedCpus {
+  CpuSets first;
+  CpuSets later;
+};
+const ExpectedCpus* expected_cpus = nullptr;
+
+class PlacedServer final : public ServerSide {
+ public:
+  explicit PlacedServer(const PeerSetup& setup) {}
+  absl::StatusOr<std::string> Start() override { return absl::StrCat(getpid()); }
+  absl::Status Serve() override {
+    while (true) pause();
+  }
+};
+
+class PlacedClient final : public ClientSide {
+ public:
+  explicit PlacedClient(const PeerSetup& setup) : payload_(setup.payload_bytes, '\0') {}
+
+  absl::Status Connect(const std::string& address) override {
+    return absl::SimpleAtoi(address, &server_) ? absl::OkStatus() : absl::InternalError(address);
+  }
+  absl::Span<char> request(int slot) override { return absl::MakeSpan(&payload_[0], payload_.size()); }
+  absl::string_view reply(int slot) const override { return payload_; }
+
+  absl::Status Call(int slot) override {
+    const CpuSets& expected = calls_++ == 0 ? expected_cpus->first : expected_cpus->later;
+    const absl::Status status = Check("client", 0, expected.clients);
+    return status.ok() ? Check("server", server_, expected.server) : status;
+  }
+
+ private:
+  static absl::Status Check(absl::string_view who, pid_t pid, const std::vector<int>& expected) {
+    cpu_set_t cpus;
+    if (sched_getaffinity(pid, sizeof(cpus), &cpus) < 0) return absl::ErrnoToStatus(errno, "no affinity");
+    std::vector<int> allowed;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &cpus)) allowed.push_back(cpu);
+    }
+    if (allowed == expected) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat("the ", who, " has the CPUs ", absl::StrJoin(allowed, ","),
+                                                      " instead of ", absl::StrJoin(expected, ",")));
+  }
+
+  std::string payload_;
+  pid_t server_ = -1;
+  int calls_ = 0;
+};
+
+TEST(MeasureTest, ProcessesAreBoundWhereAndWhenThePlacementSays) {
+  const PeerInfo peer = DescribePeer<PlacedServer, PlacedClient>("placed");
+  const std::vector<int> allowed = AllowedCpus();
+  for (const Pin pin : {Pin::kApart, Pin::kShared, Pin::kSingle, Pin::kNone}) {
+    SCOPED_TRACE(std::string(PinName(pin)));
+    MeasurementSpec spec = Spec(pin, allowed);
+    spec.peer = &peer;
+    ExpectedCpus expected{.first = {.clients = allowed, .server = allowed}, .later = DivideCpus(spec)};
+    if (pin == Pin::kSingle) expected.first = expected.later;
+    expected_cpus = &expected;
+    const absl::StatusOr<Measurement> measurement = Measure(spec);
+    EXPECT_TRUE(measurement.ok()) << measurement.status();
+  }
+  expected_cpus = nullptr;
 }
 
 TEST(MeasureInTurnsTest, AnErrorSaysWhatWasMeasured) {
