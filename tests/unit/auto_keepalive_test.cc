@@ -176,6 +176,17 @@ TEST_P(ServerKeepaliveTest, AFloodOfBeatsIsTakenAndNotAnswered) {
   EXPECT_EQ(client->Expect(FrameType::kResponse).code, 0) << "the first frame of the server";
 }
 
+// Its client may wait for a handler that another thread is about to run, which this side does not know yet.
+TEST_P(ServerKeepaliveTest, WhoeverIsHeardOfGetsBeatsWithoutACall) {
+  Start();
+  const auto client = Connect(1);
+  ASSERT_NE(client, nullptr);
+  Call(*client, 1, "x");  // which begins the watch over the server's clients
+  EXPECT_EQ(client->Expect(FrameType::kResponse).code, 0);
+  Flood flood(*client);
+  for (int i = 0; i < 5; ++i) client->Expect(FrameType::kAlive);
+}
+
 TEST_P(ServerKeepaliveTest, AFloodOfBeatsKeepsACallAlive) {
   Start(absl::Seconds(2));  // longer than a loaded machine keeps a thread waiting
   const auto client = Connect(0);

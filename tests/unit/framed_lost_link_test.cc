@@ -1,7 +1,8 @@
-// A client's connection that ends at the very moment at which a call begins on it: the call ends once, and says
-// truthfully whether its request may have reached a handler.
+// A client's connection that ends at the very moment at which a call begins on it, or that does other things to it: the
+// call ends once, and says truthfully whether its request may have reached a handler.
 
 #include <atomic>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -31,6 +32,9 @@ class InterruptedLink final : public Link {
     moment_ = moment;
   }
 
+  // From now on there is always one more beat to be received.
+  void BeginEndlessBeats() { endless_beats_ = true; }
+
   const std::string& name() const override { return link_->name(); }
   uint8_t* Reserve(size_t size) override {
     At(Moment::kBeforeReserve);
@@ -49,7 +53,13 @@ class InterruptedLink final : public Link {
   bool AskForRoom() override { return link_->AskForRoom(); }
   void RingIfPeerBehind() override { link_->RingIfPeerBehind(); }
   void FinishSending() override { link_->FinishSending(); }
-  ReceiveResult Receive(Chunk* chunk) override { return link_->Receive(chunk); }
+  ReceiveResult Receive(Chunk* chunk) override {
+    if (!endless_beats_) return link_->Receive(chunk);
+    FrameHeader beat = {.length = kFrameHeaderBytes, .type = FrameType::kAlive};
+    StoreFrameHeader(chunk->data, beat);
+    std::memcpy(chunk->data, &beat.length, sizeof beat.length);
+    return ReceiveResult::kFrame;
+  }
   bool HasFrame() override { return link_->HasFrame(); }
   bool PrepareToPark() override { return link_->PrepareToPark(); }
   void Unpark() override { link_->Unpark(); }
@@ -70,6 +80,7 @@ class InterruptedLink final : public Link {
   const std::unique_ptr<Link> link_;
   std::atomic<Moment> moment_{Moment::kNever};
   std::function<void()> with_;
+  std::atomic<bool> endless_beats_{false};
 };
 
 class Recorder final : public CallEvents {
@@ -192,6 +203,40 @@ TEST_P(LostLinkTest, WhileTheRequestIsHandedOver) {
   const CallEnd end = RunCallThatIsInterrupted(Moment::kBeforeCommit);
   EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(end.not_processed) << "a ring's memory would be read by the server until it sees the end";
+}
+
+TEST_P(LostLinkTest, TheLastGoAwayTellsThatNothingWasProcessed) {
+  Recorder recorder(GetParam());
+  CallSpec spec;
+  spec.method = "/a.Service/Method";
+  const google::protobuf::BytesValue request;
+  const OutgoingProto message(request);
+  Call* started = nullptr;
+  connection_->StartCall(spec, &message, &recorder, &started);
+  const CallPtr call(started);
+  peer_->Expect(FrameType::kMethod);
+  peer_->Expect(FrameType::kRequest);
+  peer_->Send({.type = FrameType::kGoAway, .flags = kFlagNotProcessed});
+  EXPECT_TRUE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + kHangGuard));
+  EXPECT_EQ(recorder.end().status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(recorder.end().not_processed);
+  EXPECT_TRUE(peer_->SeesTheEnd());
+}
+
+// Nor does a link that always has something keep a thread that receives from its deadline.
+TEST_P(LostLinkTest, FramesWithoutEndKeepNobodyFromItsDeadline) {
+  Recorder recorder(/*runs_user_code=*/false);
+  CallSpec spec;
+  spec.method = "/a.Service/Method";
+  const google::protobuf::BytesValue request;
+  const OutgoingProto message(request);
+  Call* started = nullptr;
+  connection_->StartCall(spec, &message, &recorder, &started);
+  const CallPtr call(started);
+  link_->BeginEndlessBeats();
+  EXPECT_FALSE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + absl::Milliseconds(20)));
+  call->Cancel(absl::CancelledError("enough"));
+  EXPECT_EQ(recorder.ends(), 1);
 }
 
 }  // namespace

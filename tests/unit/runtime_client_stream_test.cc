@@ -253,7 +253,7 @@ TEST_F(ClientStreamTest, TheDeadlineEndsReadWriteAndFinish) {
   server_.set_window(0);
   for (const int operation : {0, 1, 2, 3}) {
     ClientContext context;
-    context.set_timeout(absl::Milliseconds(20));
+    context.set_timeout(absl::Milliseconds(300));  // the call has to begin before that
     auto stream = StartReaderWriter(&context);
     const auto call = server_.NextCall();
     EXPECT_EQ(call->deadline, ClientCallAccess::deadline(context));
@@ -278,7 +278,7 @@ TEST_F(ClientStreamTest, TheDeadlineEndsReadWriteAndFinish) {
 TEST_F(ClientStreamTest, ADeadlineThatPassedBetweenOperationsIsNoticed) {
   for (const bool read : {true, false}) {
     ClientContext context;
-    context.set_timeout(absl::Milliseconds(20));
+    context.set_timeout(absl::Milliseconds(300));  // the call has to begin before that
     auto stream = StartReaderWriter(&context);
     const auto call = server_.NextCall();
     call->SendText("there");
