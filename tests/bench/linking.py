@@ -1,6 +1,6 @@
 """Compares what a call over shared memory costs in a program that links shmrpc::grpc with one that does not.
 
-linking.py WITHOUT WITH [ROUNDS [SECONDS]]    (two programs of linking_bench.cc)
+linking.py WITHOUT WITH [ROUNDS [SECONDS]]    (two programs of linking_bench.cc; PROGRAM=default has it run as that)
 
 The two take turns, each round the other one first. A round that other programs disturb is many times slower, so what
 counts is the fastest quarter of each program's rounds: prints its median and its range for both, and the medians' ratio.
@@ -9,6 +9,11 @@ counts is the fastest quarter of each program's rounds: prints its median and it
 import statistics
 import subprocess
 import sys
+
+
+def command(program, seconds):
+    path, _, transports = program.partition("=")
+    return [path, seconds, transports] if transports else [path, seconds]
 
 
 def main():
@@ -22,7 +27,7 @@ def main():
     for number in range(rounds):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
             output = subprocess.run(
-                [programs[which], seconds], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+                command(programs[which], seconds), stdout=subprocess.PIPE, text=True, timeout=60, check=True
             ).stdout
             medians[which].append(int(output.split()[0]))
     fast = [sorted(values)[: (rounds + 3) // 4] for values in medians]
