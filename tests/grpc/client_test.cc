@@ -375,7 +375,7 @@ TEST(GrpcClientTest, StatusDetailsOfOtherGrpcServersAreUnderstood) {
 }
 
 TEST(GrpcClientTest, AStatusThatIsNoneOfTheSixteenIsUnknown) {
-  GrpcOnlyServer server("only", grpc::Status(static_cast<grpc::StatusCode>(42), "odd"));
+  GrpcOnlyServer server("only", grpc::Status(static_cast<grpc::StatusCode>(30), "odd"));
   const absl::Status status =
       Echo::Stub(Channel::Create(server.address(), {}, TransportsWithGrpc())).Echo(Request("")).status();
   EXPECT_EQ(status, absl::UnknownError("odd"));
