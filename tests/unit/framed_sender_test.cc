@@ -85,7 +85,7 @@ class FakeHost final : public Sender::Host {
 };
 
 struct Fixture {
-  explicit Fixture(bool may_spill) : host(&link), sender(&host, &link, may_spill) {}
+  explicit Fixture(bool may_spill) : host(&link), sender(&host, &link, may_spill, /*may_spin=*/false) {}
 
   bool Send(uint32_t call_id, size_t bytes, SteadyTime deadline = SteadyTime::InfiniteFuture(), bool stop = false) {
     google::protobuf::BytesValue message;

@@ -80,10 +80,14 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
         absl::StrCat("the method's path is ", method.size(), " bytes long, more than ", kMaxMethodBytes));
   }
   for (;;) {
-    auto found = method_numbers_.find(method);
-    if (found != method_numbers_.end()) {
-      *number = found->second;
+    if (latest_method_ != nullptr && latest_method_->first == method) {
+      *number = latest_method_->second;
       return absl::OkStatus();
+    }
+    const auto found = method_numbers_.find(method);
+    if (found != method_numbers_.end()) {
+      latest_method_ = &*found;
+      continue;
     }
     if (method_numbers_.size() >= kMaxMethods ||
         method_bytes_ + method.size() + kMethodOverheadBytes > kMaxMethodTableBytes) {

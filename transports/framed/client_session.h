@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
@@ -147,7 +147,10 @@ class ClientSession final : public Session {
   bool keepalive_armed_ ABSL_GUARDED_BY(calls_mutex_) = false;
   internal::DeadlineTimer::Handle keepalive_timer_ ABSL_GUARDED_BY(calls_mutex_);
 
-  absl::flat_hash_map<std::string, uint16_t> method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
+  using MethodNumbers = absl::node_hash_map<std::string, uint16_t>;
+  MethodNumbers method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
+  // The one that was used last, which mostly is the next one, too; null before the first.
+  const MethodNumbers::value_type* latest_method_ ABSL_GUARDED_BY(sender_.mutex()) = nullptr;
   size_t method_bytes_ ABSL_GUARDED_BY(sender_.mutex()) = 0;  // of their names, as the limit counts
   // For each slot the highest id whose request was sent whole: what is not here the server cannot have processed.
   std::vector<uint64_t> sent_ids_ ABSL_GUARDED_BY(sender_.mutex());

@@ -25,6 +25,9 @@ namespace shmrpc::framed {
 // only up to that and for the replies of the calls that were already running. Frames that must not wait at all (resets,
 // go-away) are spilled on both sides.
 //
+// A link that is cheap to poll is looked at for a moment before either: a peer that is receiving takes the frame that
+// is in the way sooner than it could be asked to tell of it.
+//
 // One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
 // messages go between the pieces. So the receiver puts together one message at most.
 //
@@ -43,8 +46,9 @@ class Sender {
     virtual void WatchWritable() = 0;
   };
 
-  // `host` and `link` outlive this object.
-  Sender(Host* host, Link* link, bool may_spill) : host_(host), link_(link), may_spill_(may_spill) {}
+  // `host` and `link` outlive this object. `may_spin`: the peer can make room while this side looks for it.
+  Sender(Host* host, Link* link, bool may_spill, bool may_spin)
+      : host_(host), link_(link), may_spill_(may_spill), may_spin_(may_spin) {}
 
   // Taken for everything that concerns the order of frames.
   Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
@@ -108,6 +112,7 @@ class Sender {
   void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint8_t* SpinForRoom(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -117,6 +122,7 @@ class Sender {
   Host* const host_;
   Link* const link_;
   const bool may_spill_;
+  const bool may_spin_;
 
   Mutex mutex_;  // also guards the sender's role of *link_
   CondVar pieces_done_;

@@ -255,14 +255,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   if (header.code >= methods_.size()) {
     return Malformed(absl::StrCat("a request for method ", header.code, ", which was not announced"));
   }
-  std::unique_ptr<FramedServerCall> begun;
-  {
-    MutexLock lock(&calls_mutex_);
-    if (!unused_calls_.empty()) {
-      begun = std::move(unused_calls_.back());
-      unused_calls_.pop_back();
-    }
-  }
+  std::unique_ptr<FramedServerCall> begun = std::move(spare_call_);
   if (begun == nullptr) begun = std::make_unique<FramedServerCall>();
   RequestControl control;
   const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
@@ -315,6 +308,10 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     if (!draining_.load(std::memory_order_relaxed)) {
       if (calls_.emplace(id, begun.get()).second) {
         NoteActivity();
+        if (spare_call_ == nullptr && !unused_calls_.empty()) {
+          spare_call_ = std::move(unused_calls_.back());
+          unused_calls_.pop_back();
+        }
         *call = begun.release();
         return absl::OkStatus();
       }

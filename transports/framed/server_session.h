@@ -137,6 +137,7 @@ class ServerSession final : public Session {
   // With right_: what the client has told of itself.
   std::vector<std::unique_ptr<const Method>> methods_;
   size_t method_bytes_ = 0;
+  std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
   bool assembling_open_ = false;                  // more messages follow the one in assembly_
 

@@ -77,11 +77,12 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
 
 // After the reply. Another thread may end the call, and let go of the session with it, before this one is done here.
 void ServerSession::Finished(FramedServerCall* call) {
+  if (call->stream == nullptr) return EndCall(call);  // without the lock: only what came before Finish could set it
   std::shared_ptr<ServerSession> alive;
   WakeUp wake_up;
   {
     MutexLock lock(&calls_mutex_);
-    if (call->stream == nullptr || call->stream->events == nullptr) {
+    if (call->stream->events == nullptr) {
       wake_up = WakeUp::kNothing;
     } else {
       alive = call->session;

@@ -48,7 +48,7 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
                  uint32_t events)
     : link_(std::move(link)),
       poller_(poller),
-      sender_(this, link_.get(), may_spill),
+      sender_(this, link_.get(), may_spill, options.spin_policy.budget().count() > 0),
       send_account_(options.granted_by_peer),
       receive_account_(options.granted_to_peer),
       keepalive_(options.keepalive_timeout, options.peers_keepalive_timeout),
