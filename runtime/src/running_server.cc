@@ -42,7 +42,8 @@ RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_
 void RunningServer::AddService(Service* service) {
   service_names_.emplace_back(service->ShmrpcServiceName());
   for (const ServiceMethod& method : service->ShmrpcMethods()) {
-    methods_.emplace(method.path, RegisteredMethod{service, &method});
+    message_pools_.push_back(std::make_unique<MessagePool>(&method));
+    methods_.emplace(method.path, RegisteredMethod{service, &method, message_pools_.back().get()});
   }
 }
 

@@ -52,6 +52,7 @@ class RunningServer final : public Server, private CallHandler {
 
   const uint32_t fork_generation_ = ForkGeneration();
   std::vector<std::string> service_names_;
+  std::vector<std::unique_ptr<MessagePool>> message_pools_;
   absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
   const std::unique_ptr<ServedHealthService> health_;
   ServerCalls calls_;

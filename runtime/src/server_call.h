@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "runtime/src/message_pool.h"
 #include "runtime/src/server_calls.h"
 #include "shmrpc/message.h"
 #include "shmrpc/server_context.h"
@@ -22,6 +23,7 @@ namespace shmrpc::internal {
 struct RegisteredMethod {
   Service* service;
   const ServiceMethod* method;
+  MessagePool* messages;  // the server's
 };
 
 // Fills `request` with a message of the client, or says why it is none.

@@ -1,11 +1,13 @@
 // Handlers that block the thread that brings the call.
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "absl/base/optimization.h"
 #include "google/protobuf/arena.h"
 #include "runtime/src/blocking_server_call.h"
+#include "runtime/src/message_pool.h"
 #include "runtime/src/server_context_access.h"
 #include "runtime/src/server_interception.h"
 #include "runtime/src/server_styles.h"
@@ -17,7 +19,7 @@ namespace {
 // The first block of a call's arena; on the handler's stack, so that small messages need no allocation.
 constexpr size_t kArenaBlockBytes = 4096;
 
-// Where the messages of a call live, until the reply has been sent.
+// Where the messages of a call that streams or is intercepted live, until the reply has been sent.
 class StackArena {
  public:
   StackArena() : arena_(Options(block_)) {}
@@ -47,15 +49,17 @@ absl::Status Invoke(const RegisteredMethod& method, ServerContext* context,
 // The call that most calls are: its request is there, it has no events, and nobody intercepts it.
 void RunUnary(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
               const IncomingMessage& request_bytes) {
-  StackArena arena;
-  google::protobuf::MessageLite* const request = arena.New(method.method->request_prototype);
-  google::protobuf::MessageLite* const reply = arena.New(method.method->reply_prototype);
+  MessagePool::Lease messages(method.messages);
   ServerContext context(call.get());
-  absl::Status status = ParseRequest(*method.method, request_bytes, request);
-  if (ABSL_PREDICT_TRUE(status.ok())) status = Invoke(method, &context, request, reply, nullptr);
+  absl::Status status = ParseRequest(*method.method, request_bytes, messages.request());
+  if (ABSL_PREDICT_TRUE(status.ok())) status = Invoke(method, &context, messages.request(), messages.reply(), nullptr);
   ServerCallControl* const control = ServerContextAccess::control(context);
   if (ABSL_PREDICT_FALSE(control != nullptr)) static_cast<BlockingServerCall*>(control)->End().IgnoreError();
-  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply);
+  const bool replies = status.ok();
+  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), messages.reply());
+  messages.NoteSize(request_bytes.size());
+  // A reply that was sent has been measured; what a handler that fails has put into it is unknown.
+  messages.NoteSize(replies ? static_cast<size_t>(messages.reply()->GetCachedSize()) : SIZE_MAX);
 }
 
 void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
