@@ -30,7 +30,7 @@ TEST(MessagePoolTest, KeepsMemoryButNoContents) {
   {
     MessagePool::Lease messages(&pool);
     request = messages.request();
-    AsString(messages.request())->set_value(std::string(1000, 'x'));
+    AsString(messages.request())->mutable_value()->assign(1000, 'x');
     AsString(messages.reply())->set_value("secret");
     bytes = AsString(messages.request())->value().data();
     messages.NoteSize(1000);
@@ -39,7 +39,7 @@ TEST(MessagePoolTest, KeepsMemoryButNoContents) {
   EXPECT_EQ(messages.request(), request);
   EXPECT_EQ(AsString(messages.request())->value(), "");
   EXPECT_EQ(AsString(messages.reply())->value(), "");
-  AsString(messages.request())->set_value(std::string(1000, 'y'));
+  AsString(messages.request())->mutable_value()->assign(1000, 'y');
   EXPECT_EQ(AsString(messages.request())->value().data(), bytes);
 }
 
