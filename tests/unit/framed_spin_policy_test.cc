@@ -18,6 +18,8 @@ TEST(SpinPolicyTest, EfficientModeAndASharedCpuNeverSpin) {
   SpinPolicy policy(WaitMode::kEfficient, true);
   policy.OnWaited(nanoseconds(100));
   EXPECT_EQ(policy.budget(), nanoseconds(0));
+  EXPECT_FALSE(policy.spins());
+  EXPECT_FALSE(policy.BeginWait());
 }
 
 TEST(SpinPolicyTest, LongWaitsShrinkTheBudgetToItsFloor) {
@@ -36,9 +38,67 @@ TEST(SpinPolicyTest, OneWaitThatSpinningWouldHaveCoveredBringsTheBudgetBack) {
   EXPECT_EQ(policy.budget(), SpinPolicy::kLargestBudget);
 }
 
+// How many waits in a row do not spin, counted up to the one that does.
+int CountSkipped(SpinPolicy* policy) {
+  int skipped = 0;
+  while (skipped <= SpinPolicy::kMostSkipped && !policy->BeginWait()) ++skipped;
+  return skipped;
+}
+
+// A wait that spins in vain, as when the peer needs this CPU.
+void SpinInVain(SpinPolicy* policy) { policy->OnWaited(policy->budget() + microseconds(5)); }
+
+TEST(SpinPolicyTest, WhereSleepingIsBetterSpinningIsTriedLessAndLess) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (const int skipped : {0, 0, 1, 3, 7, 15, 31, 63, 127, 255, 255, 255}) {
+    EXPECT_EQ(CountSkipped(&policy), skipped);
+    if (skipped > 0) policy.OnSlept(microseconds(5));
+    SpinInVain(&policy);
+  }
+}
+
+TEST(SpinPolicyTest, OneSuccessBringsSpinningBack) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (int i = 0; i < 6; ++i) {
+    CountSkipped(&policy);
+    SpinInVain(&policy);
+  }
+  EXPECT_EQ(CountSkipped(&policy), 31);
+  policy.OnWaited(microseconds(1));
+  EXPECT_EQ(CountSkipped(&policy), 0);
+  SpinInVain(&policy);
+  EXPECT_EQ(CountSkipped(&policy), 0);
+  SpinInVain(&policy);
+  EXPECT_EQ(CountSkipped(&policy), 1);
+}
+
+TEST(SpinPolicyTest, WhereSleepingIsNoBetterAllWaitsSpin) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (int i = 0; i < 10; ++i) {
+    SpinInVain(&policy);
+    EXPECT_EQ(CountSkipped(&policy), 0);
+    SpinInVain(&policy);
+    EXPECT_FALSE(policy.BeginWait());
+    policy.OnSlept(microseconds(90));
+    EXPECT_EQ(CountSkipped(&policy), 0);
+  }
+}
+
+TEST(SpinPolicyTest, LongWaitsAreNoReasonToSkipOthers) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (int i = 0; i < 20; ++i) {
+    policy.OnWaited(milliseconds(1000));
+    EXPECT_TRUE(policy.BeginWait());
+  }
+}
+
 TEST(SpinPolicyTest, LatencyModeDoesNotLearn) {
   SpinPolicy policy(WaitMode::kLatency, true);
   policy.OnWaited(milliseconds(1000));
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(policy.BeginWait());
+    SpinInVain(&policy);
+  }
   EXPECT_EQ(policy.budget(), SpinPolicy::kLatencyBudget);
 }
 

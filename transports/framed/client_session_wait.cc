@@ -74,7 +74,7 @@ bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> 
 bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   BeginReceiving();
   // When there is to be no spinning, a socket is asked only once it is readable.
-  bool look = link_->CheapToPoll() || spin_policy_.budget().count() > 0 || link_->HasFrame();
+  bool look = link_->CheapToPoll() || spin_policy_.spins() || link_->HasFrame();
   unsigned frames = 0;
   for (;;) {
     if (look) {

@@ -48,7 +48,7 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
                  uint32_t events)
     : link_(std::move(link)),
       poller_(poller),
-      sender_(this, link_.get(), may_spill, options.spin_policy.budget().count() > 0),
+      sender_(this, link_.get(), may_spill, options.spin_policy.spins()),
       send_account_(options.granted_by_peer),
       receive_account_(options.granted_to_peer),
       keepalive_(options.keepalive_timeout, options.peers_keepalive_timeout),
@@ -93,7 +93,12 @@ void Session::ChangeEvents(uint32_t add, uint32_t remove) {
 }
 
 bool Session::KeepSpinning() {
-  if (spin_policy_.budget().count() == 0) return false;
+  if (!spin_policy_.spins() || sleeps_at_once_) return false;
+  if (empty_polls_ == 0 && !spin_policy_.BeginWait()) {
+    sleeps_at_once_ = true;
+    waiting_since_ = SteadyClock::now();
+    return false;
+  }
   // The clock costs as much as some looks at a ring, and little beside a look at a socket.
   if (++empty_polls_ % ClockStride() != 0) return true;
   const SteadyClock::time_point now = SteadyClock::now();
@@ -104,7 +109,9 @@ bool Session::KeepSpinning() {
 void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
   if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
+  if (sleeps_at_once_) spin_policy_.OnSlept(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
+  sleeps_at_once_ = false;
   keepalive_.Heard();
 }
 

@@ -33,8 +33,31 @@ SpinPolicy::SpinPolicy(WaitMode mode, bool may_spin)
 
 void SpinPolicy::OnWaited(std::chrono::nanoseconds wait) {
   if (!adaptive_) return;
+  if (wait <= budget_) {
+    in_vain_ = 0;
+    skipped_at_once_ = 0;
+  } else if (wait <= kShortWait) {
+    latest_in_vain_ = wait;
+    if (++in_vain_ >= 2) {
+      skipped_at_once_ = std::min(2 * skipped_at_once_ + 1, kMostSkipped);
+      skip_ = skipped_at_once_;
+    }
+  }
   const auto wanted = wait <= kLargestBudget ? std::max(budget_, 2 * wait) : budget_ / 2;
   budget_ = std::clamp(wanted, kSmallestBudget, kLargestBudget);
+}
+
+void SpinPolicy::OnSlept(std::chrono::nanoseconds wait) {
+  if (wait <= latest_in_vain_ / 2) {
+    slept_in_vain_ = 0;
+    return;
+  }
+  // One may be the peer's own trial of spinning.
+  if (skipped_at_once_ > 1 && ++slept_in_vain_ < 2) return;
+  slept_in_vain_ = 0;
+  in_vain_ = 0;
+  skip_ = 0;
+  skipped_at_once_ = 0;
 }
 
 std::string AllowedCpus() {

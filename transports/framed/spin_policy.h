@@ -19,24 +19,49 @@ using SteadyClock = std::chrono::steady_clock;
 // twice that wait; when it was longer, the budget is halved. Calls once a second so cost next to no spinning after a
 // few of them, and a burst brings it back with its second call.
 //
+// Spinning may also be what keeps the frame from coming, because the peer needs this CPU. Where the peer is bound to
+// says little of that: of two CPUs that both may run on, both may be needed by others. So it is tried: after spinning
+// in vain twice in a row one wait does not spin, and if that is much shorter, the next 3, 7, 15 and so on do not
+// either, with one that does between them. As soon as spinning succeeds, or sleeping at once is no better twice in
+// a row, all waits spin again.
+//
 // Not synchronised: guarded by whatever guards the link's receiver.
 class SpinPolicy {
  public:
   static constexpr std::chrono::nanoseconds kSmallestBudget = std::chrono::microseconds(2);
   static constexpr std::chrono::nanoseconds kLargestBudget = std::chrono::microseconds(50);
   static constexpr std::chrono::nanoseconds kLatencyBudget = std::chrono::milliseconds(1);
+  // A wait beyond this one is an idle connection's, and tells nothing of who needs the CPU.
+  static constexpr std::chrono::nanoseconds kShortWait = std::chrono::microseconds(200);
+  static constexpr int kMostSkipped = 255;
 
   // `may_spin`: whether this side and the peer can run at the same time at all.
   SpinPolicy(WaitMode mode, bool may_spin);
 
+  // Whether any wait may spin.
+  bool spins() const { return budget_.count() > 0; }
+
+  // A wait begins: whether it is to spin, and then for budget().
+  bool BeginWait() {
+    if (skip_ == 0) return spins();
+    --skip_;
+    return false;
+  }
   std::chrono::nanoseconds budget() const { return budget_; }
 
-  // A wait of that length has ended with a frame.
+  // A wait has ended with a frame after that time: one that has spun, and maybe slept then; or one that was not to
+  // spin.
   void OnWaited(std::chrono::nanoseconds wait);
+  void OnSlept(std::chrono::nanoseconds wait);
 
  private:
   const bool adaptive_;
   std::chrono::nanoseconds budget_;
+  int in_vain_ = 0;                            // so many waits in a row have spun for nothing
+  std::chrono::nanoseconds latest_in_vain_{};  // how long the latest of them was
+  int slept_in_vain_ = 0;                      // so many in a row have slept at once, and it was no better
+  int skip_ = 0;                               // so many of the next waits do not spin
+  int skipped_at_once_ = 0;                    // how many that were when it began
 };
 
 // The CPUs that the calling thread may run on, as a bit mask in bytes, least significant first: what hellos carry.
