@@ -183,7 +183,9 @@ bool ClientSession::ElectWaiter() {
 
 // Wakes the thread that waits for this call, if there is one.
 void ClientSession::NotifyWaiter(const ClientCall* call) {
-  if (waiter_count_.load(std::memory_order_seq_cst) == 0) return;
+  // Not a load: that could be done before what has ended the wait is visible, and a thread that is counted just now,
+  // and looks then, would see neither. The waiter counts itself, then looks; this thread has made it true, then counts.
+  if (waiter_count_.fetch_add(0, std::memory_order_seq_cst) == 0) return;
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
     if (waiter->call == call) waiter->changed.Signal();
