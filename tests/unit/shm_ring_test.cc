@@ -392,17 +392,20 @@ TEST(RingRaceTest, AProducerThatAsksForRoomFindsItOrIsRung) {
     ASSERT_FALSE(ring.producer->HasRoom());
   };
   fill();
-  race.Run([&](int) { asked = ring.producer->AskForRoom(); },
-           [&](int) {
-             const size_t length = ring.consumer->Peek();
-             rung = ring.consumer->Take(length, record.data());
-           },
-           [&] {
-             ASSERT_TRUE(ring.producer->HasRoom());
-             if (asked && !rung) ++missed;
-             if (asked) ++waited;
-             fill();
-           });
+  // On a busy machine it may be the consumer that always comes first.
+  for (int runs = 0; waited == 0 && runs < 50; ++runs) {
+    race.Run([&](int) { asked = ring.producer->AskForRoom(); },
+             [&](int) {
+               const size_t length = ring.consumer->Peek();
+               rung = ring.consumer->Take(length, record.data());
+             },
+             [&] {
+               ASSERT_TRUE(ring.producer->HasRoom());
+               if (asked && !rung) ++missed;
+               if (asked) ++waited;
+               fill();
+             });
+  }
   EXPECT_EQ(missed, 0) << "of " << Race::kRounds;
   EXPECT_GT(waited, 0);
 }
