@@ -50,7 +50,7 @@ class ClientCallAccess {
   // Sees to it that no call can begin. False, and nothing has happened: there is one in progress.
   static bool CancelUnlessInProgress(ClientContext* context);
 
-  static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_acquire); }
+  static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_seq_cst); }
 
   static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {

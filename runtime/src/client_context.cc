@@ -37,7 +37,9 @@ void ClientContext::TryCancel() {
 
 std::shared_ptr<internal::CallInProgress> ClientCallAccess::BeginCancel(ClientContext* context) {
   MutexLock lock(&context->mutex_);
-  context->cancelled_.store(true, std::memory_order_release);
+  // seq_cst, as SynchronousCall's looks: first the flag, then the look whether the call has started. A call that starts
+  // does the same the other way round, so one of the two sees the other.
+  context->cancelled_.store(true, std::memory_order_seq_cst);
   if (context->synchronous_call_ != nullptr) context->synchronous_call_->OnTryCancel();
   return context->asynchronous_call_;
 }
