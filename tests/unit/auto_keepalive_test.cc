@@ -207,10 +207,10 @@ TEST_P(ServerKeepaliveTest, AFloodOfBeatsKeepsACallAlive) {
 class ClientKeepaliveTest : public ::testing::TestWithParam<RawWay> {
  protected:
   struct Client {
+    StringValue reply;
+    Outcome outcome;  // outlives what may end the call
     std::shared_ptr<Channel> channel;
     std::unique_ptr<RawFrames> server;
-    StringValue reply;
-    Outcome outcome;
     uint64_t call_id = 0;
   };
 
@@ -267,6 +267,8 @@ TEST_P(ClientKeepaliveTest, WhoWaitsForEverGetsNoBeats) {
     Respond(*client);
     EXPECT_EQ(next.Wait(), absl::OkStatus());
   }
+  Respond(*other);
+  EXPECT_EQ(other->outcome.Wait(), absl::OkStatus());
 }
 
 TEST_P(ClientKeepaliveTest, WhoTakesNoPartIsNotGivenUp) {
