@@ -138,8 +138,8 @@ class Session : public Pollable, private Sender::Host {
   uint64_t assembling_cost_ = 0;  // of the message in assembly_; 0 when it is a request's or response's
   int empty_polls_ = 0;           // in a row
   bool sleeps_at_once_ = false;   // this wait
-  SteadyClock::time_point
-      waiting_since_;  // set for a wait that sleeps at once, or once empty_polls_ has grown a little
+  // Set for a wait that sleeps at once, otherwise once empty_polls_ has grown a little.
+  SteadyClock::time_point waiting_since_;
 
  private:
   // Whether something of the peer's waits to be received, and nobody is about to.

@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "shmrpc/target.h"
 #include "transports/tcp/connect_socket.h"
+#include "transports/tcp/socket_address.h"
 
 namespace shmrpc::grpc_transport {
 namespace {
@@ -125,8 +126,7 @@ bool Handshake(SSL* ssl, int socket, SteadyTime deadline, int interrupt_fd) {
     }
     if (error != SSL_ERROR_WANT_READ) return true;
     pollfd fds[2] = {{socket, POLLIN, 0}, {interrupt_fd, POLLIN, 0}};
-    const timespec timeout = absl::ToTimespec(std::min(deadline.Left(), absl::Hours(1)));
-    if (ppoll(fds, 2, &timeout, nullptr) <= 0 || fds[1].revents != 0) return false;
+    if (poll(fds, 2, tcp::PollTimeout(deadline)) <= 0 || fds[1].revents != 0) return false;
     const ssize_t size = recv(socket, buffer, sizeof buffer, 0);
     if (size <= 0) return false;
     BIO_write(received, buffer, static_cast<int>(size));
