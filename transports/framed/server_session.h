@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
+#include "transports/framed/call_table.h"
 #include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
 
@@ -28,6 +28,9 @@ class FramedServerCall;
 //
 // Streams. What comes for a call that has events is put into its CallStream and delivered by RunEvents, on the thread
 // that finds it due or, for events that run user code, on the poller's.
+//
+// Lifetime. Its listener holds a session until it is over, and from then on it holds itself for as long as it has calls.
+// So a call need not hold it, but whoever goes on after a call may have ended has a reference of its own.
 //
 // Locks: calls_mutex_ is taken with neither the sender's mutex nor right_ wanted afterwards. Handlers run with nothing
 // held.
@@ -79,6 +82,7 @@ class ServerSession final : public Session {
 
   struct Method {
     std::string path;
+    const ResolvedMethod* resolved;
   };
 
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
@@ -141,7 +145,8 @@ class ServerSession final : public Session {
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
   bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
-  absl::flat_hash_map<uint64_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  CallTable<FramedServerCall> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  std::shared_ptr<ServerSession> self_ ABSL_GUARDED_BY(calls_mutex_);  // while over_ and calls_ is not empty
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
@@ -157,6 +162,8 @@ class FramedServerCall final : public ServerCall, public Task {
   ~FramedServerCall() override = default;
 
   absl::string_view method() const override { return method_path; }
+  const ResolvedMethod* resolved_method() const override { return resolved; }
+  SteadyTime arrival() const override { return arrived; }
   SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return client_metadata; }
   const Peer& peer() const override;
@@ -173,9 +180,12 @@ class FramedServerCall final : public ServerCall, public Task {
   // Hands the call to the handler.
   void Run() override;
 
-  std::shared_ptr<ServerSession> session;
+  ServerSession* session = nullptr;  // while the call is in progress, which keeps it
   uint64_t id = 0;
+  FramedServerCall* next_in_table = nullptr;
   absl::string_view method_path;
+  const ResolvedMethod* resolved = nullptr;
+  SteadyTime arrived;
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};

@@ -85,7 +85,7 @@ void ServerSession::Finished(FramedServerCall* call) {
     if (call->stream->events == nullptr) {
       wake_up = WakeUp::kNothing;
     } else {
-      alive = call->session;
+      alive = std::static_pointer_cast<ServerSession>(shared_from_this());
       call->stream->finished = true;
       wake_up = MarkDue(call);
       if (wake_up == WakeUp::kNothing) return;  // whoever delivers events now ends the call
@@ -125,7 +125,10 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       NoteReceived();
       FramedServerCall* begun = nullptr;
       const absl::Status status = HandleFrame(chunk, &begun);
-      if (begun != nullptr) QueueTask(begun);
+      if (begun != nullptr) {
+        begun->arrived = SteadyTime::InfinitePast();  // who knows when a thread takes it
+        QueueTask(begun);
+      }
       if (has_tasks_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
       if (!status.ok()) {
         Fail(status);
@@ -186,8 +189,8 @@ void ServerSession::QueueTask(Task* task) {
 }
 
 void FramedServerCall::EventTask::Run() {
-  const std::shared_ptr<ServerSession> alive = call->session;
-  alive->RunQueued(call);
+  const std::shared_ptr<Pollable> alive = call->session->shared_from_this();
+  call->session->RunQueued(call);
 }
 
 void ServerSession::RunQueued(FramedServerCall* call) {
@@ -200,7 +203,7 @@ void ServerSession::RunQueued(FramedServerCall* call) {
 }
 
 void ServerSession::RunEvents(FramedServerCall* call) {
-  const std::shared_ptr<ServerSession> alive = call->session;
+  const std::shared_ptr<Pollable> alive = shared_from_this();
   const uint64_t id = call->id;
   calls_mutex_.Lock();
   FramedServerCall::Stream& stream = *call->stream;
@@ -282,9 +285,8 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   bool wanted = false;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(header.call_id);
     ReceiveAccount::Call nobody;
-    FramedServerCall* const call = found == calls_.end() ? nullptr : found->second;
+    FramedServerCall* const call = calls_.Find(header.call_id);
     if (call != nullptr && (call->stream == nullptr || call->stream->half_closed)) {
       return Malformed(absl::StrCat("a message of call ", header.call_id, " after the client's last one"));
     }
@@ -316,9 +318,9 @@ void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, b
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(call_id);
-    if (found != calls_.end() && found->second->stream != nullptr && !found->second->stream->finished) {
-      call = found->second;
+    FramedServerCall* const found = calls_.Find(call_id);
+    if (found != nullptr && found->stream != nullptr && !found->stream->finished) {
+      call = found;
       if (message != nullptr) call->stream->inbox.push_back(std::move(*message));
       if (!open) call->stream->half_closed = true;
       wake_up = MarkDue(call);
@@ -339,9 +341,8 @@ void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(call_id);
-    if (found == calls_.end()) return;
-    call = found->second;
+    call = calls_.Find(call_id);
+    if (call == nullptr) return;
     Cancelled(call);
     wake_up = MarkDue(call);
   }
@@ -356,22 +357,22 @@ absl::Status ServerSession::HandleCredit(const FrameHeader& header, const Chunk&
   std::vector<FramedServerCall*> to_run;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(header.call_id);
-    const bool streams = found != calls_.end() && found->second->stream != nullptr;
-    status = send_account_.OnCredit(streams ? &found->second->stream->sent : nullptr, credit);
+    FramedServerCall* const found = calls_.Find(header.call_id);
+    const bool streams = found != nullptr && found->stream != nullptr;
+    status = send_account_.OnCredit(streams ? &found->stream->sent : nullptr, credit);
     if (!status.ok()) return status;
     size_t kept = 0;
     for (const uint64_t id : waiting_for_credit_) {
-      const auto waiting = calls_.find(id);
-      if (waiting == calls_.end()) continue;
-      FramedServerCall::Stream& stream = *waiting->second->stream;
+      FramedServerCall* const waiting = calls_.Find(id);
+      if (waiting == nullptr) continue;
+      FramedServerCall::Stream& stream = *waiting->stream;
       if (!send_account_.MaySend(stream.sent)) {
         waiting_for_credit_[kept++] = id;
         continue;
       }
       stream.waits_for_credit = false;
       stream.sendable_due = true;
-      if (MarkDue(waiting->second) == WakeUp::kRun) to_run.push_back(waiting->second);
+      if (MarkDue(waiting) == WakeUp::kRun) to_run.push_back(waiting);
     }
     waiting_for_credit_.resize(kept);
   }

@@ -44,6 +44,9 @@ struct CallSpec {
   SteadyTime deadline = SteadyTime::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
   const Metadata* metadata = nullptr;                  // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+  // What the clock said when the call began, if that was just now, so that the transport need not read it again;
+  // InfinitePast when it has to.
+  SteadyTime now;
 
   // The client's messages follow with Call::Send; otherwise the request given to StartCall is the only one.
   bool client_streams = false;
@@ -208,13 +211,24 @@ class ServerCallEvents {
   virtual bool RunsUserCode() const = 0;
 };
 
+// What a CallHandler knows of a method beforehand. Opaque to transports.
+class ResolvedMethod {
+ protected:
+  ~ResolvedMethod() = default;
+};
+
 // One call as the server sees it. Exactly one Finish, from any thread; without Start the object is gone with it, after
 // Start with OnDone. Everything else may be called from any thread until then; Send and Receive by one thread at a time
 // each. Destroying an unfinished call finishes it with INTERNAL.
 class ServerCall {
  public:
   virtual absl::string_view method() const = 0;
+  // What CallHandler::ResolveMethod has said of it; null also when the transport has not asked.
+  virtual const ResolvedMethod* resolved_method() const { return nullptr; }
   virtual SteadyTime deadline() const = 0;
+  // While OnCall begins: when the call came, if the transport has looked at the clock for that just before;
+  // InfinitePast otherwise.
+  virtual SteadyTime arrival() const { return SteadyTime::InfinitePast(); }
   virtual const Metadata& metadata() const = 0;
   virtual const Peer& peer() const = 0;
 
@@ -277,6 +291,11 @@ class CallHandler {
   // streams, or has yet to send. Runs the user's code; may block; runs on many threads at once. The message is valid
   // only until this returns.
   virtual void OnCall(ServerCallPtr call, const IncomingMessage* request) = 0;
+
+  // For transports on which a method's path travels once and its calls follow: what is to be known of `method` for
+  // each of them (ServerCall::resolved_method). Null: nothing, OnCall finds out. Lives as long as this object. From any
+  // thread.
+  virtual const ResolvedMethod* ResolveMethod(absl::string_view method) const { return nullptr; }
 
   // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
   // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
