@@ -21,7 +21,10 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool 
   const OutgoingProto message(*request);
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
-  if (interception_ != nullptr) interception_->Sending(*request);
+  if (interception_ != nullptr) {
+    interception_->Sending(*request);
+    parameters_.waited = true;
+  }
   if (request_outlives_call) {
     outliving_request_ = request;
   } else if (message.size() <= kMaxKeptRequestBytes) {
@@ -80,6 +83,7 @@ void AsynchronousCall::StartAgain(const ConnectionPtr& connection) {
 }
 
 void AsynchronousCall::Wait(const OutgoingMessage* request) {
+  parameters_.waited = true;
   if (request != nullptr && outliving_request_ == nullptr && !kept_request_.kept()) kept_request_.Keep(*request);
   if (parameters_.metadata != nullptr) {
     waiting_metadata_ = *parameters_.metadata;
@@ -183,6 +187,7 @@ bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
     attempt = attempt_ + 1;
   }
   if (!PrepareForAttempt(attempt)) return false;
+  parameters_.waited = true;
   {
     MutexLock lock(&mutex_);
     if (!end_.ok()) {

@@ -139,8 +139,11 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (!status.ok()) return status;
     const OutgoingProto message(*request);
     status = parameters_.CheckRequestSize(message.size());
-    if (status.ok() && interception_ != nullptr) interception_->Sending(*request);
     if (!status.ok()) return status;
+    if (interception_ != nullptr) {
+      interception_->Sending(*request);
+      parameters_.waited = true;
+    }
     // Should it turn out later that the request has to be sent again.
     if (!ClientStreams(parameters_.kind) && message.size() <= kMaxKeptRequestBytes) request_.Keep(message);
     return Attempt(&message);

@@ -120,7 +120,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
   if (spec.client_streams) header.flags |= kFlagOpen;
   if (request == nullptr) header.flags |= kFlagNoMessage;
   static thread_local std::string control;
-  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
+  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control, spec.now);
   ClientCall* call = nullptr;
   absl::Status refused;
   uint64_t id = 0;

@@ -103,12 +103,19 @@ bool Session::KeepSpinning() {
   if (++empty_polls_ % ClockStride() != 0) return true;
   const SteadyClock::time_point now = SteadyClock::now();
   if (empty_polls_ == ClockStride()) waiting_since_ = now;
-  return now - waiting_since_ < spin_policy_.budget();
+  latest_look_ = now;
+  spun_out_ = now - waiting_since_ >= spin_policy_.budget();
+  return !spun_out_;
 }
 
 void Session::NoteReceived() {
-  // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
-  if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
+  // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had. A
+  // frame that came while this thread was spinning came after the latest look at the clock, and before the next: that is
+  // as exact as need be, and the frame waits for no further look.
+  if (empty_polls_ >= ClockStride()) {
+    spin_policy_.OnWaited((spun_out_ ? SteadyClock::now() : latest_look_) - waiting_since_);
+    spun_out_ = false;
+  }
   if (sleeps_at_once_) spin_policy_.OnSlept(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
   sleeps_at_once_ = false;

@@ -140,6 +140,8 @@ class Session : public Pollable, private Sender::Host {
   bool sleeps_at_once_ = false;   // this wait
   // Set for a wait that sleeps at once, otherwise once empty_polls_ has grown a little.
   SteadyClock::time_point waiting_since_;
+  SteadyClock::time_point latest_look_;  // at the clock, while spinning
+  bool spun_out_ = false;                // the wait has gone beyond its budget: the thread has slept
 
  private:
   // Whether something of the peer's waits to be received, and nobody is about to.
