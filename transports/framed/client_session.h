@@ -29,6 +29,10 @@ class ClientCall;
 // Streams. What comes for a call that streams is put into its CallStream and delivered by RunEvents, on the thread that
 // finds it due or, for calls that run user code, on the poller's.
 //
+// Lifetime. Its connection holds a session, and when that has gone the session holds itself until all calls are released.
+// So a call need not hold it, but whoever goes on after a call may have been released has a reference of its own: the
+// poller's threads have one while they run a task.
+//
 // Locks: the sender's mutex, then calls_mutex_; waiters_mutex_ is taken with neither. right_ may be held when either is
 // taken. User code runs with nothing held.
 class ClientSession final : public Session {
@@ -74,6 +78,7 @@ class ClientSession final : public Session {
   uint64_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  ClientCall* TakeCallLocked(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   bool IsActive(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   bool WasAnswered(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
@@ -111,6 +116,7 @@ class ClientSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
+  void QueueEnd(ClientCall* call, ChunkPtr& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   // Ends the connection and its calls. `none_processed`: the server says so of all calls that are left; otherwise it is
   // true of those whose request was not sent whole.
   void Fail(const absl::Status& reason, bool none_processed = false);
@@ -124,7 +130,7 @@ class ClientSession final : public Session {
 
   std::atomic<bool> over_{false};
   std::atomic<bool> link_ended_{false};  // and there is nothing more to receive
-  std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for
+  std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for; changed with calls_mutex_
   std::atomic<bool> has_ended_{false};   // ended_ is not empty
   // Whether the poller looks after the link: it is in the hot set, or parked with input being reported, or about to be
   // polled. Set by who wants that (and kicks the poller if it was not set), cleared by the poller's thread when it
@@ -139,6 +145,9 @@ class ClientSession final : public Session {
   std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
+  size_t unreleased_calls_ ABSL_GUARDED_BY(calls_mutex_) = 0;
+  bool closed_ ABSL_GUARDED_BY(calls_mutex_) = false;              // the connection has gone
+  std::shared_ptr<Pollable> self_ ABSL_GUARDED_BY(calls_mutex_);  // while closed_ and there are unreleased calls
   std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
@@ -179,7 +188,7 @@ class ClientCall final : public Call, public Task {
   // Tells what there is to tell, on the poller's thread.
   void Run() override;
 
-  std::shared_ptr<ClientSession> session;  // while in use
+  ClientSession* session = nullptr;  // while in use, which keeps it
   CallEvents* events = nullptr;
   uint64_t id = 0;
   bool runs_user_code = false;

@@ -103,18 +103,30 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
     assembly_.Begin(header, offset, message_bytes, /*discard=*/!wanted, chunk);
     if (wanted) return absl::OkStatus();
   }
-  ClientCall* const call = TakeCall(header.call_id);
-  if (call == nullptr) return absl::OkStatus();
-  if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
-    control.status = absl::ResourceExhaustedError(
-        absl::StrCat("the reply is ", message_bytes, " bytes long, more than the client's limit of ",
-                     call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
+  ClientCall* call;
+  {
+    MutexLock lock(&calls_mutex_);
+    call = TakeCallLocked(header.call_id);
+    if (call == nullptr) return absl::OkStatus();
+    if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
+      control.status = absl::ResourceExhaustedError(absl::StrCat(
+          "the reply is ", message_bytes, " bytes long, more than the client's limit of ",
+          call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
+    }
+    call->has_headers = has_headers;
+    call->has_message = has_message;
+    call->end = std::move(control);
+    if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));
+    if (call->runs_user_code && call->stream == nullptr) {
+      QueueEnd(call, chunk);
+      call = nullptr;
+    }
   }
-  call->has_headers = has_headers;
-  call->has_message = has_message;
-  call->end = std::move(control);
-  if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));
-  EndCall(call, chunk);
+  if (call != nullptr) {
+    EndCall(call, chunk);
+  } else if (!poller_receives_.load(std::memory_order_relaxed)) {
+    poller_->Kick(shared_from_this());
+  }
   return absl::OkStatus();
 }
 

@@ -222,7 +222,7 @@ bool ClientSession::WaitForRoom(SteadyTime deadline) {
 // ---- The poller's side.
 
 bool ClientSession::AcquireForPoller() {
-  poller_present_.store(true, std::memory_order_seq_cst);
+  if (!poller_present_.load(std::memory_order_seq_cst)) poller_present_.store(true, std::memory_order_seq_cst);
   if (right_.TryAcquire()) return true;
   // Leave the link to the thread that has it. If that has just given the right back without seeing that the poller
   // left, the second try succeeds.
@@ -239,7 +239,7 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
       if (!ended_.empty()) {
         *task = ended_.front();
         ended_.pop_front();
-        has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
+        if (ended_.empty()) has_ended_.store(false, std::memory_order_relaxed);
         return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
       }
     }

@@ -124,7 +124,8 @@ class Call {
   // not block, and may only turn true through an event of this call. Several threads may wait for one call.
   virtual bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) = 0;
 
-  // Gives the object back. Called once, during or after OnStatus; maybe after the connection is gone.
+  // Gives the object back. Called once, during or after OnStatus, and not while another thread is inside the StartCall
+  // that made it; maybe after the connection is gone.
   virtual void Release() = 0;
 
  protected:
