@@ -29,9 +29,9 @@ class ClientCall;
 // Streams. What comes for a call that streams is put into its CallStream and delivered by RunEvents, on the thread that
 // finds it due or, for calls that run user code, on the poller's.
 //
-// Lifetime. Its connection holds a session, and when that has gone the session holds itself until all calls are released.
-// So a call need not hold it, but whoever goes on after a call may have been released has a reference of its own: the
-// poller's threads have one while they run a task.
+// Lifetime. Its connection holds a session, and when that has gone the session holds itself until all calls are
+// released. So a call need not hold it, but whoever goes on after a call may have been released has a reference of its
+// own: the poller's threads have one while they run a task.
 //
 // Locks: the sender's mutex, then calls_mutex_; waiters_mutex_ is taken with neither. right_ may be held when either is
 // taken. User code runs with nothing held.
@@ -146,9 +146,9 @@ class ClientSession final : public Session {
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
   size_t unreleased_calls_ ABSL_GUARDED_BY(calls_mutex_) = 0;
-  bool closed_ ABSL_GUARDED_BY(calls_mutex_) = false;              // the connection has gone
+  bool closed_ ABSL_GUARDED_BY(calls_mutex_) = false;             // the connection has gone
   std::shared_ptr<Pollable> self_ ABSL_GUARDED_BY(calls_mutex_);  // while closed_ and there are unreleased calls
-  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
+  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);   // the poller has something to tell of them
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 

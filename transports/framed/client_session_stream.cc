@@ -91,7 +91,8 @@ void ClientSession::Wake(ClientCall* call, WakeUp wake_up) {
 }
 
 bool ClientSession::BeginQueued(ClientCall* call) {
-  // Without the lock: it is set before a call that streams is queued, and never for one that is queued because it ended.
+  // Without the lock: it is set before a call that streams is queued, and never for one that is queued because it
+  // ended.
   if (call->stream == nullptr) return false;
   MutexLock lock(&calls_mutex_);
   call->stream->queued = false;

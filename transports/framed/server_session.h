@@ -29,8 +29,8 @@ class FramedServerCall;
 // Streams. What comes for a call that has events is put into its CallStream and delivered by RunEvents, on the thread
 // that finds it due or, for events that run user code, on the poller's.
 //
-// Lifetime. Its listener holds a session until it is over, and from then on it holds itself for as long as it has calls.
-// So a call need not hold it, but whoever goes on after a call may have ended has a reference of its own.
+// Lifetime. Its listener holds a session until it is over, and from then on it holds itself for as long as it has
+// calls. So a call need not hold it, but whoever goes on after a call may have ended has a reference of its own.
 //
 // Locks: calls_mutex_ is taken with neither the sender's mutex nor right_ wanted afterwards. Handlers run with nothing
 // held.

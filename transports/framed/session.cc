@@ -110,8 +110,8 @@ bool Session::KeepSpinning() {
 
 void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had. A
-  // frame that came while this thread was spinning came after the latest look at the clock, and before the next: that is
-  // as exact as need be, and the frame waits for no further look.
+  // frame that came while this thread was spinning came after the latest look at the clock, and before the next: that
+  // is as exact as need be, and the frame waits for no further look.
   if (empty_polls_ >= ClockStride()) {
     spin_policy_.OnWaited((spun_out_ ? SteadyClock::now() : latest_look_) - waiting_since_);
     spun_out_ = false;
