@@ -42,7 +42,8 @@ struct Poller::Slot {
   Poller* const poller;
   static thread_local Slot* of_this_thread;
 
-  bool leaving = false;  // the thread has found itself superfluous
+  bool leaving = false;       // the thread has found itself superfluous
+  bool left_hot_set = false;  // the task was found while scanning, and nobody was told that the scanner is gone
 
   // Odd while a task runs. Both written by the slot's thread only.
   std::atomic<uint64_t> tasks{0};
@@ -386,20 +387,25 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
   return true;
 }
 
-void Poller::TaskBlocks() {
+void Poller::TaskBlocks(const Pollable* attended) {
   Slot* const slot = Slot::of_this_thread;
-  if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot);
+  if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot, attended);
 }
 
-void Poller::HandOver(Slot* slot) {
+void Poller::HandOver(Slot* slot, const Pollable* attended) {
   if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
   std::shared_ptr<Pollable> left;
   {
     MutexLock lock(&slot->mutex);
     const uint64_t task = slot->tasks.load(std::memory_order_relaxed);
+    if (slot->current.get() == attended && !slot->left_hot_set) {
+      slot->unattended.store(false, std::memory_order_relaxed);
+      return;
+    }
     if (slot->taken != task && slot->unattended.load(std::memory_order_relaxed)) left = slot->current;
     slot->taken = task;
   }
+  slot->left_hot_set = false;
   if (left == nullptr) return;
   has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
   Kick(std::move(left));
@@ -441,8 +447,10 @@ void Poller::Scan(Slot* slot) {
       }
       if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
         slot->SetCurrent(hot_[i]);  // before it is somebody else's
+        slot->left_hot_set = hot_.size() > 1;
         (void)scan_right_.Release();
         RunTask(task, /*unattended=*/true, nullptr, slot);
+        slot->left_hot_set = false;
         if (!scan_right_.TryAcquire()) {
           elsewhere = true;
           break;

@@ -127,9 +127,10 @@ class Poller {
   // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
-  // For a task that is about to block: other threads take over at once what its thread has left unattended. Does
-  // nothing on a thread that runs no poller's task.
-  static void TaskBlocks();
+  // For a task that is about to block: other threads take over at once what its thread has left unattended, but for
+  // `attended`, which the calling thread looks after while it blocks. Does nothing on a thread that runs no poller's
+  // task.
+  static void TaskBlocks(const Pollable* attended = nullptr);
 
   // Forgets it. It may still be polled once by a thread that is about to.
   void Remove(Pollable* pollable);
@@ -151,7 +152,7 @@ class Poller {
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
   void CallGuardian();
-  void HandOver(Slot* slot);
+  void HandOver(Slot* slot, const Pollable* attended);
 
   const char* const name_;
   const int max_threads_;

@@ -165,7 +165,8 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         return more ? Outcome::kTaskMore : Outcome::kTask;
       }
       case Link::ReceiveResult::kEmpty: {
-        const bool spin = KeepSpinning();
+        // A handler that was woken comes and looks itself.
+        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
         // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
         if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();

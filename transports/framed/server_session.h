@@ -146,9 +146,8 @@ class ServerSession final : public Session {
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
 
-  Mutex waiters_mutex_;
-  CondVar call_changed_;         // something was delivered to a call that somebody waits for
-  std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
+  CondVar call_changed_;                  // something was delivered to a call that somebody waits for
+  std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
 };
 
 // One call in progress; its memory is reused.
