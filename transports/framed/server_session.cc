@@ -246,7 +246,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
-  methods_.push_back(std::make_unique<Method>(Method{std::string(path)}));
+  methods_.push_back(std::make_unique<Method>(path));
   return absl::OkStatus();
 }
 
@@ -275,6 +275,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   }
   begun->id = header.call_id;
   begun->method_path = methods_[header.code]->path;
+  begun->method_history = &methods_[header.code]->history;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
   begun->open = (header.flags & kFlagOpen) != 0;
