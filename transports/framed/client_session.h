@@ -156,6 +156,7 @@ class ClientSession final : public Session {
 
   std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);
   std::atomic<int> room_waiter_count_{0};
+  std::atomic<bool> woke_waiter_{false};  // and the thread that receives has yet to make way for it
 };
 
 // One outstanding call; its memory is reused. Everything but the calls through Call's interface belongs to the session.

@@ -1,11 +1,7 @@
 // The part of ClientSession that decides which thread receives: threads that wait for their calls, and the poller.
 
-#include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
+#include <thread>
 
 #include "runtime/src/spin_pause.h"
 #include "shmrpc/steady_time.h"
@@ -80,7 +76,13 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
         continue;
       }
       if (KeepSpinning()) {
-        internal::SpinPause();
+        // A thread that was just woken may have no CPU but this one.
+        if (woke_waiter_.load(std::memory_order_relaxed)) {
+          woke_waiter_.store(false, std::memory_order_relaxed);
+          std::this_thread::yield();
+        } else {
+          internal::SpinPause();
+        }
         continue;
       }
     }
@@ -137,7 +139,7 @@ void ClientSession::PassOn(bool parked) {
 bool ClientSession::ElectWaiter() {
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
-    if (waiter->elected) continue;
+    if (waiter->elected) return true;  // it is on its way, and will pass on what it does not need
     waiter->elected = true;
     waiter->changed.Signal();
     return true;
@@ -150,7 +152,10 @@ void ClientSession::NotifyWaiter(const ClientCall* call) {
   if (!HasWaiters()) return;
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
-    if (waiter->call == call) waiter->changed.Signal();
+    if (waiter->call == call) {
+      waiter->changed.Signal();
+      woke_waiter_.store(true, std::memory_order_relaxed);
+    }
   }
   WakeSleeper();  // whose call it waits for is not known: it looks, and sleeps again
 }

@@ -384,7 +384,8 @@ void Poller::RunTask(Task* task, bool unattended, Slot* slot) {
   slot->BeginTask(unattended);
   if (unattended || waiting_.load(std::memory_order_relaxed) == 0) CallGuardian();
   if (ABSL_PREDICT_FALSE(history != nullptr && history->TookLong())) {
-    HandOver(slot, nullptr);
+    // It does not follow that this one does, so no thread is started for it: that is left to the guardian.
+    if (waiting_.load(std::memory_order_relaxed) > 0) HandOver(slot, nullptr);
     const SteadyTime end = SteadyTime::Now() + kQuickTask;
     task->Run();
     if (!end.HasPassed()) history->NoteQuick();
@@ -406,11 +407,12 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
 
 void Poller::TaskBlocks(const Pollable* attended) {
   Slot* const slot = Slot::of_this_thread;
-  if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot, attended);
+  if (slot == nullptr || slot->tasks.load(std::memory_order_relaxed) % 2 == 0) return;
+  if (slot->poller->waiting_.load(std::memory_order_relaxed) == 0) slot->poller->MaybeSpawnThread();
+  slot->poller->HandOver(slot, attended);
 }
 
 void Poller::HandOver(Slot* slot, const Pollable* attended) {
-  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
   std::shared_ptr<Pollable> left;
   {
     MutexLock lock(&slot->mutex);

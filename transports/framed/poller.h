@@ -42,8 +42,8 @@ class PollRight {
   std::atomic<uint32_t> state_{0};
 };
 
-// Whether tasks of one kind, the handlers of a method for instance, have taken long lately. Looking costs a load; time is
-// measured only where one was seen to take long.
+// Whether tasks of one kind, the handlers of a method for instance, have taken long lately. Looking costs a load; time
+// is measured only where one was seen to take long.
 //
 // Thread-safe. The threads that run such tasks at the same time may lose one another's counts, which is as good.
 class TaskHistory {
