@@ -167,7 +167,8 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         return more ? Outcome::kTaskMore : Outcome::kTask;
       }
       case Link::ReceiveResult::kEmpty: {
-        const bool spin = KeepSpinning();
+        // A handler that was woken comes and looks itself.
+        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
         // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
         if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();
@@ -247,7 +248,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
-  methods_.push_back(std::make_unique<Method>(Method{std::string(path), options_.handler->ResolveMethod(path)}));
+  methods_.push_back(std::make_unique<Method>(path, options_.handler->ResolveMethod(path)));
   return absl::OkStatus();
 }
 
@@ -275,8 +276,9 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
     return absl::OkStatus();
   }
   begun->id = header.call_id;
-  const Method& method = *methods_[header.code];
+  Method& method = *methods_[header.code];
   begun->method_path = method.path;
+  begun->method_history = &method.history;
   begun->resolved = method.resolved;
   begun->arrived = more ? SteadyTime::InfinitePast() : control.arrival;
   begun->deadline_ = control.deadline;

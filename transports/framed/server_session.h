@@ -81,8 +81,10 @@ class ServerSession final : public Session {
   friend class FramedServerCall;
 
   struct Method {
-    std::string path;
-    const ResolvedMethod* resolved;
+    Method(absl::string_view its_path, const ResolvedMethod* as) : path(its_path), resolved(as) {}
+    const std::string path;
+    const ResolvedMethod* const resolved;
+    TaskHistory history;
   };
 
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
@@ -139,7 +141,7 @@ class ServerSession final : public Session {
   std::atomic<bool> over_{false};
 
   // With right_: what the client has told of itself.
-  std::vector<std::unique_ptr<const Method>> methods_;
+  std::vector<std::unique_ptr<Method>> methods_;
   size_t method_bytes_ = 0;
   std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
@@ -151,9 +153,8 @@ class ServerSession final : public Session {
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
 
-  Mutex waiters_mutex_;
-  CondVar call_changed_;         // something was delivered to a call that somebody waits for
-  std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
+  CondVar call_changed_;                  // something was delivered to a call that somebody waits for
+  std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
 };
 
 // One call in progress; its memory is reused.
@@ -179,11 +180,13 @@ class FramedServerCall final : public ServerCall, public Task {
 
   // Hands the call to the handler.
   void Run() override;
+  TaskHistory* history() override { return method_history; }
 
   ServerSession* session = nullptr;  // while the call is in progress, which keeps it
   uint64_t id = 0;
   FramedServerCall* next_in_table = nullptr;
   absl::string_view method_path;
+  TaskHistory* method_history = nullptr;  // on this connection
   const ResolvedMethod* resolved = nullptr;
   SteadyTime arrived;
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
