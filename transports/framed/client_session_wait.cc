@@ -80,7 +80,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
         if (woke_waiter_.load(std::memory_order_relaxed)) {
           woke_waiter_.store(false, std::memory_order_relaxed);
           std::this_thread::yield();
-        } else {
+        } else if (!link_->HasFrame()) {
           internal::SpinPause();
         }
         continue;
@@ -214,13 +214,16 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     poller_receives_.store(true, std::memory_order_relaxed);
     BeginReceiving();
     Link::ReceiveResult result;
-    // Until there is an end to tell: then that goes first.
-    while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
-      NoteReceived();
-      if (has_ended_.load(std::memory_order_relaxed)) break;
-    }
-    const bool spin =
-        result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    bool spin = false;
+    do {
+      // Until there is an end to tell: then that goes first.
+      while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
+        NoteReceived();
+        if (has_ended_.load(std::memory_order_relaxed)) break;
+      }
+      spin =
+          result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    } while (spin && link_->CheapToPoll() && link_->HasFrame());
     poller_receives_.store(false, std::memory_order_relaxed);
     // A mark: another thread of the poller was woken for something, and has left it to this one.
     const bool marked = right_.Release();

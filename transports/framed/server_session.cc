@@ -168,7 +168,10 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
       }
       case Link::ReceiveResult::kEmpty: {
         // A handler that was woken comes and looks itself.
-        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
+        const bool told = waiter_told_.load(std::memory_order_relaxed);
+        if (told) waiter_told_.store(false, std::memory_order_relaxed);
+        const bool spin = !told && KeepSpinning();
+        if (spin && link_->CheapToPoll() && link_->HasFrame()) continue;
         // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
         if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();

@@ -149,18 +149,18 @@ class Session : public Pollable, private Sender::Host {
   SpinPolicy spin_policy_;
   Assembly assembly_;
   uint64_t assembling_cost_ = 0;  // of the message in assembly_; 0 when it is a request's or response's
-  int empty_polls_ = 0;           // in a row
-  bool sleeps_at_once_ = false;   // this wait
-  // Set for a wait that sleeps at once, otherwise once empty_polls_ has grown a little.
-  SteadyClock::time_point waiting_since_;
-  SteadyClock::time_point latest_look_;  // at the clock, while spinning
-  bool spun_out_ = false;                // the wait has gone beyond its budget: the thread has slept
+  // This wait, which lasts from the first look that found nothing to the next frame.
+  bool waits_ = false;
+  bool sleeps_at_once_ = false;  // without spinning
+  bool measured_ = false;        // it was long enough to look at the clock: waiting_since_ and latest_look_ are set
+  bool spun_out_ = false;        // it has gone beyond its budget, and the thread has slept since
+  int looks_since_clock_ = 0;
+  SteadyClock::time_point waiting_since_;  // also set when it sleeps at once
+  SteadyClock::time_point latest_look_;
 
  private:
   // Whether something of the peer's waits to be received, and nobody is about to.
   bool HasUnread();
-  // How many looks at the link go to one look at the clock.
-  int ClockStride() const { return link_->CheapToPoll() ? 8 : 1; }
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
 
   int sleeper_ ABSL_GUARDED_BY(waiters_mutex_) = -1;  // the eventfd of the thread in SleepOnLink
