@@ -302,8 +302,26 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
 // For the poller: the end of a call that runs user code, and does not stream.
 void ClientSession::QueueEnd(ClientCall* call, ChunkPtr& chunk) {
   if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) call->chunks.push_back(std::move(chunk));
-  ended_.push_back(call);
-  if (!has_ended_.load(std::memory_order_relaxed)) has_ended_.store(true, std::memory_order_seq_cst);
+  PushEnded(call);
+}
+
+void ClientSession::PushEnded(ClientCall* call) {
+  call->next_ended = nullptr;
+  if (first_ended_ == nullptr) {
+    first_ended_ = call;
+    has_ended_.store(true, std::memory_order_seq_cst);
+  } else {
+    last_ended_->next_ended = call;
+  }
+  last_ended_ = call;
+}
+
+ClientCall* ClientSession::PopEnded() {
+  ClientCall* const call = first_ended_;
+  if (call == nullptr) return nullptr;
+  first_ended_ = call->next_ended;
+  if (first_ended_ == nullptr) has_ended_.store(false, std::memory_order_relaxed);
+  return call;
 }
 
 // The first reason is the calls': to hang up is to make the poller find a second one.
@@ -369,9 +387,8 @@ void ClientSession::Close() {
     ClientCall* call;
     {
       MutexLock lock(&calls_mutex_);
-      if (ended_.empty()) return;
-      call = ended_.front();
-      ended_.pop_front();
+      call = PopEnded();
+      if (call == nullptr) return;
     }
     call->Run();
   }

@@ -2,7 +2,6 @@
 #define SHMRPC_TRANSPORTS_FRAMED_CLIENT_SESSION_H_
 
 #include <atomic>
-#include <deque>
 #include <list>
 #include <memory>
 #include <string>
@@ -117,6 +116,8 @@ class ClientSession final : public Session {
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void QueueEnd(ClientCall* call, ChunkPtr& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void PushEnded(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* PopEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);  // null when there is none
   // Ends the connection and its calls. `none_processed`: the server says so of all calls that are left; otherwise it is
   // true of those whose request was not sent whole.
   void Fail(const absl::Status& reason, bool none_processed = false);
@@ -130,7 +131,7 @@ class ClientSession final : public Session {
   std::atomic<bool> over_{false};
   std::atomic<bool> link_ended_{false};  // and there is nothing more to receive
   std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for; changed with calls_mutex_
-  std::atomic<bool> has_ended_{false};   // ended_ is not empty
+  std::atomic<bool> has_ended_{false};   // there is an ended call to tell of; changed with calls_mutex_
   // Whether the poller looks after the link: it is in the hot set, or parked with input being reported, or about to be
   // polled. Set by who wants that (and kicks the poller if it was not set), cleared by the poller's thread when it
   // leaves the link to a thread that holds right_, or when no asynchronous call is outstanding.
@@ -147,7 +148,10 @@ class ClientSession final : public Session {
   size_t unreleased_calls_ ABSL_GUARDED_BY(calls_mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(calls_mutex_) = false;             // the connection has gone
   std::shared_ptr<Pollable> self_ ABSL_GUARDED_BY(calls_mutex_);  // while closed_ and there are unreleased calls
-  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);   // the poller has something to tell of them
+  // The calls that the poller has something to tell of, first in, first out; a list through the calls. has_ended_ says
+  // whether there are any.
+  ClientCall* first_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
+  ClientCall* last_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 
@@ -187,6 +191,7 @@ class ClientCall final : public Call, public Task {
   ClientSession* session = nullptr;  // while in use, which keeps it
   CallEvents* events = nullptr;
   uint64_t id = 0;
+  ClientCall* next_ended = nullptr;  // the session's
   bool runs_user_code = false;
   size_t max_receive_message_bytes = 0;
   SteadyTime deadline = SteadyTime::InfiniteFuture();

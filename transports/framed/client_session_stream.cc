@@ -73,8 +73,7 @@ ClientSession::WakeUp ClientSession::MarkDue(ClientCall* call) {
     return WakeUp::kRun;
   }
   stream.queued = true;
-  ended_.push_back(call);
-  has_ended_.store(true, std::memory_order_seq_cst);
+  PushEnded(call);
   return WakeUp::kKick;
 }
 

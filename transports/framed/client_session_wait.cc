@@ -198,10 +198,9 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
   for (;;) {
     if (has_ended_.load(std::memory_order_seq_cst)) {
       MutexLock lock(&calls_mutex_);
-      if (!ended_.empty()) {
-        *task = ended_.front();
-        ended_.pop_front();
-        if (ended_.empty()) has_ended_.store(false, std::memory_order_relaxed);
+      ClientCall* const ended = PopEnded();
+      if (ended != nullptr) {
+        *task = ended;
         return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
       }
     }
