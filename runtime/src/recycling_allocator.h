@@ -36,16 +36,16 @@ class RecyclingAllocator {
   friend bool operator==(const RecyclingAllocator&, const RecyclingAllocator&) { return true; }
 
  private:
-#if defined(__SANITIZE_ADDRESS__)
-  static constexpr size_t kKept = 0;
-#else
   static constexpr size_t kKept = 32;
-#endif
 
   struct Kept {
+    void* pieces[kKept];
     size_t size = 0;
+#if defined(__SANITIZE_ADDRESS__)
+    size_t room = 0;
+#else
     size_t room = kKept;
-    void* pieces[32];
+#endif
 
     ~Kept() {
       room = 0;  // the thread's other variables may still give something back
