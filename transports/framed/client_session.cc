@@ -1,6 +1,7 @@
 #include "transports/framed/client_session.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -301,7 +302,16 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
 
 // For the poller: the end of a call that runs user code, and does not stream.
 void ClientSession::QueueEnd(ClientCall* call, ChunkPtr& chunk) {
-  if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) call->chunks.push_back(std::move(chunk));
+  if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) {
+    absl::string_view& message = call->pieces[0];
+    if (message.size() <= sizeof call->small) {
+      // The thread keeps its chunk, for the next frame.
+      std::memcpy(call->small, message.data(), message.size());
+      message = absl::string_view(call->small, message.size());
+    } else {
+      call->chunks.push_back(std::move(chunk));
+    }
+  }
   PushEnded(call);
 }
 

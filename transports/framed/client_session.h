@@ -211,12 +211,13 @@ class ClientCall final : public Call, public Task {
   };
   std::unique_ptr<Stream> stream;
 
-  // The end, once it has come. `chunks` own what `pieces` point to, unless that is the receiving thread's chunk.
+  // The end, once it has come. What `pieces` point to is in `chunks`, in `small`, or in the receiving thread's chunk.
   ResponseControl end;
   bool has_headers = false;
   bool has_message = false;
   Pieces pieces;
   Chunks chunks;
+  char small[256];
 
   // What `end` says to the call's events.
   CallEnd TakeEnd() {

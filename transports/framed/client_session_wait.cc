@@ -13,6 +13,9 @@ namespace {
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
 
+// How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
+constexpr int kFramesBeforeCallbacks = 8;
+
 }  // namespace
 
 bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
@@ -214,11 +217,15 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     BeginReceiving();
     Link::ReceiveResult result;
     bool spin = false;
+    int frames = 0;
     do {
-      // Until there is an end to tell: then that goes first.
+      // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
       while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
         NoteReceived();
-        if (has_ended_.load(std::memory_order_relaxed)) break;
+        ++frames;
+        if (has_ended_.load(std::memory_order_relaxed) && (frames >= kFramesBeforeCallbacks || !link_->HasFrame())) {
+          break;
+        }
       }
       spin =
           result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
