@@ -1,5 +1,5 @@
-// What system calls a small message over a TCP connection is best sent and received with: ping-pong of 80 bytes, a frame
-// with 64 bytes of payload, between two threads on two CPUs. docs/performance.md says what came out.
+// What system calls a small message over a TCP connection is best sent and received with: ping-pong of 80 bytes, a
+// frame with 64 bytes of payload, between two threads on two CPUs. docs/performance.md says what came out.
 
 #include <arpa/inet.h>
 #include <liburing.h>
