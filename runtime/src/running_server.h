@@ -44,6 +44,7 @@ class RunningServer final : public Server, private CallHandler {
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
   bool NeedsRequest(absl::string_view method) const override;
+  const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
 
   void AddService(Service* service);
 

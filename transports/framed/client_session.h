@@ -207,6 +207,7 @@ class ClientCall final : public Call, public Task {
   bool has_message = false;
   Pieces pieces;
   Chunks chunks;
+  LargeMessagePtr large;  // the message, if it came in several frames; then the two above are empty
 
   // What `end` says to the call's events.
   CallEnd TakeEnd() {

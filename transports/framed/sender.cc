@@ -295,6 +295,7 @@ Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control
   FragmentStream stream(this, header, sized_control, message.size(), deadline, stop);
   const bool sent = message.SerializeToStream(&stream) && stream.Finish();
   in_pieces_ = false;
+  bytes_in_pieces_.fetch_add(static_cast<uint64_t>(stream.ByteCount()), std::memory_order_relaxed);
   if (!sent && stream.begun() && !closed_) {
     FrameHeader reset;
     reset.type = FrameType::kReset;

@@ -8,28 +8,37 @@
 #include "absl/strings/str_cat.h"
 
 namespace shmrpc::framed {
+namespace {
 
-void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard, ChunkPtr& chunk) {
+absl::string_view Bytes(const Chunk& chunk, size_t begin, size_t end) {
+  return absl::string_view(reinterpret_cast<const char*>(chunk.data) + begin, end - begin);
+}
+
+}  // namespace
+
+void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes,
+                     const google::protobuf::Descriptor* type, const Chunk& chunk) {
+  BeginDiscarding(header, offset, message_bytes);
+  message_ = std::make_unique<internal::LargeMessage>(type, message_bytes);
+  message_->Append(Bytes(chunk, offset, header.length));
+}
+
+void Assembly::BeginDiscarding(const FrameHeader& header, size_t offset, size_t message_bytes) {
   active_ = true;
-  discard_ = discard;
   call_id_ = header.call_id;
   announced_ = message_bytes;
-  received_ = 0;
-  Append(chunk, offset, header.length);
+  received_ = header.length - offset;
+  bytes_taken_ += received_;
 }
 
-void Assembly::Append(ChunkPtr& chunk, size_t offset, size_t length) {
-  received_ += length - offset;
-  if (discard_ || length == offset) return;
-  pieces_.emplace_back(reinterpret_cast<const char*>(chunk->data) + offset, length - offset);
-  chunks_.push_back(std::move(chunk));
-}
-
-Assembly::Progress Assembly::Add(const FrameHeader& header, ChunkPtr& chunk) {
+Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) {
   if (!active_ || header.call_id != call_id_ || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
-  Append(chunk, kFrameHeaderBytes, header.length);
+  const absl::string_view piece = Bytes(chunk, kFrameHeaderBytes, header.length);
+  received_ += piece.size();
+  bytes_taken_ += piece.size();
   const bool more = (header.flags & kFlagMore) != 0;
   if (more ? received_ >= announced_ : received_ != announced_) return Progress::kMalformed;
+  if (message_ != nullptr) message_->Append(piece);
   return more ? Progress::kMore : Progress::kComplete;
 }
 
@@ -40,8 +49,7 @@ std::string Assembly::Describe() const {
 
 void Assembly::End() {
   active_ = false;
-  chunks_.clear();
-  pieces_.clear();
+  message_ = nullptr;
 }
 
 Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options, bool may_spill,
@@ -102,13 +110,17 @@ bool Session::KeepSpinning() {
   // The clock costs as much as some looks at a ring, and little beside a look at a socket.
   if (++empty_polls_ % ClockStride() != 0) return true;
   const SteadyClock::time_point now = SteadyClock::now();
-  if (empty_polls_ == ClockStride()) waiting_since_ = now;
-  return now - waiting_since_ < spin_policy_.budget();
+  if (empty_polls_ == ClockStride()) {
+    waiting_since_ = now;
+    const uint64_t moved = assembly_.bytes_taken() + sender_.BytesInPieces();
+    allowance_ = SpinPolicy::AllowanceFor(moved - std::exchange(moved_before_, moved));
+  }
+  return now - waiting_since_ < spin_policy_.budget() + allowance_;
 }
 
 void Session::NoteReceived() {
   // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
-  if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
+  if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_, allowance_);
   if (sleeps_at_once_) spin_policy_.OnSlept(SteadyClock::now() - waiting_since_);
   empty_polls_ = 0;
   sleeps_at_once_ = false;
