@@ -72,6 +72,9 @@ class AsynchronousCall : public CallEvents,
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
   void OnStatus(CallEnd end) final;
   bool RunsUserCode() const final { return true; }
+  const google::protobuf::Descriptor* message_type() const override {
+    return ServerStreams(parameters_.kind) ? nullptr : reply_.type();
+  }
 
   // CallInProgress
   void OnTryCancel() final { End(internal::CancelledByCaller()); }

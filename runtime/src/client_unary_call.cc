@@ -52,6 +52,7 @@ class SynchronousUnaryCall final : public SynchronousCall {
 
   // CallEvents
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+  const google::protobuf::Descriptor* message_type() const override { return reply_.type(); }
   void OnStatus(CallEnd end) override {
     end.status = reply_.Conclude(std::move(end.status));
     End(std::move(end));

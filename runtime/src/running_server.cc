@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/large_message.h"
 #include "runtime/src/server_styles.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
@@ -127,6 +128,11 @@ const ResolvedMethod* RunningServer::ResolveMethod(absl::string_view method) con
 bool RunningServer::NeedsRequest(absl::string_view method) const {
   const auto found = methods_.find(method);
   return found != methods_.end() && !ClientStreams(found->second.method->kind);
+}
+
+const google::protobuf::Descriptor* RunningServer::request_type(absl::string_view method) const {
+  const auto found = methods_.find(method);
+  return found != methods_.end() ? DescriptorOf(found->second.method->request_prototype()) : nullptr;
 }
 
 absl::Status RunningServer::UnknownMethod(absl::string_view path) const {

@@ -45,6 +45,7 @@ class RunningServer final : public Server, private CallHandler {
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
   const ResolvedMethod* ResolveMethod(absl::string_view method) const override;
   bool NeedsRequest(absl::string_view method) const override;
+  const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
 
   void AddService(Service* service, ServerCalls* calls);
 

@@ -210,7 +210,10 @@ void ClientCall::DeliverEnd() {
   CallEvents* const to = events;
   CallEnd last = TakeEnd();
   if (has_headers) to->OnHeaders(std::move(end.initial_metadata));
-  if (has_message && last.status.ok()) to->OnMessage(IncomingMessage(pieces));
+  const LargeMessagePtr kept_large = std::move(large);
+  if (has_message && last.status.ok()) {
+    to->OnMessage(kept_large != nullptr ? IncomingMessage(*kept_large) : IncomingMessage(pieces));
+  }
   to->OnStatus(std::move(last));
 }
 
@@ -251,6 +254,7 @@ void ClientSession::Release(ClientCall* call) {
   call->has_message = false;
   call->pieces.clear();
   call->chunks.clear();
+  call->large = nullptr;
   call->stream = nullptr;
   call->deadline = SteadyTime::InfiniteFuture();
   std::shared_ptr<Pollable> self;  // released after the lock

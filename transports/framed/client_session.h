@@ -218,6 +218,7 @@ class ClientCall final : public Call, public Task {
   Pieces pieces;
   Chunks chunks;
   char small[256];
+  LargeMessagePtr large;  // the message, if it came in several frames; then the two above are empty
 
   // What `end` says to the call's events.
   CallEnd TakeEnd() {

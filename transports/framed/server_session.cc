@@ -218,7 +218,7 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
 }
 
 absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
-  switch (assembly_.Add(header, chunk)) {
+  switch (assembly_.Add(header, *chunk)) {
     case Assembly::Progress::kMore:
       return absl::OkStatus();
     case Assembly::Progress::kMalformed:
@@ -227,16 +227,13 @@ absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
       break;
   }
   if (assembling_cost_ != 0) {
-    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
+    ReceivedMessage message(assembly_.Take(), std::exchange(assembling_cost_, 0));
     assembly_.End();
     DeliverMessage(header.call_id, &message, assembling_open_);
     return absl::OkStatus();
   }
   std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
-  if (begun != nullptr) {
-    begun->pieces = assembly_.TakePieces();
-    begun->chunks = assembly_.TakeChunks();
-  }
+  if (begun != nullptr) begun->large = assembly_.Take();
   assembly_.End();
   return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
 }
@@ -273,8 +270,8 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
         absl::StrCat("the request is ", control.message_bytes, " bytes long, more than the server's limit of ",
                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
   }
-  if (more) assembly_.Begin(header, offset, control.message_bytes, /*discard=*/!refused.ok(), chunk);
   if (!refused.ok()) {
+    if (more) assembly_.BeginDiscarding(header, offset, control.message_bytes);
     Refuse(header.call_id, refused);
     return absl::OkStatus();
   }
@@ -289,6 +286,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   begun->open = (header.flags & kFlagOpen) != 0;
   begun->has_request = (header.flags & kFlagNoMessage) == 0;
   if (more) {
+    assembly_.Begin(header, offset, control.message_bytes, options_.handler->request_type(begun->method_path), *chunk);
     assembling_ = std::move(begun);
     return absl::OkStatus();
   }
@@ -306,7 +304,11 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     begun->stream = std::make_unique<FramedServerCall::Stream>();
     begun->stream->half_closed = !begun->open;
     if (begun->has_request) {
-      begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      if (begun->large != nullptr) {
+        begun->stream->inbox.emplace_back(std::move(begun->large), /*cost=*/0);
+      } else {
+        begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      }
       begun->pieces.clear();
       begun->chunks.clear();
     }
@@ -423,11 +425,13 @@ void FramedServerCall::Run() {
   // The call may be finished, and its memory reused, before the handler is done with the message.
   const Chunks request_chunks = std::move(chunks);
   const Pieces request_pieces = std::move(pieces);
+  const LargeMessagePtr request_large = std::move(large);
   chunks.clear();
   pieces.clear();
   CallHandler* const handler = session->options_.handler;
   if (stream != nullptr) return handler->OnCall(ServerCallPtr(this), nullptr);
-  const IncomingMessage request(request_pieces);
+  const IncomingMessage request =
+      request_large != nullptr ? IncomingMessage(*request_large) : IncomingMessage(request_pieces);
   handler->OnCall(ServerCallPtr(this), &request);
 }
 

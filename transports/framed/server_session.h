@@ -196,6 +196,7 @@ class FramedServerCall final : public ServerCall, public Task {
   bool has_request = false;  // in `pieces`
   Pieces pieces;             // of the request
   Chunks chunks;             // own what pieces point to
+  LargeMessagePtr large;     // the request, if it came in several frames; then the two above are empty
 
   // For calls that stream or have events; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {

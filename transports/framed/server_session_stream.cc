@@ -247,7 +247,7 @@ void ServerSession::RunEvents(FramedServerCall* call) {
         Credit credit;
         if (message.cost() != 0) credit = receive_account_.OnRead(&stream.received, message.cost());
         calls_mutex_.Unlock();
-        events->OnMessage(IncomingMessage(message.pieces()));
+        events->OnMessage(message.View());
         SendCredit(id, credit);
         calls_mutex_.Lock();
         continue;
@@ -293,6 +293,7 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   }
   const uint64_t cost = MessageCost(control.message_bytes);
   bool wanted = false;
+  const google::protobuf::Descriptor* type = nullptr;
   {
     MutexLock lock(&calls_mutex_);
     ReceiveAccount::Call nobody;
@@ -303,13 +304,18 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
     status = receive_account_.OnReceived(call == nullptr ? &nobody : &call->stream->received, cost);
     if (!status.ok()) return status;
     wanted = call != nullptr && !call->stream->finished && !call->cancelled.load(std::memory_order_relaxed);
+    if (wanted && more) type = options_.handler->request_type(call->method_path);
   }
   if (wanted && control.message_bytes > options_.max_receive_message_bytes) {
     EndTooLarge(header.call_id, control.message_bytes);
     wanted = false;
   }
   if (more) {
-    assembly_.Begin(header, control.message_offset, control.message_bytes, /*discard=*/!wanted, chunk);
+    if (wanted) {
+      assembly_.Begin(header, control.message_offset, control.message_bytes, type, *chunk);
+    } else {
+      assembly_.BeginDiscarding(header, control.message_offset, control.message_bytes);
+    }
     assembling_cost_ = cost;
     assembling_open_ = open;
   } else if (wanted) {

@@ -36,6 +36,10 @@
 #include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 
+namespace google::protobuf {
+class Descriptor;
+}
+
 namespace shmrpc {
 
 // What a client says of one call. A plain struct, so that fields can be added.
@@ -92,6 +96,10 @@ class CallEvents {
   // object. A transport delivers such events with none of its locks held, with nobody waiting for it, and never
   // from inside Send, Receive or DropMessages. Constant.
   virtual bool RunsUserCode() const = 0;
+
+  // The type of the messages that OnMessage is for, as far as it is known: a transport that is getting a large one may
+  // take it apart while it comes. Any thread, before OnStatus; with locks of the transport's held.
+  virtual const google::protobuf::Descriptor* message_type() const { return nullptr; }
 };
 
 // One call of a client. Thread-safe, but for Release; of Send, HalfClose and of Receive, DropMessages one thread at a
@@ -301,6 +309,10 @@ class CallHandler {
   // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
   // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
   virtual bool NeedsRequest(absl::string_view method) const { return false; }
+
+  // The type of the messages that clients send to `method`, if that is known; see CallEvents::message_type. From any
+  // thread, with locks of the transport's held.
+  virtual const google::protobuf::Descriptor* request_type(absl::string_view method) const { return nullptr; }
 };
 
 struct ListenOptions {
