@@ -307,8 +307,10 @@ void Poller::GuardianMain() {
       while (!stopping_ && !guardian_wanted_.WaitUntil(&guardian_mutex_, end)) {
       }
     }
-    guardian_called_.store(false, std::memory_order_seq_cst);
     look_again = LookAfterTasks();
+    // While it goes on looking nobody need call. Before it sleeps it looks once more: for a task that began just now,
+    // and may have found that it was called already.
+    if (!look_again && guardian_called_.exchange(false, std::memory_order_seq_cst)) look_again = true;
   }
 }
 
@@ -321,13 +323,13 @@ bool Poller::LookAfterTasks() {
     for (Slot* slot : slots_) {
       MutexLock slot_lock(&slot->mutex);
       const uint64_t task = slot->tasks.load(std::memory_order_acquire);
-      if (task % 2 == 0) continue;
       if (task != slot->seen) {
         slot->seen = task;
         slot->looks = 0;
         look_again = true;
         continue;
       }
+      if (task % 2 == 0) continue;
       if (slot->looks < kLooksUntilStuck) {
         look_again = true;
         stuck += ++slot->looks == kLooksUntilStuck;
