@@ -101,6 +101,8 @@ class ClientSession final : public Session {
   void PassOn(bool parked);
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   bool AcquireForPoller();
+  Outcome FindTask(Task** task);
+  bool TakeEnded(bool more, Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   Link::ReceiveResult ReceiveOne();
   absl::Status HandleFrame(ChunkPtr& chunk);
@@ -140,6 +142,7 @@ class ClientSession final : public Session {
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
   std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
+  TaskPace tasks_pace_;                                                  // of telling it
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 

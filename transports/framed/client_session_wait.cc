@@ -17,6 +17,9 @@ namespace {
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
 
+// So many requests at least are sent together, if there are as many.
+constexpr int kLeastBatch = 4;
+
 // The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
 // and then it sleeps in short steps.
 int ThreadEvent() {
@@ -29,7 +32,8 @@ constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 }  // namespace
 
 bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
-  bool elected = false;  // others rely on this thread to receive, or to pass that on
+  SendBatch::OfThisThread().End();  // what a callback waits for may be the answer to what it has put off
+  bool elected = false;             // others rely on this thread to receive, or to pass that on
   for (;;) {
     if (done()) {
       if (elected) PassOn(/*parked=*/false);
@@ -233,16 +237,32 @@ bool ClientSession::AcquireForPoller() {
 }
 
 Pollable::Outcome ClientSession::Poll(bool, Task** task) {
+  const Outcome outcome = FindTask(task);
+  if (outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
+  return outcome;
+}
+
+// Takes a call that there is something to tell of; `more`: there is input as well. False: there is none.
+bool ClientSession::TakeEnded(bool more, Task** task) {
+  {
+    MutexLock lock(&calls_mutex_);
+    if (ended_.empty()) return false;
+    *task = ended_.front();
+    ended_.pop_front();
+    more = more || !ended_.empty();
+    has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
+  }
+  // Of few calls in flight half: with all of them in one batch either side would wait for the other all the time.
+  const int most_frames = std::max(async_calls_.load(std::memory_order_relaxed) / 2, kLeastBatch);
+  SendBatch::OfThisThread().NextTask(&sender_, more, &tasks_pace_, most_frames);
+  return true;
+}
+
+Pollable::Outcome ClientSession::FindTask(Task** task) {
+  bool more_input = false;  // that takes no system call to get
   for (;;) {
-    if (has_ended_.load(std::memory_order_seq_cst)) {
-      MutexLock lock(&calls_mutex_);
-      if (!ended_.empty()) {
-        *task = ended_.front();
-        ended_.pop_front();
-        has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
-        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
-      }
-    }
+    // Replies that come during a long callback are not reported: let the guardian look.
+    if (has_ended_.load(std::memory_order_seq_cst) && TakeEnded(more_input, task)) return Outcome::kTaskMore;
     if (link_ended_) return Outcome::kOver;
     if (!AcquireForPoller()) {
       ContinueSending();
@@ -253,12 +273,23 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     BeginReceiving();
     Link::ReceiveResult result;
     // Until there is an end to tell: then that goes first.
-    while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
+    for (;;) {
+      EndBatchUnlessMore();
+      result = ReceiveOne();
+      if (result != Link::ReceiveResult::kFrame) break;
       NoteReceived();
-      if (has_ended_.load(std::memory_order_relaxed)) break;
+      if (!has_ended_.load(std::memory_order_relaxed)) continue;
+      more_input = link_->HasFrame();
+      if (tasks_pace_.IsSlow()) {
+        ReportInput(true);
+      } else if (more_input) {
+        LeaveInputToGuardian();
+      }
+      break;
     }
     const bool spin =
         result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    if (spin) LeaveInputToGuardian();
     poller_receives_.store(false, std::memory_order_relaxed);
     // A mark: another thread of the poller was woken for something, and has left it to this one.
     const bool marked = right_.Release();

@@ -14,6 +14,7 @@
 #include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
+#include "transports/framed/send_batch.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -343,7 +344,10 @@ bool Poller::LookAfterTasks() {
     for (int i = 0; i < 1 + stuck / 8; ++i) MaybeSpawnThread();
   }
   if (!left.empty()) has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
-  for (std::shared_ptr<Pollable>& pollable : left) Kick(std::move(pollable));
+  for (std::shared_ptr<Pollable>& pollable : left) {
+    pollable->RevokeBatches();
+    Kick(std::move(pollable));
+  }
   return look_again;
 }
 
@@ -389,6 +393,7 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
 }
 
 void Poller::TaskBlocks() {
+  SendBatch::OfThisThread().End();
   Slot* const slot = Slot::of_this_thread;
   if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot);
 }
@@ -456,6 +461,7 @@ void Poller::Scan(Slot* slot) {
       std::swap(hot_[i], hot_.back());
       hot_.pop_back();
     }
+    SendBatch::OfThisThread().End();  // of the session whose task was the last: others will run the next
     if (elsewhere) return;
   } while (scan_right_.Release() || (has_new_hot_.load(std::memory_order_seq_cst) && !stopping_));
 }

@@ -77,6 +77,10 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
   // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
   virtual bool Park() = 0;
 
+  // A task is taking long: what it and the tasks before it have put off (SendBatch) is to be sent now, and the rest of
+  // what it sends at once. Called by another thread than the task's.
+  virtual void RevokeBatches() {}
+
  private:
   friend class Poller;
   uint32_t serial_number_ = 0;  // the poller's: of the Add
@@ -95,7 +99,7 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
 // over what is unattended; when it finds it some more times and no thread is free, it starts another one. So threads
 // become many only when tasks take long, not when there are many of them, and the fast path costs no wake-up. It sleeps
-// when nothing is left unattended.
+// when nothing is left unattended. It also sends what such a task keeps waiting (SendBatch).
 //
 // Threads beyond the second end when they had nothing to do for ten seconds.
 //
@@ -127,8 +131,8 @@ class Poller {
   // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
-  // For a task that is about to block: other threads take over at once what its thread has left unattended. Does
-  // nothing on a thread that runs no poller's task.
+  // For a task that is about to block: what its thread has put off is sent, and other threads take over at once what it
+  // has left unattended. Does nothing on a thread that runs no poller's task.
   static void TaskBlocks();
 
   // Forgets it. It may still be polled once by a thread that is about to.

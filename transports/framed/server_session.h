@@ -78,8 +78,13 @@ class ServerSession final : public Session {
   friend class FramedServerCall;
 
   struct Method {
-    std::string path;
+    explicit Method(absl::string_view its_path) : path(its_path) {}
+    const std::string path;
+    TaskPace pace;
   };
+
+  Outcome FindTask(bool scanning, Task** task);
+  bool TakeQueuedTask(bool more, Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
   absl::Status HandleMethod(const FrameHeader& header, const Chunk& chunk);
@@ -135,7 +140,7 @@ class ServerSession final : public Session {
   std::atomic<bool> over_{false};
 
   // With right_: what the client has told of itself.
-  std::vector<std::unique_ptr<const Method>> methods_;
+  std::vector<std::unique_ptr<Method>> methods_;
   size_t method_bytes_ = 0;
   std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
@@ -145,6 +150,7 @@ class ServerSession final : public Session {
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
+  TaskPace queued_tasks_pace_;
 
   Mutex waiters_mutex_;
   CondVar call_changed_;         // something was delivered to a call that somebody waits for
@@ -176,6 +182,7 @@ class FramedServerCall final : public ServerCall, public Task {
   std::shared_ptr<ServerSession> session;
   uint64_t id = 0;
   absl::string_view method_path;
+  TaskPace* pace = nullptr;  // of its method
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
