@@ -22,42 +22,42 @@ namespace {
 
 using std::chrono::microseconds;
 
-// ---- Paces.
+// ---- Histories.
 
-TEST(TaskPaceTest, ANewKindIsSlowFromItsFirstLongTaskOn) {
-  TaskPace pace;
-  EXPECT_FALSE(pace.IsSlow());
-  EXPECT_FALSE(pace.IsKnownFast());
-  pace.OnTask(2 * TaskPace::kLong);
-  EXPECT_TRUE(pace.IsSlow());
+TEST(TaskHistoryTest, ANewKindIsSlowFromItsFirstLongTaskOn) {
+  TaskHistory history;
+  EXPECT_FALSE(history.IsSlow());
+  EXPECT_FALSE(history.IsKnownFast());
+  history.OnTask(2 * TaskHistory::kLong);
+  EXPECT_TRUE(history.IsSlow());
 }
 
-TEST(TaskPaceTest, AKindOfWhichOneInTwentyIsLongStaysSlow) {
-  TaskPace pace;
+TEST(TaskHistoryTest, AKindOfWhichOneInTwentyIsLongStaysSlow) {
+  TaskHistory history;
   int slow = 0;
   for (int i = 0; i < 100'000; ++i) {
-    slow += pace.IsSlow();
-    pace.OnTask(i % 20 == 0 ? microseconds(500) : microseconds(1));
+    slow += history.IsSlow();
+    history.OnTask(i % 20 == 0 ? microseconds(500) : microseconds(1));
   }
   EXPECT_GT(slow, 99'000);
 }
 
-TEST(TaskPaceTest, RareExceptionsDoNotMakeAKindSlow) {
-  TaskPace pace;
-  for (int i = 0; i < 1000; ++i) pace.OnTask(microseconds(1));
+TEST(TaskHistoryTest, RareExceptionsDoNotMakeAKindSlow) {
+  TaskHistory history;
+  for (int i = 0; i < 1000; ++i) history.OnTask(microseconds(1));
   for (int i = 0; i < 100'000; ++i) {
-    EXPECT_FALSE(pace.IsSlow());
-    pace.OnTask(i % 100 == 0 ? microseconds(5000) : microseconds(1));
+    EXPECT_FALSE(history.IsSlow());
+    history.OnTask(i % 100 == 0 ? microseconds(5000) : microseconds(1));
   }
 }
 
-TEST(TaskPaceTest, AKindThatHasBecomeFastIsFastAfterAWhile) {
-  TaskPace pace;
-  for (int i = 0; i < 1'000'000; ++i) pace.OnTask(microseconds(500));
+TEST(TaskHistoryTest, AKindThatHasBecomeFastIsFastAfterAWhile) {
+  TaskHistory history;
+  for (int i = 0; i < 1'000'000; ++i) history.OnTask(microseconds(500));
   int tasks = 0;
-  for (; pace.IsSlow(); ++tasks) pace.OnTask(microseconds(1));
-  EXPECT_GT(tasks, TaskPace::kStep);
-  EXPECT_LE(tasks, TaskPace::kMost);
+  for (; history.IsSlow(); ++tasks) history.OnTask(microseconds(1));
+  EXPECT_GT(tasks, TaskHistory::kStep);
+  EXPECT_LE(tasks, TaskHistory::kMost);
 }
 
 // ---- Batches.
@@ -97,7 +97,7 @@ class SendBatchTest : public ::testing::Test {
 
   static SendBatch& Batch() { return SendBatch::OfThisThread(); }
   bool NextTask(bool more, int most_frames = SendBatch::kMostFrames) {
-    return Batch().NextTask(&sender_, more, &pace_, most_frames);
+    return Batch().NextTask(&sender_, more, &history_, most_frames);
   }
   void Send(size_t bytes = 10) {
     google::protobuf::BytesValue message;
@@ -116,7 +116,7 @@ class SendBatchTest : public ::testing::Test {
   CountingLink link_;
   Host host_;
   Sender sender_;
-  TaskPace pace_;
+  TaskHistory history_;
 };
 
 TEST_F(SendBatchTest, WithoutFurtherInputNothingIsPutOff) {
@@ -194,7 +194,7 @@ TEST_F(SendBatchTest, ATaskThatTookLongIsTheLastOfItsBatch) {
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
   std::this_thread::sleep_for(2 * SendBatch::kMaxAge);
-  TaskPace other;
+  TaskHistory other;
   EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other)) << "the next may begin another batch";
   EXPECT_EQ(link_.unflushed, 0);
   Send();
@@ -202,7 +202,7 @@ TEST_F(SendBatchTest, ATaskThatTookLongIsTheLastOfItsBatch) {
 }
 
 TEST_F(SendBatchTest, TasksOfAKindThatIsKnownToBeFastAreLookedAtTogether) {
-  while (!pace_.IsKnownFast()) pace_.OnTask({});
+  while (!history_.IsKnownFast()) history_.OnTask({});
   std::vector<int> unflushed;
   for (int i = 0; i <= SendBatch::kTasksPerLook; ++i) {
     EXPECT_TRUE(NextTask(/*more=*/true));
@@ -212,21 +212,21 @@ TEST_F(SendBatchTest, TasksOfAKindThatIsKnownToBeFastAreLookedAtTogether) {
   }
   // At the last task at the latest; before if the thread has lost its CPU.
   EXPECT_EQ(unflushed.back(), 0);
-  EXPECT_FALSE(pace_.IsKnownFast()) << "from now on each is looked at";
+  EXPECT_FALSE(history_.IsKnownFast()) << "from now on each is looked at";
 }
 
 TEST_F(SendBatchTest, WhatATaskTakesIsNotedWhenTheBatchEnds) {
-  while (!pace_.IsKnownFast()) pace_.OnTask({});
+  while (!history_.IsKnownFast()) history_.OnTask({});
   EXPECT_TRUE(NextTask(/*more=*/true));
-  std::this_thread::sleep_for(2 * TaskPace::kLong);
-  EXPECT_TRUE(pace_.IsKnownFast());
+  std::this_thread::sleep_for(2 * TaskHistory::kLong);
+  EXPECT_TRUE(history_.IsKnownFast());
   Batch().End();
-  EXPECT_FALSE(pace_.IsKnownFast());
+  EXPECT_FALSE(history_.IsKnownFast());
 }
 
 TEST_F(SendBatchTest, NothingWaitsForATaskOfASlowKindNorInIt) {
-  TaskPace slow;
-  slow.OnTask(2 * TaskPace::kLong);
+  TaskHistory slow;
+  slow.OnTask(2 * TaskHistory::kLong);
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
   EXPECT_FALSE(Batch().NextTask(&sender_, /*more=*/true, &slow));
@@ -236,25 +236,25 @@ TEST_F(SendBatchTest, NothingWaitsForATaskOfASlowKindNorInIt) {
 }
 
 TEST_F(SendBatchTest, ASlowKindIsMeasuredAndCanBecomeFastAgain) {
-  pace_.OnTask(2 * TaskPace::kLong);
+  history_.OnTask(2 * TaskHistory::kLong);
   int tasks = 0;
-  while (pace_.IsSlow() && ++tasks < 1'000'000) {
+  while (history_.IsSlow() && ++tasks < 1'000'000) {
     (void)NextTask(/*more=*/true);
     Send();
   }
-  EXPECT_FALSE(pace_.IsSlow());
+  EXPECT_FALSE(history_.IsSlow());
 }
 
 TEST_F(SendBatchTest, TheTimeThatSendingTakesIsNotTheTasks) {
   EXPECT_TRUE(NextTask(/*more=*/true));
   Batch().Pause();
-  std::this_thread::sleep_for(2 * TaskPace::kLong);
+  std::this_thread::sleep_for(2 * TaskHistory::kLong);
   Batch().Resume();
-  TaskPace other;
+  TaskHistory other;
   EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other));
   // Unless the thread has lost its CPU just here.
-  if (pace_.IsSlow()) GTEST_SKIP() << "the machine is busy";
-  std::this_thread::sleep_for(2 * TaskPace::kLong);
+  if (history_.IsSlow()) GTEST_SKIP() << "the machine is busy";
+  std::this_thread::sleep_for(2 * TaskHistory::kLong);
   Batch().Pause();
   Batch().Resume();
   Batch().End();
@@ -291,7 +291,7 @@ TEST_F(SendBatchTest, ARevokedTaskPutsNothingOffAnyMore) {
   Send();
   EXPECT_EQ(link_.unflushed, 0);
 
-  TaskPace other;  // the task before took long
+  TaskHistory other;  // the task before took long
   EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other));
   Send();
   EXPECT_EQ(link_.unflushed, 1) << "the next task does";
@@ -339,11 +339,11 @@ TEST_F(SendBatchTest, ATaskOfAnotherSessionEndsTheBatch) {
   Sender other(&host_, &other_link, /*may_spill=*/true, /*may_spin=*/false);
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
-  EXPECT_FALSE(Batch().NextTask(&other, /*more=*/false, &pace_));
+  EXPECT_FALSE(Batch().NextTask(&other, /*more=*/false, &history_));
   EXPECT_EQ(link_.unflushed, 0);
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
-  EXPECT_TRUE(Batch().NextTask(&other, /*more=*/true, &pace_));
+  EXPECT_TRUE(Batch().NextTask(&other, /*more=*/true, &history_));
   EXPECT_EQ(link_.unflushed, 0);
   Send();
   EXPECT_EQ(link_.unflushed, 0) << "nor is what goes over another session than the task's put off";

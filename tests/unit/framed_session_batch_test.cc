@@ -208,7 +208,7 @@ TEST_F(ServerBatchTest, NothingWaitsForAMethodThatWasSlow) {
   std::atomic<int> unflushed{0};
   const uint16_t slow = Announce("/slow", [&](ServerCallPtr call) {
     unflushed = link_->unflushed.load();
-    std::this_thread::sleep_for(10 * TaskPace::kLong);
+    std::this_thread::sleep_for(10 * TaskHistory::kLong);
     Reply(std::move(call));
   });
   for (int round = 0; round < 20; ++round) {
@@ -225,7 +225,7 @@ TEST_F(ServerBatchTest, ALastMethodOfABatchIsRememberedAsSlowToo) {
   std::atomic<int> unflushed{0};
   const uint16_t slow = Announce("/slow", [&](ServerCallPtr call) {
     unflushed = link_->unflushed.load();
-    std::this_thread::sleep_for(10 * TaskPace::kLong);
+    std::this_thread::sleep_for(10 * TaskHistory::kLong);
     Reply(std::move(call));
   });
   for (int round = 0; round < 20; ++round) {
@@ -301,7 +301,7 @@ class SendingPollable final : public Pollable, public Task, private Sender::Host
         --input;
         *task = this;
         outcome = Outcome::kTaskMore;
-        (void)SendBatch::OfThisThread().NextTask(&sender_, /*more=*/true, &pace_);
+        (void)SendBatch::OfThisThread().NextTask(&sender_, /*more=*/true, &history_);
       }
       (void)right_.Release();
     }
@@ -333,7 +333,7 @@ class SendingPollable final : public Pollable, public Task, private Sender::Host
   RawPeer peer_;
   CountingLink link_;
   Sender sender_;
-  TaskPace pace_;
+  TaskHistory history_;
   PollRight right_;
 };
 

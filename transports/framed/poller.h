@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "shmrpc/mutex.h"
+#include "transports/framed/task_history.h"
 #include "transports/framed/unique_fd.h"
 
 namespace shmrpc::framed {
@@ -45,6 +46,9 @@ class PollRight {
 class Task {
  public:
   virtual void Run() = 0;
+
+  // Null if nothing is known of such tasks. Lives as long as the pollable that the task comes from.
+  virtual TaskHistory* history() { return nullptr; }
 
  protected:
   virtual ~Task() = default;
@@ -99,7 +103,8 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
 // over what is unattended; when it finds it some more times and no thread is free, it starts another one. So threads
 // become many only when tasks take long, not when there are many of them, and the fast path costs no wake-up. It sleeps
-// when nothing is left unattended. It also sends what such a task keeps waiting (SendBatch).
+// when nothing is left unattended. It also sends what such a task keeps waiting (SendBatch). What it finds it writes
+// into the task's history: before the next task of that kind runs, other threads take over at once.
 //
 // Threads beyond the second end when they had nothing to do for ten seconds.
 //
@@ -131,9 +136,10 @@ class Poller {
   // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
-  // For a task that is about to block: what its thread has put off is sent, and other threads take over at once what it
-  // has left unattended. Does nothing on a thread that runs no poller's task.
-  static void TaskBlocks();
+  // For a task that is about to block: what its thread has put off (SendBatch) is sent, and other threads take over at
+  // once what it has left unattended, but for `attended`, which the calling thread looks after while it blocks. Does
+  // nothing on a thread that runs no poller's task.
+  static void TaskBlocks(const Pollable* attended = nullptr);
 
   // Forgets it. It may still be polled once by a thread that is about to.
   void Remove(Pollable* pollable);
@@ -151,11 +157,11 @@ class Poller {
   // True when it has to look again.
   bool LookAfterTasks();
   void Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot);
-  void RunTask(Task* task, bool unattended, const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void RunTask(Task* task, bool unattended, Slot* slot);
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
   void CallGuardian();
-  void HandOver(Slot* slot);
+  void HandOver(Slot* slot, const Pollable* attended);
 
   const char* const name_;
   const int max_threads_;

@@ -8,17 +8,17 @@ namespace shmrpc::framed {
 
 constinit thread_local SendBatch SendBatch::of_this_thread_;
 
-bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskPace* pace, int most_frames) {
+bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskHistory* history, int most_frames) {
   if (sender_ != sender) {
     End();
     if (!more) return false;
     sender_ = sender;
     tasks_began_ = SteadyClock::now();
-  } else if (alone_ || !pace->IsKnownFast() || unmeasured_ == kTasksPerLook) {
+  } else if (alone_ || !history->IsKnownFast() || unmeasured_ == kTasksPerLook) {
     Measure();
   }
-  const bool slow = pace->IsSlow();
-  alone_ = !pace->IsKnownFast();
+  const bool slow = history->IsSlow();
+  alone_ = !history->IsKnownFast();
   if (frames_ == 0) {
     began_ = tasks_began_;
   } else if (slow || tasks_began_ - began_ >= kMaxAge) {
@@ -26,7 +26,7 @@ bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskPace* pace, int m
     began_ = tasks_began_ = SteadyClock::now();
   }
   most_frames_ = slow || !more ? 1 : std::min(most_frames, kMostFrames);
-  paces_[unmeasured_++] = pace;
+  histories_[unmeasured_++] = history;
   // Whoever revokes the batch during the task has seen it begin, hence after this load: see Poller::Slot::tasks.
   revocations_ = sender->revocations();
   return frames_ > 0 || most_frames_ > 1;
@@ -47,9 +47,9 @@ void SendBatch::Resume() { tasks_began_ = SteadyClock::now(); }
 void SendBatch::Measure() {
   const SteadyClock::time_point now = SteadyClock::now();
   const std::chrono::nanoseconds time = tasks_time_ + (now - tasks_began_);
-  for (TaskPace** pace = paces_; pace != paces_ + unmeasured_; ++pace) {
-    const bool noted = std::find(paces_, pace, *pace) != pace;
-    (*pace)->OnTask(noted ? std::chrono::nanoseconds(0) : time);
+  for (TaskHistory** history = histories_; history != histories_ + unmeasured_; ++history) {
+    const bool noted = std::find(histories_, history, *history) != history;
+    (*history)->OnTask(noted ? std::chrono::nanoseconds(0) : time);
   }
   unmeasured_ = 0;
   tasks_time_ = {};

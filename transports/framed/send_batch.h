@@ -1,51 +1,15 @@
 #ifndef SHMRPC_TRANSPORTS_FRAMED_SEND_BATCH_H_
 #define SHMRPC_TRANSPORTS_FRAMED_SEND_BATCH_H_
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 
-#include "transports/framed/spin_policy.h"
+#include "transports/framed/task_history.h"
 
 namespace shmrpc::framed {
 
 class Sender;
-
-// Whether tasks of one kind (a method's handlers, a connection's callbacks) took long of late, so that nothing should
-// have to wait for the next one.
-//
-// One long task says little: a thread may lose its CPU in the middle of any, on a busy machine about every millisecond.
-// So a score rises by kStep with each long task and falls by one with each other one, and tasks count as slow from
-// kLimit on. The first long one of a new kind reaches that at once; later it takes two within kStep tasks. A kind of
-// which more than one in kStep takes long therefore stays slow, one with rarer exceptions does not become so.
-//
-// Thread-safe; when two threads note a task at the same time one of them may be lost.
-class TaskPace {
- public:
-  // Sending what was put off costs a tenth of that.
-  static constexpr std::chrono::nanoseconds kLong = std::chrono::microseconds(50);
-  static constexpr int kStep = 32;
-  static constexpr int kLimit = 2 * kStep;
-  static constexpr int kMost = 16 * kStep;
-
-  bool IsSlow() const { return score_.load(std::memory_order_relaxed) >= kLimit; }
-  // So many have been fast that nobody need look at each.
-  bool IsKnownFast() const { return score_.load(std::memory_order_relaxed) == 0; }
-
-  void OnTask(std::chrono::nanoseconds duration) {
-    const int score = score_.load(std::memory_order_relaxed);
-    if (duration > kLong) {
-      score_.store(std::min(score + kStep, kMost), std::memory_order_relaxed);
-    } else if (score > 0) {
-      score_.store(score - 1, std::memory_order_relaxed);
-    }
-  }
-
- private:
-  std::atomic<int> score_{kStep};
-};
 
 // What one thread of a poller, which runs task after task of one session, leaves in that session's link to be sent
 // together: over a socket a system call for many replies, or requests, instead of one for each.
@@ -82,11 +46,11 @@ class SendBatch {
   bool IsOf(const Sender* sender) const { return sender_ == sender; }
 
   // The calling thread has ended its task, if it had one, and is about to run this one of `sender`'s session, of a kind
-  // that `pace`, which lives as long as the session, knows. `more`: it will find another one without a system call.
+  // that `history`, which lives as long as the session, knows. `more`: it will find another one without a system call.
   // `most_frames`: when the session has reason to put off less than kMostFrames. May send: without the session's locks.
   // True: something that was put off waits for the task, or may do so soon.
-  bool NextTask(Sender* sender, bool more, TaskPace* pace, int most_frames = kMostFrames) {
-    return (sender_ != nullptr || more) && BeginOrContinue(sender, more, pace, most_frames);
+  bool NextTask(Sender* sender, bool more, TaskHistory* history, int most_frames = kMostFrames) {
+    return (sender_ != nullptr || more) && BeginOrContinue(sender, more, history, most_frames);
   }
 
   // Sends what was put off. Afterwards this thread puts off nothing more until NextTask.
@@ -102,7 +66,7 @@ class SendBatch {
   void Resume();
 
  private:
-  bool BeginOrContinue(Sender* sender, bool more, TaskPace* pace, int most_frames);
+  bool BeginOrContinue(Sender* sender, bool more, TaskHistory* history, int most_frames);
   void Measure();
   void SendAndForget();
   void Send();
@@ -115,7 +79,7 @@ class SendBatch {
   size_t bytes_ = 0;
   uint32_t revocations_ = 0;  // the sender's, when the task began
   // The tasks that are measured together, with the current one; `alone_`: no other one is to join it.
-  TaskPace* paces_[kTasksPerLook] = {};
+  TaskHistory* histories_[kTasksPerLook] = {};
   int unmeasured_ = 0;
   bool alone_ = false;
   SteadyClock::time_point began_;          // a moment before the first of frames_

@@ -129,7 +129,7 @@ bool ServerSession::TakeQueuedTask(bool more, Task** task) {
     more = more || !tasks_.empty();
     has_tasks_.store(!tasks_.empty(), std::memory_order_seq_cst);
   }
-  SendBatch::OfThisThread().NextTask(&sender_, more, &queued_tasks_pace_);
+  SendBatch::OfThisThread().NextTask(&sender_, more, &queued_tasks_);
   return true;
 }
 
@@ -168,7 +168,7 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
         }
         *task = call;
         const bool more = link_->HasFrame();
-        const bool batch = SendBatch::OfThisThread().NextTask(&sender_, more, call->pace);
+        const bool batch = SendBatch::OfThisThread().NextTask(&sender_, more, call->method_history);
         // Unless the guardian looks after it, have what comes during the task reported.
         if (batch) LeaveInputToGuardian();
         if (!scanning && !batch) ReportInput(true);
@@ -178,7 +178,8 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
         return unattended ? Outcome::kTaskMore : Outcome::kTask;
       }
       case Link::ReceiveResult::kEmpty: {
-        const bool spin = KeepSpinning();
+        // A handler that was woken comes and looks itself.
+        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
         if (spin) LeaveInputToGuardian();
         const bool marked = right_.Release();
         return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
@@ -292,7 +293,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   }
   begun->id = header.call_id;
   begun->method_path = methods_[header.code]->path;
-  begun->pace = &methods_[header.code]->pace;
+  begun->method_history = &methods_[header.code]->history;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
   begun->open = (header.flags & kFlagOpen) != 0;

@@ -80,7 +80,7 @@ class ServerSession final : public Session {
   struct Method {
     explicit Method(absl::string_view its_path) : path(its_path) {}
     const std::string path;
-    TaskPace pace;
+    TaskHistory history;
   };
 
   Outcome FindTask(bool scanning, Task** task);
@@ -150,11 +150,10 @@ class ServerSession final : public Session {
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
-  TaskPace queued_tasks_pace_;
+  TaskHistory queued_tasks_;  // of tasks_
 
-  Mutex waiters_mutex_;
-  CondVar call_changed_;         // something was delivered to a call that somebody waits for
-  std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
+  CondVar call_changed_;                  // something was delivered to a call that somebody waits for
+  std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
 };
 
 // One call in progress; its memory is reused.
@@ -178,11 +177,12 @@ class FramedServerCall final : public ServerCall, public Task {
 
   // Hands the call to the handler.
   void Run() override;
+  TaskHistory* history() override { return method_history; }
 
   std::shared_ptr<ServerSession> session;
   uint64_t id = 0;
   absl::string_view method_path;
-  TaskPace* pace = nullptr;  // of its method
+  TaskHistory* method_history = nullptr;  // on this connection
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
