@@ -15,6 +15,8 @@ constexpr int kPeerBehindLooks = 40;
 
 // So many requests at least are sent together, if there are as many.
 constexpr int kLeastBatch = 4;
+// How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
+constexpr int kFramesBeforeCallbacks = 8;
 
 }  // namespace
 
@@ -84,7 +86,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
         if (woke_waiter_.load(std::memory_order_relaxed)) {
           woke_waiter_.store(false, std::memory_order_relaxed);
           std::this_thread::yield();
-        } else {
+        } else if (!link_->HasFrame()) {
           internal::SpinPause();
         }
         continue;
@@ -188,7 +190,7 @@ bool ClientSession::WaitForRoom(SteadyTime deadline) {
 // ---- The poller's side.
 
 bool ClientSession::AcquireForPoller() {
-  poller_present_.store(true, std::memory_order_seq_cst);
+  if (!poller_present_.load(std::memory_order_seq_cst)) poller_present_.store(true, std::memory_order_seq_cst);
   if (right_.TryAcquire()) return true;
   // Leave the link to the thread that has it. If that has just given the right back without seeing that the poller
   // left, the second try succeeds.
@@ -204,15 +206,15 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
   return outcome;
 }
 
-// Takes a call that there is something to tell of; `more`: there is input as well. False: there is none.
-bool ClientSession::TakeEnded(bool more, Task** task) {
+// Takes a call that there is something to tell of. False: there is none.
+bool ClientSession::TakeEnded(Task** task) {
+  bool more = more_input_.load(std::memory_order_relaxed);
   {
     MutexLock lock(&calls_mutex_);
-    if (ended_.empty()) return false;
-    *task = ended_.front();
-    ended_.pop_front();
-    more = more || !ended_.empty();
-    has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
+    ClientCall* const ended = PopEnded();
+    if (ended == nullptr) return false;
+    *task = ended;
+    more = more || first_ended_ != nullptr;
   }
   // Of few calls in flight half: with all of them in one batch either side would wait for the other all the time.
   const int most_frames = std::max(async_calls_.load(std::memory_order_relaxed) / 2, kLeastBatch);
@@ -221,10 +223,9 @@ bool ClientSession::TakeEnded(bool more, Task** task) {
 }
 
 Pollable::Outcome ClientSession::FindTask(Task** task) {
-  bool more_input = false;  // that takes no system call to get
   for (;;) {
     // Replies that come during a long callback are not reported: let the guardian look.
-    if (has_ended_.load(std::memory_order_seq_cst) && TakeEnded(more_input, task)) return Outcome::kTaskMore;
+    if (has_ended_.load(std::memory_order_seq_cst) && TakeEnded(task)) return Outcome::kTaskMore;
     if (link_ended_) return Outcome::kOver;
     if (!AcquireForPoller()) {
       ContinueSending();
@@ -234,24 +235,29 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
     poller_receives_.store(true, std::memory_order_relaxed);
     BeginReceiving();
     Link::ReceiveResult result;
-    // Until there is an end to tell: then that goes first.
-    for (;;) {
-      EndBatchUnlessMore();
-      result = ReceiveOne();
-      if (result != Link::ReceiveResult::kFrame) break;
-      NoteReceived();
-      if (!has_ended_.load(std::memory_order_relaxed)) continue;
-      more_input = link_->HasFrame();
-      if (callbacks_.IsSlow()) {
-        ReportInput(true);
-      } else if (more_input) {
-        LeaveInputToGuardian();
+    bool spin = false;
+    int frames = 0;
+    do {
+      // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
+      for (;;) {
+        EndBatchUnlessMore();
+        result = ReceiveOne();
+        if (result != Link::ReceiveResult::kFrame) break;
+        NoteReceived();
+        ++frames;
+        if (!has_ended_.load(std::memory_order_relaxed)) continue;
+        const bool more = link_->HasFrame();
+        more_input_.store(more, std::memory_order_relaxed);
+        if (frames >= kFramesBeforeCallbacks || !more) break;
       }
-      break;
+      spin =
+          result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    } while (spin && link_->CheapToPoll() && link_->HasFrame());
+    if (result == Link::ReceiveResult::kFrame && callbacks_.IsSlow()) {
+      ReportInput(true);
+    } else if (spin || frames > 1) {
+      LeaveInputToGuardian();
     }
-    const bool spin =
-        result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
-    if (spin) LeaveInputToGuardian();
     poller_receives_.store(false, std::memory_order_relaxed);
     // A mark: another thread of the poller was woken for something, and has left it to this one.
     const bool marked = right_.Release();

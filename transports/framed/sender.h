@@ -111,6 +111,9 @@ class Sender {
   // How much waits in private memory. A hint.
   size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
 
+  // The bytes of messages in pieces that were sent so far. A hint.
+  uint64_t BytesInPieces() const { return bytes_in_pieces_.load(std::memory_order_relaxed); }
+
   // What was put off is sent as far as the kernel takes it; everything sent from now on is dropped. Waiting senders
   // notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -158,6 +161,7 @@ class Sender {
   std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
   std::atomic<uint32_t> leftover_{0};                        // changed with mutex_
   std::atomic<uint32_t> revocations_{0};                     // changed with mutex_
+  std::atomic<uint64_t> bytes_in_pieces_{0};                 // changed with mutex_
 };
 
 }  // namespace shmrpc::framed
