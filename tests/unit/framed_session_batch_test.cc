@@ -34,6 +34,12 @@ using conformance::Event;
 using conformance::Eventually;
 
 constexpr int kInFlight = 64;
+// The most sends for so many calls. Where tasks are slow, batches end because they are old.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr int kFewSends = kInFlight / 2;
+#else
+constexpr int kFewSends = kInFlight / 16;
+#endif
 // A round in which a thread loses its CPU needs more; but not all of them do.
 constexpr int kRounds = 1000;
 
@@ -132,13 +138,13 @@ class ServerBatchTest : public ::testing::Test {
 
 TEST_F(ServerBatchTest, ManySmallCallsTakeFewSends) {
   int fewest = kInFlight;
-  for (int round = 0; round < kRounds && fewest > kInFlight / 16; ++round) {
+  for (int round = 0; round < kRounds && fewest > kFewSends; ++round) {
     const int before = link_->flushes;
     SendRequests(std::vector<uint16_t>(kInFlight, 0));
     ExpectReplies(kInFlight);
     fewest = std::min(fewest, link_->flushes - before);
   }
-  EXPECT_LE(fewest, kInFlight / 16);
+  EXPECT_LE(fewest, kFewSends);
 }
 
 TEST_F(ServerBatchTest, AReplyDoesNotWaitForACallThatDoesNotCome) {
@@ -499,13 +505,13 @@ TEST_F(ClientBatchTest, CallsThatCallbacksStartTakeFewSends) {
   for (int i = 0; i < kInFlight; ++i) Start(restart);
   std::vector<uint64_t> ids = ExpectRequests(kInFlight);
   int fewest = kInFlight;
-  for (int round = 0; round < kRounds && fewest > kInFlight / 16; ++round) {
+  for (int round = 0; round < kRounds && fewest > kFewSends; ++round) {
     const int before = link_->flushes;
     Respond(ids);
     ids = ExpectRequests(kInFlight);
     fewest = std::min(fewest, link_->flushes - before);
   }
-  EXPECT_LE(fewest, kInFlight / 16);
+  EXPECT_LE(fewest, kFewSends);
   enough = true;
   Respond(ids);
   EXPECT_TRUE(ended.WaitFor(kInFlight));

@@ -154,8 +154,9 @@ class ClientSession final : public Session {
   // whether there are any.
   ClientCall* first_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
   ClientCall* last_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
-  TaskHistory callbacks_;                // of telling it
-  std::atomic<bool> input_left_{false};  // the poller had more to receive when it last stopped; a hint
+  TaskHistory callbacks_;  // of telling it
+  // Whether behind the last reply that was received there was more that took no system call. A hint.
+  std::atomic<bool> more_input_{false};
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 

@@ -13,11 +13,10 @@ namespace {
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
 
-// How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
-constexpr int kFramesBeforeCallbacks = 8;
-
 // So many requests at least are sent together, if there are as many.
 constexpr int kLeastBatch = 4;
+// How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
+constexpr int kFramesBeforeCallbacks = 8;
 
 }  // namespace
 
@@ -209,13 +208,14 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
 
 // Takes a call that there is something to tell of. False: there is none.
 bool ClientSession::TakeEnded(Task** task) {
-  bool more = input_left_.load(std::memory_order_relaxed);
+  bool more = more_input_.load(std::memory_order_relaxed);
   {
     MutexLock lock(&calls_mutex_);
-    *task = PopEnded();
+    ClientCall* const ended = PopEnded();
+    if (ended == nullptr) return false;
+    *task = ended;
     more = more || first_ended_ != nullptr;
   }
-  if (*task == nullptr) return false;
   // Of few calls in flight half: with all of them in one batch either side would wait for the other all the time.
   const int most_frames = std::max(async_calls_.load(std::memory_order_relaxed) / 2, kLeastBatch);
   SendBatch::OfThisThread().NextTask(&sender_, more, &callbacks_, most_frames);
@@ -236,7 +236,6 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
     BeginReceiving();
     Link::ReceiveResult result;
     bool spin = false;
-    bool more = false;
     int frames = 0;
     do {
       // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
@@ -247,16 +246,16 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
         NoteReceived();
         ++frames;
         if (!has_ended_.load(std::memory_order_relaxed)) continue;
-        more = link_->HasFrame();
-        if (!more || frames >= kFramesBeforeCallbacks) break;
+        const bool more = link_->HasFrame();
+        more_input_.store(more, std::memory_order_relaxed);
+        if (frames >= kFramesBeforeCallbacks || !more) break;
       }
       spin =
           result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
     } while (spin && link_->CheapToPoll() && link_->HasFrame());
-    input_left_.store(more, std::memory_order_relaxed);
     if (result == Link::ReceiveResult::kFrame && callbacks_.IsSlow()) {
       ReportInput(true);
-    } else if (spin || more) {
+    } else if (spin || frames > 1) {
       LeaveInputToGuardian();
     }
     poller_receives_.store(false, std::memory_order_relaxed);
