@@ -48,6 +48,7 @@ struct Poller::Slot {
 
   bool leaving = false;       // the thread has found itself superfluous
   bool left_hot_set = false;  // the task was found while scanning, and nobody was told that the scanner is gone
+  bool watched = false;       // the task has looked at `current` itself, and then left it to the guardian
 
   // Odd while a task runs. Both written by the slot's thread only.
   std::atomic<uint64_t> tasks{0};
@@ -68,6 +69,7 @@ struct Poller::Slot {
     tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   }
   void EndTask() { tasks.store(tasks.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
+  const std::shared_ptr<Pollable>& OwnCurrent() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return current; }
   void SetCurrent(const std::shared_ptr<Pollable>& pollable) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (current == pollable) return;
     std::shared_ptr<Pollable> previous = pollable;  // destroyed without the lock
@@ -408,6 +410,7 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
   slot->EndTask();
   slot->SetCurrent(pollable);
   slot->BeginTask(/*leaves_current_unattended=*/true);
+  slot->watched = true;
   CallGuardian();
   return true;
 }
@@ -475,9 +478,12 @@ void Poller::Scan(Slot* slot) {
       if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
         slot->SetCurrent(hot_[i]);  // before it is somebody else's
         slot->left_hot_set = hot_.size() > 1;
+        slot->watched = false;
         (void)scan_right_.Release();
         RunTask(task, /*unattended=*/true, slot);
         slot->left_hot_set = false;
+        // Who scanned meanwhile may have met the task looking at its session, and left that to it.
+        if (slot->watched) AddHot(slot->OwnCurrent());
         if (!scan_right_.TryAcquire()) {
           elsewhere = true;
           break;
