@@ -1,19 +1,20 @@
 /* Who of a client's threads looks at the link: two threads that wait for calls of their own, and the poller.
  *
  * Stands for
- *   client_session_wait.cc    WaitUntil, PollUntil, Sleep, HandOver, ReleaseRight, PassOn, ElectWaiter, NotifyWaiter,
+ *   client_session_wait.cc    WaitUntil, PollUntil, HandOver, ReleaseRight, PassOn, ElectWaiter, NotifyWaiter,
  *                             AcquireForPoller, Poll, Park
  *   client_session.cc         StartCall (from AddCall on), TakeCall, EndCall, Fail as far as it wakes
  *   client_session_receive.cc ReceiveOne
- *   session.cc                OnEvents, BeginReceiving, ReportInput
+ *   session.cc, session.h     OnEvents, BeginReceiving, ReportInput, SleepOnLink, WakeSleeper, HasWaiters
  *   poller.h, poller.cc       PollRight, Kick, WaitForEvents, Attend
  *
  * Leaves out: sending, and with it room; streams; keepalive; callbacks that take long, and so the guardian; how the link
- * parks, which ring.pml is about: here its steps are "say so" and "look once more", and the server rings once for each
- * time. The server answers when it likes, but always. Several kicks at once count as one. The condition variable wakes
- * nobody without being signalled.
+ * parks, which ring.pml is about: here it either parks or finds something, and the server rings once for each time. The
+ * server answers when it likes, but always. Several kicks at once count as one. The condition variable wakes nobody
+ * without being signalled.
  *
- * Memory: all that is modelled is seq_cst in the code or guarded by a lock. What a lock guards and is short is one step.
+ * Memory: all that is modelled is seq_cst in the code or guarded by a lock. What is done with a lock, and is short, is one
+ * step, together with the change of waiter_count that it stands next to.
  *
  * Checked: in a state from which nothing happens any more, all who make calls have gone home, which they do between two
  * calls. So nobody waits for ever. One of the waiting threads has a deadline, which may pass at any time or never. With
@@ -102,15 +103,9 @@ inline prepare_to_park(result) {
   :: hung_up -> result = false
   :: else ->
      atomic {
-       if
-       :: !parked -> parked = true; rung = false
-       :: else
-       fi
-     }
-     atomic {
        result = NO_REPLY;
-       parked = result;
-       rung = rung && result
+       rung = rung && parked && result;
+       parked = result
      }
   fi
 }
@@ -232,9 +227,10 @@ inline elect_waiter(result) {
     !waiters_mutex ->
     result = true;
     if
-    :: waits[0] && !elected[0] -> elected[0] = true; signalled[0] = true
-    :: waits[1] && !elected[1] -> elected[1] = true; signalled[1] = true
-    :: else -> result = waits[0] || waits[1]
+    :: elected[0] || elected[1] /* it is on its way */
+    :: !elected[0] && !elected[1] && waits[0] -> elected[0] = true; signalled[0] = true
+    :: !elected[0] && !elected[1] && waits[1] -> elected[1] = true; signalled[1] = true
+    :: else -> result = false
     fi
   }
 }
@@ -309,8 +305,7 @@ again: /* WaitUntil */
   fi;
   if
   :: !acquired ->
-     atomic { !waiters_mutex -> waiters_mutex = true; waits[me] = true; elected[me] = false }
-     waiter_count++;
+     atomic { !waiters_mutex -> waiters_mutex = true; waits[me] = true; elected[me] = false; waiter_count++ }
      do
      :: done[me] || elected[me] || (may_expire && expired[me]) -> break
      :: else ->
@@ -327,8 +322,14 @@ again: /* WaitUntil */
         atomic { waiters_mutex = false; signalled[me] = false }
         atomic { (signalled[me] || (may_expire && expired[me])) && !waiters_mutex -> waiters_mutex = true }
      od;
-     atomic { is_elected = elected[me]; elected[me] = false; signalled[me] = false; waits[me] = false }
-     atomic { waiter_count--; waiters_mutex = false }
+     atomic {
+       is_elected = elected[me];
+       elected[me] = false;
+       signalled[me] = false;
+       waits[me] = false;
+       waiter_count--;
+       waiters_mutex = false
+     }
   :: else
   fi;
   if
@@ -351,9 +352,8 @@ poll_until:
         prepare_to_park(flag);
         if
         :: atomic { flag -> flag = false }
-           /* Sleep */
-           atomic { !waiters_mutex -> sleeper = me }
-           waiter_count++;
+           /* SleepOnLink */
+           atomic { !waiters_mutex -> sleeper = me; waiter_count++ }
            if
            :: !done[me] ->
               atomic {
@@ -365,8 +365,7 @@ poll_until:
               }
            :: else
            fi;
-           waiter_count--;
-           atomic { !waiters_mutex -> sleeper = NOBODY; event[me] = false }
+           atomic { !waiters_mutex -> sleeper = NOBODY; event[me] = false; waiter_count-- }
         :: else
         fi;
         begin_receiving();
@@ -579,9 +578,7 @@ active proctype server() {
 #endif
        :: asked[1] -> asked[1] = false; reply[1] = true
        :: asked[A] -> asked[A] = false; reply[A] = true
-       fi
-     }
-     atomic {
+       fi;
        if
        :: parked && !rung && !end -> rung = true; bell = true; edge = edge || reports_input
        :: else
