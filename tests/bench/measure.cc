@@ -193,6 +193,21 @@ absl::StatusOr<double> IdleCpuPercent(const Scene& scene, absl::Duration duratio
   return 100 * absl::FDivDuration(*after - *before, absl::FromChrono(Clock::now() - begin));
 }
 
+// One call over each of the connections that rested, one after the other.
+absl::Status MeasureWaking(Scene& scene, int connections, Figures* figures) {
+  const absl::StatusOr<absl::Duration> before = scene.CpuTimeOfAll();
+  if (!before.ok()) return before.status();
+  const Clock::time_point begin = Clock::now();
+  const absl::Status status = scene.CallOnEach();
+  if (!status.ok()) return status;
+  const absl::Duration elapsed = absl::FromChrono(Clock::now() - begin);
+  const absl::StatusOr<absl::Duration> after = scene.CpuTimeOfAll();
+  if (!after.ok()) return after.status();
+  figures->waking_micros = absl::ToDoubleMicroseconds(elapsed) / connections;
+  figures->waking_cpu_micros = absl::ToDoubleMicroseconds(*after - *before) / connections;
+  return absl::OkStatus();
+}
+
 // Runs in a process of its own.
 absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
   absl::Status status = AllocationCounter::Install();
@@ -252,7 +267,7 @@ absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
     const absl::StatusOr<int64_t> memory = scene.MemoryOfIdleConnections();
     if (!memory.ok()) return memory.status();
     figures.memory_per_connection = static_cast<double>(*memory - memory_before) / spec.shape.amount;
-    status = scene.CallOnEach();
+    status = MeasureWaking(scene, spec.shape.amount, &figures);
     if (!status.ok()) return status;
   }
   const absl::StatusOr<double> allocations = AllocationsPerCall(scene, warm_up);

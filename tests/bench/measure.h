@@ -66,6 +66,8 @@ struct Figures {
   double p50_alone_nanos = kNotMeasured;        // before the further connections were made
   double memory_per_connection = kNotMeasured;  // bytes, in the server and in the process that holds the connections
   double idle_cpu_percent = kNotMeasured;       // of one CPU, all processes, while nobody calls
+  double waking_micros = kNotMeasured;          // one call over each connection that rested, by connections
+  double waking_cpu_micros = kNotMeasured;      // the same in CPU time of all processes
 };
 
 struct Measurement {

@@ -199,6 +199,8 @@ std::vector<Column> AllColumns(const Row& row) {
       Optional("median by that alone", &Row::ratio_alone),
       Optional("KiB per connection", &Row::memory_per_connection, 1024),
       Optional("CPU when idle, %", &Row::idle_cpu_percent),
+      Optional("a call that wakes, µs", &Row::waking_micros),
+      Optional("CPU of that, µs", &Row::waking_cpu_micros),
       Optional("times as fast, median", &Row::ratio_p50),
       Optional("times as many per second", &Row::ratio_calls),
   };

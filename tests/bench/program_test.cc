@@ -142,7 +142,8 @@ TEST(ProgramTest, RunsEveryCase) {
     EXPECT_EQ(row["pin"], load == "threads" || load == "clients" ? "none" : "apart");
     EXPECT_EQ(row.contains("gb_per_s"), load == "bulk" || load == "bulk-down");
     EXPECT_EQ(row.contains("slowest_share"), load == "clients");
-    for (const char* field : {"p50_alone_ns", "ratio_alone", "memory_per_connection", "idle_cpu_percent"}) {
+    for (const char* field :
+         {"p50_alone_ns", "ratio_alone", "memory_per_connection", "idle_cpu_percent", "waking_us", "waking_cpu_us"}) {
       EXPECT_EQ(row.contains(field), load == "idle") << field;
     }
     if (load == "clients") {

@@ -158,6 +158,8 @@ Row Summarize(const MeasurementSpec& spec, const std::vector<Measurement>& round
   row.p50_alone_nanos = MedianIfMeasured(p50_alone);
   row.memory_per_connection = MedianIfMeasured(Collect(rounds, &Figures::memory_per_connection));
   row.idle_cpu_percent = MedianIfMeasured(Collect(rounds, &Figures::idle_cpu_percent));
+  row.waking_micros = MedianIfMeasured(Collect(rounds, &Figures::waking_micros));
+  row.waking_cpu_micros = MedianIfMeasured(Collect(rounds, &Figures::waking_cpu_micros));
   if (row.p50_alone_nanos) row.ratio_alone = MedianRatio(p50, p50_alone);
   for (const Measurement& measurement : rounds) row.latencies.Merge(measurement.latencies);
   row.p9999_nanos = static_cast<double>(row.latencies.Percentile(0.9999));
@@ -200,6 +202,8 @@ std::string ToJson(const Row& row) {
   add("ratio_alone", row.ratio_alone, to_five_digits);
   add("memory_per_connection", row.memory_per_connection, [](double bytes) { return std::llround(bytes); });
   add("idle_cpu_percent", row.idle_cpu_percent, to_thousandths);
+  add("waking_us", row.waking_micros, to_thousandths);
+  add("waking_cpu_us", row.waking_cpu_micros, to_thousandths);
   add("ratio_p50", row.ratio_p50, to_five_digits);
   add("ratio_calls", row.ratio_calls, to_five_digits);
   return json.dump();

@@ -37,6 +37,8 @@ struct Row {
   std::optional<double> ratio_alone = std::nullopt;  // p50 by p50 alone of the same round: above 1, idle ones cost
   std::optional<double> memory_per_connection = std::nullopt;
   std::optional<double> idle_cpu_percent = std::nullopt;
+  std::optional<double> waking_micros = std::nullopt;
+  std::optional<double> waking_cpu_micros = std::nullopt;
   std::optional<double> ratio_p50 = std::nullopt;  // the compared peer's p50 by this one's: above 1, this one is faster
   std::optional<double> ratio_calls = std::nullopt;  // this one's calls per second by the compared peer's
   LatencyHistogram latencies = {};                   // of all rounds together
@@ -55,7 +57,8 @@ std::string FormatBytes(size_t bytes);
 std::string FormatNumber(double number);
 
 // For people: for each case tables of round trips, of calls per second and of CPU time per call, and one of ratios if
-// there are any. A line for each payload, a column for each peer. `against` names the compared peer. Ends with a line end.
+// there are any. A line for each payload, a column for each peer. `against` names the compared peer. Ends with a line
+// end.
 std::string ToTable(const std::vector<Row>& rows, const std::string& against);
 
 }  // namespace shmrpc::bench

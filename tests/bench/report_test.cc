@@ -118,12 +118,16 @@ TEST(ToJsonTest, TheFieldsOfSomeCases) {
   row.ratio_alone = 1.25;
   row.memory_per_connection = 20'000;
   row.idle_cpu_percent = 0.0;
+  row.waking_micros = 81.5;
+  row.waking_cpu_micros = 40.25;
   json = nlohmann::json::parse(ToJson(row));
   EXPECT_EQ(json["connections"], 1000);
   EXPECT_EQ(json["concurrency"], 1);
   EXPECT_EQ(json["ratio_alone"], 1.25);
   EXPECT_EQ(json["memory_per_connection"], 20'000);
   EXPECT_EQ(json["idle_cpu_percent"], 0);
+  EXPECT_EQ(json["waking_us"], 81.5);
+  EXPECT_EQ(json["waking_cpu_us"], 40.25);
 }
 
 TEST(ToTableTest, PutsPeersSideBySide) {

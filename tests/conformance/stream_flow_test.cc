@@ -295,6 +295,32 @@ TEST_P(ConformanceStreamTest, FlowStreamsAndCallsOfManyThreadsShareAConnection) 
   }
 }
 
+// Handlers that wait, each for its own stream, and calls between them: whichever of the server's threads receives gets
+// what is another's, after it has slept or while it still looks.
+TEST_P(ConformanceStreamTest, FlowStreamsAndCallsTakeTurnsOnAConnection) {
+  for (const ServerStyle style : kServerStyles) {
+    StartStreams(style);
+    const auto channel = NewChannel();
+    Streams::Stub stub(channel);
+    ClientContext contexts[3];
+    std::vector<std::unique_ptr<ClientReaderWriter<Item, Item>>> chats;
+    for (ClientContext& context : contexts) chats.push_back(stub.Chat(&context));
+    for (int i = 0; i < Scaled(100); ++i) {
+      if (i % 10 == 9) absl::SleepFor(absl::Milliseconds(5));  // they go to sleep
+      // One after the other, one alone, none.
+      for (size_t chat = 0; chat < chats.size() && i % 4 != 3; ++chat) {
+        if (i % 4 == 1 && chat != 1) continue;
+        Item item;
+        ASSERT_TRUE(chats[chat]->Write(MakeItem(i, i)));
+        ASSERT_TRUE(chats[chat]->Read(&item));
+        ASSERT_EQ(item.number(), static_cast<uint64_t>(i));
+      }
+      ExpectEcho(channel, RandomBytes(i * 10, i));
+    }
+    for (const auto& chat : chats) EXPECT_TRUE(chat->Finish().ok());
+  }
+}
+
 // Exactly one end, whoever is first; the counters tell that every handler has ended.
 TEST_P(ConformanceStreamTest, FlowCancellationAndReplyRace) {
   for (const ServerStyle style : kServerStyles) {

@@ -119,7 +119,6 @@ class ClientSession final : public Session {
   void NotifyWaiter(const ClientCall* call);
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
-  void WakeSleeper() ABSL_EXCLUSIVE_LOCKS_REQUIRED(waiters_mutex_);
   bool WaitForRoom(SteadyTime deadline) override;
 
   std::atomic<bool> over_{false};
@@ -155,12 +154,9 @@ class ClientSession final : public Session {
   // For each slot the highest id whose request was sent whole: what is not here the server cannot have processed.
   std::vector<uint64_t> sent_ids_ ABSL_GUARDED_BY(sender_.mutex());
 
-  Mutex waiters_mutex_;
   std::list<Waiter*> waiters_ ABSL_GUARDED_BY(waiters_mutex_);
-  // The eventfd that wakes the thread that holds right_ and sleeps, if there is one; or -1.
-  int sleeper_ ABSL_GUARDED_BY(waiters_mutex_) = -1;
-  std::atomic<int> waiter_count_{0};  // those in waiters_, and the sleeper
   std::atomic<int> room_waiter_count_{0};
+  std::atomic<bool> woke_waiter_{false};  // and the thread that receives has yet to make way for it
 };
 
 // One outstanding call; its memory is reused. Everything but the calls through Call's interface belongs to the session.

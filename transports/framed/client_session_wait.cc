@@ -1,11 +1,7 @@
 // The part of ClientSession that decides which thread receives: threads that wait for their calls, and the poller.
 
-#include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
+#include <thread>
 
 #include "runtime/src/spin_pause.h"
 #include "shmrpc/steady_time.h"
@@ -16,15 +12,6 @@ namespace {
 
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
-
-// The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
-// and then it sleeps in short steps.
-int ThreadEvent() {
-  static thread_local UniqueFd event;
-  if (!event.valid()) event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  return event.get();
-}
-constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 
 }  // namespace
 
@@ -89,7 +76,13 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
         continue;
       }
       if (KeepSpinning()) {
-        internal::SpinPause();
+        // A thread that was just woken may have no CPU but this one.
+        if (woke_waiter_.load(std::memory_order_relaxed)) {
+          woke_waiter_.store(false, std::memory_order_relaxed);
+          std::this_thread::yield();
+        } else {
+          internal::SpinPause();
+        }
         continue;
       }
     }
@@ -106,34 +99,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
 void ClientSession::Sleep(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   // The peer answers a wish for room once, maybe with less than is needed: wish again.
   if (!sender_.PrepareToSleep(room_waiter_count_.load(std::memory_order_seq_cst) > 0)) return;
-  const int event = ThreadEvent();
-  {
-    MutexLock lock(&waiters_mutex_);
-    sleeper_ = event;
-  }
-  waiter_count_.fetch_add(1, std::memory_order_seq_cst);
-  Poller::TaskBlocks();
-  if (!done()) {  // once more, now that whoever ends the call knows of this thread
-    pollfd fds[2] = {};
-    fds[0].fd = link_->fd();
-    fds[0].events = POLLIN | POLLRDHUP;
-    if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
-    fds[1].fd = event;
-    fds[1].events = POLLIN;
-    if (event < 0) deadline = std::min(deadline, SteadyTime::Now() + kShortStep);
-    const bool forever = deadline == SteadyTime::InfiniteFuture();
-    const timespec timeout = absl::ToTimespec(forever ? absl::ZeroDuration() : deadline.Left());
-    // The bits of poll and epoll are the same.
-    static_assert(POLLIN == EPOLLIN && POLLRDHUP == EPOLLRDHUP && POLLHUP == EPOLLHUP && POLLERR == EPOLLERR);
-    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0) OnEvents(static_cast<uint32_t>(fds[0].revents));
-  }
-  waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
-  {
-    MutexLock lock(&waiters_mutex_);
-    sleeper_ = -1;
-  }
-  uint64_t ignored;
-  (void)!read(event, &ignored, sizeof ignored);
+  SleepOnLink(done, deadline);
 }
 
 // Gives right_ back and sees to it that somebody receives as long as somebody wants to.
@@ -173,7 +139,7 @@ void ClientSession::PassOn(bool parked) {
 bool ClientSession::ElectWaiter() {
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
-    if (waiter->elected) continue;
+    if (waiter->elected) return true;  // it is on its way, and will pass on what it does not need
     waiter->elected = true;
     waiter->changed.Signal();
     return true;
@@ -183,12 +149,13 @@ bool ClientSession::ElectWaiter() {
 
 // Wakes the thread that waits for this call, if there is one.
 void ClientSession::NotifyWaiter(const ClientCall* call) {
-  // Not a load: that could be done before what has ended the wait is visible, and a thread that is counted just now,
-  // and looks then, would see neither. The waiter counts itself, then looks; this thread has made it true, then counts.
-  if (waiter_count_.fetch_add(0, std::memory_order_seq_cst) == 0) return;
+  if (!HasWaiters()) return;
   MutexLock lock(&waiters_mutex_);
   for (Waiter* waiter : waiters_) {
-    if (waiter->call == call) waiter->changed.Signal();
+    if (waiter->call == call) {
+      waiter->changed.Signal();
+      woke_waiter_.store(true, std::memory_order_relaxed);
+    }
   }
   WakeSleeper();  // whose call it waits for is not known: it looks, and sleeps again
 }
@@ -199,11 +166,6 @@ void ClientSession::TellOfRoom() {
   for (Waiter* waiter : waiters_) {
     if (waiter->call == nullptr) waiter->changed.Signal();
   }
-}
-
-void ClientSession::WakeSleeper() {
-  const uint64_t one = 1;
-  if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
 
 bool ClientSession::WaitForRoom(SteadyTime deadline) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/base/optimization.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
@@ -22,6 +23,8 @@ namespace {
 constexpr int kThreadsKept = 2;
 constexpr int kIdleThreadMilliseconds = 10'000;
 constexpr absl::Duration kGuardianPeriod = absl::Milliseconds(1);
+// A task that took no longer than this is a quick one.
+constexpr absl::Duration kQuickTask = absl::Microseconds(100);
 // After so many periods a task counts as one that may take for ever, rather than one that waits for a CPU.
 constexpr int kLooksUntilStuck = 4;
 
@@ -42,7 +45,8 @@ struct Poller::Slot {
   Poller* const poller;
   static thread_local Slot* of_this_thread;
 
-  bool leaving = false;  // the thread has found itself superfluous
+  bool leaving = false;       // the thread has found itself superfluous
+  bool left_hot_set = false;  // the task was found while scanning, and nobody was told that the scanner is gone
 
   // Odd while a task runs. Both written by the slot's thread only.
   std::atomic<uint64_t> tasks{0};
@@ -51,6 +55,8 @@ struct Poller::Slot {
   // Where the task came from; kept until the thread has nothing to do, so that the next task costs no reference
   // counting. Written by the slot's thread, which needs the mutex for that only.
   std::shared_ptr<Pollable> current ABSL_GUARDED_BY(mutex);
+  // The task's, or an earlier one's of `current`, which keeps it alive. Written by the slot's thread.
+  std::atomic<TaskHistory*> history{nullptr};
   uint64_t seen ABSL_GUARDED_BY(mutex) = 0;   // `tasks` when the guardian last looked
   int looks ABSL_GUARDED_BY(mutex) = 0;       // how often it has seen the same task
   uint64_t taken ABSL_GUARDED_BY(mutex) = 0;  // the task that was last taken over from
@@ -65,6 +71,7 @@ struct Poller::Slot {
     if (current == pollable) return;
     std::shared_ptr<Pollable> previous = pollable;  // destroyed without the lock
     MutexLock lock(&mutex);
+    history.store(nullptr, std::memory_order_relaxed);
     current.swap(previous);
   }
 };
@@ -332,6 +339,7 @@ bool Poller::LookAfterTasks() {
         look_again = true;
         stuck += ++slot->looks == kLooksUntilStuck;
       }
+      if (TaskHistory* const history = slot->history.load(std::memory_order_relaxed)) history->NoteLong();
       if (task == slot->taken) continue;
       slot->taken = task;
       if (slot->unattended.load(std::memory_order_relaxed)) left.push_back(slot->current);
@@ -351,7 +359,8 @@ void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
     switch (const Pollable::Outcome outcome = pollable->Poll(/*scanning=*/false, &task)) {
       case Pollable::Outcome::kTask:
       case Pollable::Outcome::kTaskMore:
-        RunTask(task, outcome == Pollable::Outcome::kTaskMore, pollable, slot);
+        slot->SetCurrent(pollable);
+        RunTask(task, outcome == Pollable::Outcome::kTaskMore, slot);
         continue;
       case Pollable::Outcome::kSpin:
         AddHot(pollable);
@@ -368,11 +377,21 @@ void Poller::Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot) {
   }
 }
 
-void Poller::RunTask(Task* task, bool unattended, const std::shared_ptr<Pollable>& pollable, Slot* slot) {
-  if (unattended && pollable != nullptr) slot->SetCurrent(pollable);
+// `unattended`: nobody is told of what comes for slot->current meanwhile.
+void Poller::RunTask(Task* task, bool unattended, Slot* slot) {
+  TaskHistory* const history = task->history();
+  slot->history.store(history, std::memory_order_relaxed);
   slot->BeginTask(unattended);
   if (unattended || waiting_.load(std::memory_order_relaxed) == 0) CallGuardian();
-  task->Run();
+  if (ABSL_PREDICT_FALSE(history != nullptr && history->TookLong())) {
+    // It does not follow that this one does, so no thread is started for it: that is left to the guardian.
+    if (waiting_.load(std::memory_order_relaxed) > 0) HandOver(slot, nullptr);
+    const SteadyTime end = SteadyTime::Now() + kQuickTask;
+    task->Run();
+    if (!end.HasPassed()) history->NoteQuick();
+  } else {
+    task->Run();
+  }
   slot->EndTask();
 }
 
@@ -386,20 +405,26 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
   return true;
 }
 
-void Poller::TaskBlocks() {
+void Poller::TaskBlocks(const Pollable* attended) {
   Slot* const slot = Slot::of_this_thread;
-  if (slot != nullptr && slot->tasks.load(std::memory_order_relaxed) % 2 == 1) slot->poller->HandOver(slot);
+  if (slot == nullptr || slot->tasks.load(std::memory_order_relaxed) % 2 == 0) return;
+  if (slot->poller->waiting_.load(std::memory_order_relaxed) == 0) slot->poller->MaybeSpawnThread();
+  slot->poller->HandOver(slot, attended);
 }
 
-void Poller::HandOver(Slot* slot) {
-  if (waiting_.load(std::memory_order_relaxed) == 0) MaybeSpawnThread();
+void Poller::HandOver(Slot* slot, const Pollable* attended) {
   std::shared_ptr<Pollable> left;
   {
     MutexLock lock(&slot->mutex);
     const uint64_t task = slot->tasks.load(std::memory_order_relaxed);
+    if (slot->current.get() == attended && !slot->left_hot_set) {
+      slot->unattended.store(false, std::memory_order_relaxed);
+      return;
+    }
     if (slot->taken != task && slot->unattended.load(std::memory_order_relaxed)) left = slot->current;
     slot->taken = task;
   }
+  slot->left_hot_set = false;
   if (left == nullptr) return;
   has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
   Kick(std::move(left));
@@ -441,8 +466,10 @@ void Poller::Scan(Slot* slot) {
       }
       if (outcome == Pollable::Outcome::kTask || outcome == Pollable::Outcome::kTaskMore) {
         slot->SetCurrent(hot_[i]);  // before it is somebody else's
+        slot->left_hot_set = hot_.size() > 1;
         (void)scan_right_.Release();
-        RunTask(task, /*unattended=*/true, nullptr, slot);
+        RunTask(task, /*unattended=*/true, slot);
+        slot->left_hot_set = false;
         if (!scan_right_.TryAcquire()) {
           elsewhere = true;
           break;

@@ -1,6 +1,7 @@
 #ifndef SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
 #define SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -41,10 +42,29 @@ class PollRight {
   std::atomic<uint32_t> state_{0};
 };
 
+// Whether tasks of one kind, the handlers of a method for instance, have taken long lately. Looking costs a load; time
+// is measured only where one was seen to take long.
+//
+// Thread-safe. The threads that run such tasks at the same time may lose one another's counts, which is as good.
+class TaskHistory {
+ public:
+  bool TookLong() const { return quick_runs_needed_.load(std::memory_order_relaxed) > 0; }
+  void NoteLong() { quick_runs_needed_.store(kQuickRuns, std::memory_order_relaxed); }
+  void NoteQuick() { quick_runs_needed_.store(std::max(quick_runs_needed_.load(std::memory_order_relaxed) - 1, 0)); }
+
+ private:
+  // After so many quick ones in a row the one that took long is forgotten.
+  static constexpr int kQuickRuns = 64;
+  std::atomic<int> quick_runs_needed_{0};
+};
+
 // Something to run that may take long: a server's handler, a client's callback. Deletes or recycles itself in Run.
 class Task {
  public:
   virtual void Run() = 0;
+
+  // Null if nothing is known of such tasks. Lives as long as the pollable that the task comes from.
+  virtual TaskHistory* history() { return nullptr; }
 
  protected:
   virtual ~Task() = default;
@@ -95,7 +115,8 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
 // over what is unattended; when it finds it some more times and no thread is free, it starts another one. So threads
 // become many only when tasks take long, not when there are many of them, and the fast path costs no wake-up. It sleeps
-// when nothing is left unattended.
+// when nothing is left unattended. What it finds it writes into the task's history: before the next task of that kind
+// runs, other threads take over at once.
 //
 // Threads beyond the second end when they had nothing to do for ten seconds.
 //
@@ -127,9 +148,10 @@ class Poller {
   // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
-  // For a task that is about to block: other threads take over at once what its thread has left unattended. Does
-  // nothing on a thread that runs no poller's task.
-  static void TaskBlocks();
+  // For a task that is about to block: other threads take over at once what its thread has left unattended, but for
+  // `attended`, which the calling thread looks after while it blocks. Does nothing on a thread that runs no poller's
+  // task.
+  static void TaskBlocks(const Pollable* attended = nullptr);
 
   // Forgets it. It may still be polled once by a thread that is about to.
   void Remove(Pollable* pollable);
@@ -147,11 +169,11 @@ class Poller {
   // True when it has to look again.
   bool LookAfterTasks();
   void Attend(const std::shared_ptr<Pollable>& pollable, Slot* slot);
-  void RunTask(Task* task, bool unattended, const std::shared_ptr<Pollable>& pollable, Slot* slot);
+  void RunTask(Task* task, bool unattended, Slot* slot);
   void AddHot(const std::shared_ptr<Pollable>& pollable);
   void Scan(Slot* slot);
   void CallGuardian();
-  void HandOver(Slot* slot);
+  void HandOver(Slot* slot, const Pollable* attended);
 
   const char* const name_;
   const int max_threads_;

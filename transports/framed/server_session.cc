@@ -165,7 +165,8 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         return more ? Outcome::kTaskMore : Outcome::kTask;
       }
       case Link::ReceiveResult::kEmpty: {
-        const bool spin = KeepSpinning();
+        // A handler that was woken comes and looks itself.
+        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
         // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
         if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();
@@ -245,7 +246,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
-  methods_.push_back(std::make_unique<Method>(Method{std::string(path)}));
+  methods_.push_back(std::make_unique<Method>(path));
   return absl::OkStatus();
 }
 
@@ -274,6 +275,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   }
   begun->id = header.call_id;
   begun->method_path = methods_[header.code]->path;
+  begun->method_history = &methods_[header.code]->history;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
   begun->open = (header.flags & kFlagOpen) != 0;

@@ -78,7 +78,9 @@ class ServerSession final : public Session {
   friend class FramedServerCall;
 
   struct Method {
-    std::string path;
+    explicit Method(absl::string_view its_path) : path(its_path) {}
+    const std::string path;
+    TaskHistory history;
   };
 
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
@@ -135,7 +137,7 @@ class ServerSession final : public Session {
   std::atomic<bool> over_{false};
 
   // With right_: what the client has told of itself.
-  std::vector<std::unique_ptr<const Method>> methods_;
+  std::vector<std::unique_ptr<Method>> methods_;
   size_t method_bytes_ = 0;
   std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
@@ -146,9 +148,8 @@ class ServerSession final : public Session {
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
 
-  Mutex waiters_mutex_;
-  CondVar call_changed_;         // something was delivered to a call that somebody waits for
-  std::atomic<int> waiters_{0};  // threads in WaitUntil that sleep, or are about to
+  CondVar call_changed_;                  // something was delivered to a call that somebody waits for
+  std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
 };
 
 // One call in progress; its memory is reused.
@@ -172,10 +173,12 @@ class FramedServerCall final : public ServerCall, public Task {
 
   // Hands the call to the handler.
   void Run() override;
+  TaskHistory* history() override { return method_history; }
 
   std::shared_ptr<ServerSession> session;
   uint64_t id = 0;
   absl::string_view method_path;
+  TaskHistory* method_history = nullptr;  // on this connection
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};

@@ -95,8 +95,9 @@ void ServerSession::Finished(FramedServerCall* call) {
   Wake(call, wake_up);
 }
 
-// A handler waits for one of its events. It looks at the link itself while that may pay; then it sleeps, and leaves the
-// link to the poller.
+// A handler waits for one of its events. It receives itself, spinning or asleep, as long as what comes is for handlers
+// that wait; otherwise the link is left to the poller, which leaves it to the handler that it wakes next. So nobody is
+// woken only to wake somebody else, as long as the traffic stays of one kind.
 bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
   if (done()) return true;
   if (right_.TryAcquire()) {
@@ -105,20 +106,21 @@ bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> 
   }
   Poller::TaskBlocks();
   MutexLock lock(&waiters_mutex_);
-  waiters_.fetch_add(1, std::memory_order_seq_cst);
+  waiter_count_.fetch_add(1, std::memory_order_seq_cst);
   bool expired = false;
   while (!done() && !expired) expired = call_changed_.WaitUntil(&waiters_mutex_, deadline);
-  waiters_.fetch_sub(1, std::memory_order_seq_cst);
+  waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
   return done();
 }
 
-// Receives until done(), the deadline, or until it does not pay any more; then gives right_ back, with the link parked
-// or in somebody's care. Caller holds right_.
+// Receives until done(), the deadline, or something comes that is the poller's; then gives right_ back, with the link
+// parked or in somebody's care. Caller holds right_.
 void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) {
   BeginReceiving();
   bool ended = false;
-  for (unsigned looks = 1; !done(); ++looks) {
-    if (HoldsBack()) break;
+  bool for_poller = false;
+  for (unsigned looks = 1; !done() && !for_poller && !HoldsBack(); ++looks) {
+    if (looks % 64 == 0 && deadline.HasPassed()) break;
     ChunkPtr chunk = ChunkPool::TakeForThread();
     const Link::ReceiveResult result = link_->Receive(chunk.get());
     if (result == Link::ReceiveResult::kFrame) {
@@ -126,31 +128,37 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       FramedServerCall* begun = nullptr;
       const absl::Status status = HandleFrame(chunk, &begun);
       if (begun != nullptr) QueueTask(begun);
-      if (has_tasks_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
-      if (!status.ok()) {
-        Fail(status);
-        ended = true;
-        break;
-      }
-    } else if (result == Link::ReceiveResult::kEnd) {
+      for_poller = has_tasks_.load(std::memory_order_relaxed);
+      if (status.ok()) continue;
+      Fail(status);
+      ended = true;
+      break;
+    }
+    if (result == Link::ReceiveResult::kEnd) {
       Fail(link_->end_status());
       ended = true;
       break;
-    } else if (!KeepSpinning()) {
-      break;
-    } else {
-      internal::SpinPause();
     }
-    if (looks % 64 == 0 && deadline.HasPassed()) break;
+    // No other thread is to be woken for what this one looks for. A ring only rings when it is parked.
+    if (!link_->CheapToPoll()) ReportInput(false);
+    if (KeepSpinning()) {
+      internal::SpinPause();
+      continue;
+    }
+    if (deadline.HasPassed()) break;
+    ReportInput(false);
+    if (link_->PrepareToPark()) SleepOnLink(done, deadline);
+    BeginReceiving();
+    if (link_->CheapToPoll()) ReportInput(true);
   }
-  bool in_care = ended;
-  if (!in_care && done()) in_care = poller_->WatchDuringTask(shared_from_this());
+  // Input during what the handler does next is the guardian's, unless the client rings.
+  bool in_care = ended || (!for_poller && done() && poller_->WatchDuringTask(shared_from_this()));
   if (!in_care) {
     ReportInput(true);
     in_care = HoldsBack() || link_->PrepareToPark();
   }
   const bool marked = right_.Release();
-  if (marked || !in_care) poller_->Kick(shared_from_this());
+  if (marked || !in_care || for_poller) poller_->Kick(shared_from_this());
 }
 
 // ---- Telling it what has happened.
@@ -259,9 +267,11 @@ void ServerSession::RunEvents(FramedServerCall* call) {
 
 // What a thread in WaitUntil waits for has been delivered before: it is either counted here, or sees that it is done.
 void ServerSession::NotifyWaiters() {
-  if (waiters_.fetch_add(0, std::memory_order_seq_cst) == 0) return;  // orders what was delivered before the look
+  if (!HasWaiters()) return;
+  waiter_told_.store(true, std::memory_order_relaxed);
   MutexLock lock(&waiters_mutex_);
   call_changed_.SignalAll();
+  WakeSleeper();
 }
 
 // ---- What comes. The caller holds right_.

@@ -2,12 +2,27 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace shmrpc::framed {
+namespace {
+
+// The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
+// and then it sleeps in short steps.
+int ThreadEvent() {
+  static thread_local UniqueFd event;
+  if (!event.valid()) event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  return event.get();
+}
+constexpr absl::Duration kShortStep = absl::Milliseconds(10);
+
+}  // namespace
 
 void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard, ChunkPtr& chunk) {
   active_ = true;
@@ -113,6 +128,42 @@ void Session::NoteReceived() {
   empty_polls_ = 0;
   sleeps_at_once_ = false;
   keepalive_.Heard();
+}
+
+void Session::SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) {
+  const int event = ThreadEvent();
+  {
+    MutexLock lock(&waiters_mutex_);
+    sleeper_ = event;
+  }
+  waiter_count_.fetch_add(1, std::memory_order_seq_cst);
+  Poller::TaskBlocks(/*attended=*/this);
+  if (!done()) {  // once more, now that whoever makes it true knows of this thread
+    pollfd fds[2] = {};
+    fds[0].fd = link_->fd();
+    fds[0].events = POLLIN | POLLRDHUP;
+    if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
+    fds[1].fd = event;
+    fds[1].events = POLLIN;
+    if (event < 0) deadline = std::min(deadline, SteadyTime::Now() + kShortStep);
+    const bool forever = deadline == SteadyTime::InfiniteFuture();
+    const timespec timeout = absl::ToTimespec(forever ? absl::ZeroDuration() : deadline.Left());
+    // The bits of poll and epoll are the same.
+    static_assert(POLLIN == EPOLLIN && POLLRDHUP == EPOLLRDHUP && POLLHUP == EPOLLHUP && POLLERR == EPOLLERR);
+    if (ppoll(fds, 2, forever ? nullptr : &timeout, nullptr) > 0) OnEvents(static_cast<uint32_t>(fds[0].revents));
+  }
+  waiter_count_.fetch_sub(1, std::memory_order_seq_cst);
+  {
+    MutexLock lock(&waiters_mutex_);
+    sleeper_ = -1;
+  }
+  uint64_t ignored;
+  (void)!read(event, &ignored, sizeof ignored);
+}
+
+void Session::WakeSleeper() {
+  const uint64_t one = 1;
+  if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
 
 bool Session::HasUnread() {

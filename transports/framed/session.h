@@ -96,6 +96,15 @@ class Session : public Pollable, private Sender::Host {
   // Something was received. Caller holds right_.
   void NoteReceived();
 
+  // For a thread that holds right_ and has parked the link: sleeps until the link's descriptor has something to say,
+  // WakeSleeper is called, or the deadline. Not at all if done() by the time that WakeSleeper would find the thread.
+  void SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(waiters_mutex_);
+  // Wakes the thread in SleepOnLink, if there is one.
+  void WakeSleeper() ABSL_EXCLUSIVE_LOCKS_REQUIRED(waiters_mutex_);
+  // For who has just made true what a thread may wait for: whether there is one to be told. A thread that sleeps counts
+  // itself in waiter_count_ and then looks; so it sees what was made true, or is seen here.
+  bool HasWaiters() { return waiter_count_.fetch_add(0, std::memory_order_seq_cst) != 0; }  // a load could go before
+
   bool WaitForRoom(SteadyTime deadline) override = 0;
   void WatchWritable() override;
 
@@ -131,6 +140,10 @@ class Session : public Pollable, private Sender::Host {
 
   Keepalive keepalive_;
 
+  // Guards what threads that sleep until something of the link's has come wait by.
+  Mutex waiters_mutex_;
+  std::atomic<int> waiter_count_{0};  // such threads, the one in SleepOnLink included
+
   // The right to be the link's receiver. Guards the members below.
   PollRight right_;
   SpinPolicy spin_policy_;
@@ -147,6 +160,8 @@ class Session : public Pollable, private Sender::Host {
   // How many looks at the link go to one look at the clock.
   int ClockStride() const { return link_->CheapToPoll() ? 8 : 1; }
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
+
+  int sleeper_ ABSL_GUARDED_BY(waiters_mutex_) = -1;  // the eventfd of the thread in SleepOnLink
 
   std::atomic<bool> hang_up_reported_{false};
   std::atomic<uint32_t> woken_by_{0};  // the events, but for writability, that were reported and not yet looked into
