@@ -294,7 +294,9 @@ idle:
 again: /* WaitUntil */
   if
   :: atomic { done[me] && is_elected -> is_elected = false }
+#ifndef MUTANT_ENDS_WITHOUT_PASSING_ON
      pass_on(false);
+#endif
      goto ended
   :: done[me] && !is_elected -> goto ended
   :: else
