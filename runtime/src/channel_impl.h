@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "runtime/src/call_deadlines.h"
 #include "runtime/src/client_retry.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/channel.h"
@@ -113,6 +114,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const std::string& target_text() const { return target_text_; }
   const ChannelOptions& options() const { return options_; }
   RetryThrottle& retry_throttle() { return retry_throttle_; }
+  internal::CallDeadlines& deadlines() { return *deadlines_; }
   std::string DescribeTransport();
 
   // OK unless this is the child of a fork() that came after the channel.
@@ -210,6 +212,7 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   const std::vector<ChannelAddress> addresses_;
   const ChannelOptions options_;
   RetryThrottle retry_throttle_;
+  const std::shared_ptr<internal::CallDeadlines> deadlines_ = std::make_shared<internal::CallDeadlines>();
   const uint32_t fork_generation_ = internal::ForkGeneration();
 
   Mutex mutex_;

@@ -14,29 +14,27 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool 
   if (failure.ok()) failure = parameters_.Check(*channel_);
   if (failure.ok() && request != nullptr) failure = parameters_.CheckRequest(*request);
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
+  const auto note_deadline = [this] {
+    if (parameters_.has_deadline()) channel_->deadlines().Add(this, parameters_.deadline);
+  };
   if (request == nullptr) {
-    ScheduleDeadline();
+    note_deadline();
     return StartOrWait(nullptr);
   }
   const OutgoingProto message(*request);
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
-  if (interception_ != nullptr) interception_->Sending(*request);
+  if (interception_ != nullptr) {
+    interception_->Sending(*request);
+    parameters_.waited = true;
+  }
   if (request_outlives_call) {
     outliving_request_ = request;
   } else if (message.size() <= kMaxKeptRequestBytes) {
     kept_request_.Keep(message);
   }
-  ScheduleDeadline();
+  note_deadline();
   StartOrWait(kept_request_.kept() ? static_cast<const OutgoingMessage*>(&kept_request_) : &message);
-}
-
-void AsynchronousCall::ScheduleDeadline() {
-  if (!parameters_.has_deadline()) return;
-  // Under the lock, so that the timer cannot find the call without its handle.
-  MutexLock lock(&mutex_);
-  timer_ = internal::DeadlineTimer::Get().Schedule(
-      parameters_.deadline, [self = shared_from_this()] { self->End(self->parameters_.TooLate()); });
 }
 
 bool AsynchronousCall::PassInterceptors(absl::Status* status) {
@@ -47,10 +45,10 @@ bool AsynchronousCall::PassInterceptors(absl::Status* status) {
   return passed;
 }
 
-absl::Status AsynchronousCall::AttachToContext() {
-  MutexLock lock(&mutex_);
+// Without the lock: nobody else uses the context, and only once this is done somebody may know of the call.
+absl::Status AsynchronousCall::AttachToContext() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (context_ == nullptr) return absl::OkStatus();
-  absl::Status status = ClientCallAccess::BeginAsynchronous(context_, shared_from_this());
+  absl::Status status = ClientCallAccess::Begin(context_, this);
   if (!status.ok()) context_ = nullptr;  // it is another call's
   return status;
 }
@@ -80,6 +78,7 @@ void AsynchronousCall::StartAgain(const ConnectionPtr& connection) {
 }
 
 void AsynchronousCall::Wait(const OutgoingMessage* request) {
+  parameters_.waited = true;
   if (request != nullptr && outliving_request_ == nullptr && !kept_request_.kept()) kept_request_.Keep(*request);
   if (parameters_.metadata != nullptr) {
     waiting_metadata_ = *parameters_.metadata;
@@ -129,16 +128,10 @@ bool AsynchronousCall::LeaveQueue() {
 // In kStarting, on a connection in whose load the call is counted.
 void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMessage* request) {
   load_ = connection->load;
-  int attempt;
-  {
-    MutexLock lock(&mutex_);
-    attempt = attempt_;
-    if (end_.ok()) {
-      self_ = shared_from_this();
-      if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection->peer);
-    }
-  }
-  if (self_ == nullptr) {
+  int attempt = 0;
+  if (!parameters_.waited) {
+    EnterFirstAttempt(*connection);
+  } else if (!EnterAttempt(*connection, &attempt)) {
     channel_->EndAsynchronousCall(*load_);
     return Finish(RememberedEnd(), Metadata());
   }
@@ -158,6 +151,22 @@ void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMess
   } else {
     call->Cancel(std::move(end));
   }
+}
+
+// Without the lock: Begin has yet to return, so the context does not go. Who ends the call now is heeded once the
+// attempt is on its way.
+void AsynchronousCall::EnterFirstAttempt(const EstablishedConnection& connection) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  self_ = shared_from_this();
+  if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection.peer);
+}
+
+bool AsynchronousCall::EnterAttempt(const EstablishedConnection& connection, int* attempt) {
+  MutexLock lock(&mutex_);
+  *attempt = attempt_;
+  if (!end_.ok()) return false;
+  self_ = shared_from_this();
+  if (context_ != nullptr) ClientCallAccess::set_peer(context_, connection.peer);
+  return true;
 }
 
 absl::Status AsynchronousCall::RememberedEnd() {
@@ -183,6 +192,7 @@ bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
     attempt = attempt_ + 1;
   }
   if (!PrepareForAttempt(attempt)) return false;
+  parameters_.waited = true;
   {
     MutexLock lock(&mutex_);
     if (!end_.ok()) {
@@ -277,7 +287,7 @@ void AsynchronousCall::Abandon(absl::Status status) {
 
 void AsynchronousCall::OnHeaders(Metadata metadata) {
   if (interception_ != nullptr) interception_->ReceivedInitialMetadata(metadata);
-  {
+  if (!metadata.empty()) {  // the context has none yet
     MutexLock lock(&mutex_);
     if (context_ != nullptr) ClientCallAccess::set_server_initial_metadata(context_, std::move(metadata));
   }
@@ -299,12 +309,10 @@ void AsynchronousCall::OnStatus(CallEnd end) {
 void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
   if (!ServerStreams(parameters_.kind)) status = reply_.Conclude(std::move(status));
   if (interception_ != nullptr) status = interception_->Ended(std::move(status), trailing_metadata);
-  internal::DeadlineTimer::Handle timer;
   internal::DeadlineTimer::Handle pause_timer;
   {
     MutexLock lock(&mutex_);
     phase_ = Phase::kEnded;
-    timer = timer_;
     pause_timer = pause_timer_;
     if (context_ != nullptr) {
       ClientCallAccess::set_server_trailing_metadata(context_, std::move(trailing_metadata));
@@ -312,7 +320,7 @@ void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
       context_ = nullptr;
     }
   }
-  internal::DeadlineTimer::Get().Cancel(timer);
+  if (parameters_.has_deadline()) channel_->deadlines().Remove(this);
   if (ABSL_PREDICT_FALSE(pause_timer.id != 0)) internal::DeadlineTimer::Get().Cancel(pause_timer);
   OnEnd(std::move(status));
 }

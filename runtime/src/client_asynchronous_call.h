@@ -36,10 +36,12 @@ namespace shmrpc {
 //
 // The Call objects of attempts are released with this object: somebody may still be about to use the last but one.
 //
-// Shared by those who may still want to end it: its timer, its context, the channel's queue, its user, and itself while
-// it is started. Does not keep the channel alive: the end of the Channel ends the call.
+// Shared by those who may still want to end it: the channel's queue, its user, and itself while it is started. The list
+// of deadlines and the context know it as long as it is not over, and ask for a reference when they want to end it.
+// Does not keep the channel alive: the end of the Channel ends the call.
 class AsynchronousCall : public CallEvents,
                          public internal::CallInProgress,
+                         public internal::CallDeadlines::Entry,
                          public ConnectionWaiter,
                          public std::enable_shared_from_this<AsynchronousCall> {
  public:
@@ -70,9 +72,17 @@ class AsynchronousCall : public CallEvents,
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
   void OnStatus(CallEnd end) final;
   bool RunsUserCode() const final { return true; }
+  const google::protobuf::Descriptor* message_type() const override {
+    return ServerStreams(parameters_.kind) ? nullptr : reply_.type();
+  }
 
   // CallInProgress
   void OnTryCancel() final { End(internal::CancelledByCaller()); }
+  std::shared_ptr<internal::CallInProgress> KeepAsynchronous() final { return shared_from_this(); }
+
+  // CallDeadlines::Entry
+  std::shared_ptr<Entry> KeepWhileDue() final { return weak_from_this().lock(); }
+  void OnDeadline() final { End(parameters_.TooLate()); }
 
  protected:
   // `reply` is not used if the replies stream.
@@ -108,7 +118,6 @@ class AsynchronousCall : public CallEvents,
   absl::Status AttachToContext();
   // False: an interceptor has answered the call.
   bool PassInterceptors(absl::Status* status);
-  void ScheduleDeadline();
   void StartOrWait(const OutgoingMessage* request);
   // With the request that is here, on `connection` if there is one.
   void StartAgain(const ConnectionPtr& connection);
@@ -122,6 +131,9 @@ class AsynchronousCall : public CallEvents,
   void Pause(absl::Duration pause);
   void EndPause();
   void Start(const ConnectionPtr& connection, const OutgoingMessage* request);
+  void EnterFirstAttempt(const EstablishedConnection& connection);
+  // False: the call has ended meanwhile.
+  bool EnterAttempt(const EstablishedConnection& connection, int* attempt);
   absl::Status RememberedEnd();
   void Finish(absl::Status status, Metadata trailing_metadata);
 
@@ -144,7 +156,6 @@ class AsynchronousCall : public CallEvents,
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kStarting;
   int attempt_ ABSL_GUARDED_BY(mutex_) = 0;   // counted from 0
   absl::Status end_ ABSL_GUARDED_BY(mutex_);  // what came for the call
-  internal::DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
   internal::DeadlineTimer::Handle pause_timer_ ABSL_GUARDED_BY(mutex_);
 };
 

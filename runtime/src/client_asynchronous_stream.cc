@@ -10,6 +10,9 @@ AsynchronousStream::Outcome AsynchronousStream::Read(google::protobuf::MessageLi
     MutexLock lock(&stream_mutex_);
     if (ended_) return Outcome::kFailed;
     read_target_ = message;
+    if (read_type_.load(std::memory_order_relaxed) == nullptr) {
+      read_type_.store(internal::DescriptorOf(*message), std::memory_order_relaxed);
+    }
     if (call_ == nullptr) return Outcome::kLater;
     call = call_;
   }

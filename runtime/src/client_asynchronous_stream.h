@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_CLIENT_ASYNCHRONOUS_STREAM_H_
 #define SHMRPC_RUNTIME_SRC_CLIENT_ASYNCHRONOUS_STREAM_H_
 
+#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -46,6 +47,10 @@ class AsynchronousStream : public AsynchronousCall {
 
   // CallEvents
   void OnMessage(const IncomingMessage& message) final;
+  const google::protobuf::Descriptor* message_type() const final {
+    const google::protobuf::Descriptor* const read = read_type_.load(std::memory_order_relaxed);
+    return read != nullptr ? read : AsynchronousCall::message_type();
+  }
   void OnSendable() final;
 
  protected:
@@ -80,6 +85,7 @@ class AsynchronousStream : public AsynchronousCall {
   bool ended_ ABSL_GUARDED_BY(stream_mutex_) = false;
   bool drop_messages_ ABSL_GUARDED_BY(stream_mutex_) = false;  // as soon as the call is started
   google::protobuf::MessageLite* read_target_ ABSL_GUARDED_BY(stream_mutex_) = nullptr;
+  std::atomic<const google::protobuf::Descriptor*> read_type_{nullptr};  // of what is read, once that is known
 
   Writing writing_ ABSL_GUARDED_BY(stream_mutex_) = Writing::kNone;
   bool sendable_ ABSL_GUARDED_BY(stream_mutex_) = false;  // OnSendable came in kSending

@@ -1,6 +1,8 @@
 #ifndef SHMRPC_RUNTIME_SRC_CLIENT_CALL_ACCESS_H_
 #define SHMRPC_RUNTIME_SRC_CLIENT_CALL_ACCESS_H_
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -21,6 +23,11 @@ class CallInProgress {
   // Ends the call with CANCELLED unless it is over. For a synchronous call it runs with the context's lock held and
   // must not use the context.
   virtual void OnTryCancel() = 0;
+
+  // A reference to an asynchronous call, which is cancelled without the context's lock, because its callback may run
+  // inside and may destroy the context. Null for a synchronous one, which lives on its caller's stack and is cancelled
+  // with the lock held, so that it does not end meanwhile.
+  virtual std::shared_ptr<CallInProgress> KeepAsynchronous() { return nullptr; }
 };
 
 // The status of a call that TryCancel ended.
@@ -33,15 +40,17 @@ class ClientCallAccess {
  public:
   // Marks the context as used by `call`, which TryCancel reaches from now on. FAILED_PRECONDITION when another call
   // has used the context, CANCELLED when TryCancel came first; then there is nothing to end.
-  static absl::Status BeginSynchronous(ClientContext* context, internal::CallInProgress* call);
-  static absl::Status BeginAsynchronous(ClientContext* context, std::shared_ptr<internal::CallInProgress> call);
+  static absl::Status Begin(ClientContext* context, internal::CallInProgress* call);
 
   // Between two attempts of a synchronous call: as End, and then as if it had begun anew.
   static void PauseSynchronous(ClientContext* context) { End(context); }
   static void ResumeSynchronous(ClientContext* context, internal::CallInProgress* call);
 
   // After it TryCancel does not reach the call any more; for a synchronous call none is running inside it either.
-  static void End(ClientContext* context);
+  static void End(ClientContext* context) {
+    context->call_.exchange(ClientContext::kUsed, std::memory_order_seq_cst);
+    if (context->cancelled_.load(std::memory_order_seq_cst)) WaitForCancel(context);
+  }
 
   // The first part of TryCancel: afterwards a synchronous call is cancelled, and no call can begin. Runs no user code.
   // An asynchronous call (null when there is none) is yet to be told, by its OnTryCancel, which may destroy `context`.
@@ -75,7 +84,8 @@ class ClientCallAccess {
   }
 
  private:
-  static absl::Status Begin(ClientContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(context->mutex_);
+  static absl::Status CannotBegin(ClientContext* context, uintptr_t state);
+  static void WaitForCancel(ClientContext* context);
 };
 
 // The channel behind the public class.

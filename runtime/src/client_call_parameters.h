@@ -27,6 +27,7 @@ struct CallParameters {
     spec.deadline = deadline;
     spec.metadata = metadata;
     spec.max_receive_message_bytes = max_receive_message_bytes;
+    spec.now = waited ? SteadyTime::InfinitePast() : start;
     spec.client_streams = ClientStreams(kind);
     spec.server_streams = ServerStreams(kind);
     return spec;
@@ -48,6 +49,7 @@ struct CallParameters {
   MethodKind kind;
   SteadyTime deadline = SteadyTime::InfiniteFuture();
   SteadyTime start = SteadyTime::InfinitePast();  // set only when there is a deadline: to read the clock takes time
+  bool waited = false;  // since `start`: for a connection, between attempts, or for an interceptor
   bool wait_for_ready = false;
   const Metadata* metadata = nullptr;
   size_t max_send_message_bytes;

@@ -40,51 +40,47 @@ std::shared_ptr<internal::CallInProgress> ClientCallAccess::BeginCancel(ClientCo
   // seq_cst, as SynchronousCall's looks: first the flag, then the look whether the call has started. A call that starts
   // does the same the other way round, so one of the two sees the other.
   context->cancelled_.store(true, std::memory_order_seq_cst);
-  if (context->synchronous_call_ != nullptr) context->synchronous_call_->OnTryCancel();
-  return context->asynchronous_call_;
+  const uintptr_t state = context->call_.load(std::memory_order_seq_cst);
+  if (state <= ClientContext::kUsed) return nullptr;
+  auto* const call = reinterpret_cast<internal::CallInProgress*>(state);
+  std::shared_ptr<internal::CallInProgress> asynchronous_call = call->KeepAsynchronous();
+  if (asynchronous_call == nullptr) call->OnTryCancel();
+  return asynchronous_call;
 }
 
 bool ClientCallAccess::CancelUnlessInProgress(ClientContext* context) {
   MutexLock lock(&context->mutex_);
-  if (context->synchronous_call_ != nullptr || context->asynchronous_call_ != nullptr) return false;
-  context->cancelled_.store(true, std::memory_order_release);
+  uintptr_t state = ClientContext::kUnused;
+  context->call_.compare_exchange_strong(state, ClientContext::kRefused, std::memory_order_seq_cst);
+  if (state > ClientContext::kUsed) return false;
+  context->cancelled_.store(true, std::memory_order_seq_cst);
   return true;
 }
 
-absl::Status ClientCallAccess::Begin(ClientContext* context) {
-  if (context->begun_) {
-    return absl::FailedPreconditionError(
-        "this ClientContext has been used for another call; make a new one for each call");
+absl::Status ClientCallAccess::Begin(ClientContext* context, internal::CallInProgress* call) {
+  uintptr_t state = ClientContext::kUnused;
+  if (!context->call_.compare_exchange_strong(state, reinterpret_cast<uintptr_t>(call), std::memory_order_seq_cst)) {
+    return CannotBegin(context, state);
   }
-  context->begun_ = true;
-  return IsCancelled(*context) ? internal::CancelledByCaller() : absl::OkStatus();
+  if (!context->cancelled_.load(std::memory_order_seq_cst)) return absl::OkStatus();
+  End(context);
+  return internal::CancelledByCaller();
 }
 
-absl::Status ClientCallAccess::BeginSynchronous(ClientContext* context, internal::CallInProgress* call) {
-  MutexLock lock(&context->mutex_);
-  absl::Status status = Begin(context);
-  if (status.ok()) context->synchronous_call_ = call;
-  return status;
+absl::Status ClientCallAccess::CannotBegin(ClientContext* context, uintptr_t state) {
+  if (state == ClientContext::kRefused &&
+      context->call_.compare_exchange_strong(state, ClientContext::kUsed, std::memory_order_seq_cst)) {
+    return internal::CancelledByCaller();
+  }
+  return absl::FailedPreconditionError(
+      "this ClientContext has been used for another call; make a new one for each call");
 }
 
 void ClientCallAccess::ResumeSynchronous(ClientContext* context, internal::CallInProgress* call) {
-  MutexLock lock(&context->mutex_);
-  context->synchronous_call_ = call;
+  context->call_.store(reinterpret_cast<uintptr_t>(call), std::memory_order_seq_cst);
 }
 
-absl::Status ClientCallAccess::BeginAsynchronous(ClientContext* context,
-                                                 std::shared_ptr<internal::CallInProgress> call) {
-  MutexLock lock(&context->mutex_);
-  absl::Status status = Begin(context);
-  if (status.ok()) context->asynchronous_call_ = std::move(call);
-  return status;
-}
-
-void ClientCallAccess::End(ClientContext* context) {
-  std::shared_ptr<internal::CallInProgress> asynchronous_call;  // released after the lock
-  MutexLock lock(&context->mutex_);
-  context->synchronous_call_ = nullptr;
-  asynchronous_call = std::move(context->asynchronous_call_);
-}
+// Until whoever cancels has left the call alone.
+void ClientCallAccess::WaitForCancel(ClientContext* context) { MutexLock lock(&context->mutex_); }
 
 }  // namespace shmrpc

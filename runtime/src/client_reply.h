@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "runtime/src/large_message.h"
 #include "shmrpc/message.h"
 
 namespace shmrpc {
@@ -20,6 +21,11 @@ class SingleReply {
 
   void OnMessage(const IncomingMessage& message) {
     if (++messages_ == 1) error_ = ParseReply(method_, message, reply_);
+  }
+
+  // CallEvents::message_type.
+  const google::protobuf::Descriptor* type() const {
+    return reply_ != nullptr ? internal::DescriptorOf(*reply_) : nullptr;
   }
 
   // Null if the replies stream.

@@ -47,6 +47,9 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   bool Read(google::protobuf::MessageLite* message) override {
     if (finished_ || !ServerStreams(parameters_.kind) || CallIsOver()) return false;
     read_target_ = message;
+    if (read_type_.load(std::memory_order_relaxed) == nullptr) {
+      read_type_.store(internal::DescriptorOf(*message), std::memory_order_relaxed);
+    }
     read_answered_.store(false, std::memory_order_relaxed);
     do {
       call_->Receive();
@@ -124,6 +127,9 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     read_error_ = ParseReply(parameters_.method, message, read_target_);
     read_answered_.store(true, std::memory_order_release);
   }
+  const google::protobuf::Descriptor* message_type() const override {
+    return ServerStreams(parameters_.kind) ? read_type_.load(std::memory_order_relaxed) : reply_.type();
+  }
   void OnSendable() override { sendable_.store(true, std::memory_order_release); }
   void OnStatus(CallEnd end) override {
     if (!ServerStreams(parameters_.kind)) end.status = reply_.Conclude(std::move(end.status));
@@ -139,8 +145,11 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (!status.ok()) return status;
     const OutgoingProto message(*request);
     status = parameters_.CheckRequestSize(message.size());
-    if (status.ok() && interception_ != nullptr) interception_->Sending(*request);
     if (!status.ok()) return status;
+    if (interception_ != nullptr) {
+      interception_->Sending(*request);
+      parameters_.waited = true;
+    }
     // Should it turn out later that the request has to be sent again.
     if (!ClientStreams(parameters_.kind) && message.size() <= kMaxKeptRequestBytes) request_.Keep(message);
     return Attempt(&message);
@@ -235,8 +244,9 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   bool half_closed_;  // the writing thread's
   std::atomic<bool> sendable_{false};
 
-  google::protobuf::MessageLite* read_target_ = nullptr;  // from Receive to the event
-  absl::Status read_error_;                               // once read_answered_
+  google::protobuf::MessageLite* read_target_ = nullptr;                 // from Receive to the event
+  std::atomic<const google::protobuf::Descriptor*> read_type_{nullptr};  // of what is read, once that is known
+  absl::Status read_error_;                                              // once read_answered_
   std::atomic<bool> read_answered_{false};
   std::atomic<bool> headers_arrived_{false};
 

@@ -9,6 +9,7 @@ namespace shmrpc {
 
 absl::Status SynchronousCall::Connect() {
   if (!channel_.GetIfReady(&connection_)) {
+    parameters_.waited = true;
     absl::Status status = channel_.WaitForConnection(
         parameters_.deadline,
         parameters_.wait_for_ready ? ChannelImpl::Patience::kUntilReady : ChannelImpl::Patience::kThisAttempt, context_,
@@ -38,6 +39,7 @@ bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
       attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy,
                           channel_.retry_throttle());
   if (!pause.has_value()) return false;
+  parameters_.waited = true;
   parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
   if (call_ != nullptr) {
     // Not while TryCancel is inside the call that is about to go.

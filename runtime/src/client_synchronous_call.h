@@ -46,9 +46,7 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
       : parameters_(method, kind, context, channel.options()), channel_(channel), context_(context) {}
   ~SynchronousCall() override = default;
 
-  absl::Status Attach() {
-    return context_ != nullptr ? ClientCallAccess::BeginSynchronous(context_, this) : absl::OkStatus();
-  }
+  absl::Status Attach() { return context_ != nullptr ? ClientCallAccess::Begin(context_, this) : absl::OkStatus(); }
   absl::Status CheckParameters() { return parameters_.Check(channel_); }
   absl::Status Connect();
   // When Connect has failed or the call is over: whether there is to be another attempt, which then begins with

@@ -11,6 +11,7 @@
 #include "runtime/src/client_interception.h"
 #include "runtime/src/client_reply.h"
 #include "runtime/src/client_synchronous_call.h"
+#include "runtime/src/recycling_allocator.h"
 #include "shmrpc/message.h"
 #include "shmrpc/stub.h"
 
@@ -51,6 +52,7 @@ class SynchronousUnaryCall final : public SynchronousCall {
 
   // CallEvents
   void OnMessage(const IncomingMessage& message) override { reply_.OnMessage(message); }
+  const google::protobuf::Descriptor* message_type() const override { return reply_.type(); }
   void OnStatus(CallEnd end) override {
     end.status = reply_.Conclude(std::move(end.status));
     End(std::move(end));
@@ -110,7 +112,9 @@ absl::Status UnaryCall(Channel& channel, const char* method, ClientContext* cont
 void AsyncUnaryCall(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context,
                     const google::protobuf::MessageLite& request, google::protobuf::MessageLite* reply,
                     StatusCallback done) {
-  std::make_shared<AsynchronousUnaryCall>(ChannelAccess::shared_impl(*channel), method, context, reply, std::move(done))
+  std::allocate_shared<AsynchronousUnaryCall>(internal::RecyclingAllocator<AsynchronousUnaryCall>(),
+                                              ChannelAccess::shared_impl(*channel), method, context, reply,
+                                              std::move(done))
       ->Begin(&request);
 }
 

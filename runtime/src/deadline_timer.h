@@ -12,8 +12,8 @@
 
 namespace shmrpc::internal {
 
-// Runs callbacks at given times, on one thread for the whole process. It serves the deadlines of asynchronous calls:
-// nearly every timer is cancelled long before it is due, so scheduling and cancelling are what has to be cheap.
+// Runs callbacks at given times, on one thread for the whole process. It serves CallDeadlines, deadlines of a server's
+// calls, and pauses: most timers are cancelled long before they are due, so that has to be cheap.
 //
 // The thread starts with the first timer, sleeps until the earliest one is due, and is woken early only by a timer
 // that is earlier still; a cancelled timer costs it at most one empty wake-up. It is never joined, and a

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "google/protobuf/io/coded_stream.h"
+#include "runtime/src/large_message.h"
 
 namespace shmrpc {
 namespace {
@@ -59,7 +60,10 @@ IncomingMessage::IncomingMessage(absl::Span<const absl::string_view> pieces) : p
   for (absl::string_view piece : pieces) size_ += piece.size();
 }
 
+IncomingMessage::IncomingMessage(internal::LargeMessage& large) : IncomingMessage(large.Pieces()) { large_ = &large; }
+
 bool IncomingMessage::ParseTo(google::protobuf::MessageLite* message) const {
+  if (large_ != nullptr) return large_->ParseTo(message);
   // protobuf counts in int.
   if (size_ > static_cast<size_t>(std::numeric_limits<int>::max())) return false;
   // Partial: whether required fields are missing is another question, which the runtime answers with a better text.

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <utility>
 
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/service.h"
@@ -19,19 +18,15 @@ namespace shmrpc::internal {
 // What is kept is bounded: one request and one reply for each of a few slots, none that was large, and none for ever,
 // because a cleared message has the memory of all that has ever been in it.
 //
-// Thread-safe, without locks. A slot is a pointer.
-//  1. A thread that exchanges it for null owns what it pointed to, alone, until it exchanges it back.
-//  2. A thread that finds null makes new messages; one that finds other messages when it gives its own back deletes
-//     those. So nothing is lost, and a slot never has more than one.
-// The exchange that takes is an acquire and the one that gives a release (and an acquire, for what it may delete): the
-// uses of one set of messages come one after the other.
+// Thread-safe, without locks. A slot has messages and a flag.
+//  1. A thread that changes the flag from false to true has the slot's messages, alone, until it sets it to false.
+//  2. A thread that finds it true already makes messages of its own, and deletes them afterwards.
+// The change to true is an acquire and the change to false a release: the uses of a slot's messages come one after the
+// other.
 class MessagePool {
  public:
   // `method` is static data.
   explicit MessagePool(const ServiceMethod* method) : method_(method) {}
-  ~MessagePool() {
-    for (Slot& slot : slots_) delete slot.kept.load(std::memory_order_acquire);
-  }
   MessagePool(const MessagePool&) = delete;
   MessagePool& operator=(const MessagePool&) = delete;
 
@@ -41,11 +36,31 @@ class MessagePool {
     int uses = 0;
   };
 
+ private:
+  struct alignas(64) Slot {
+    std::atomic<bool> taken{false};
+    Messages messages;  // null at first
+  };
+
+ public:
   // The messages of one call, empty at first; they go back to the pool with this object.
   class Lease {
    public:
-    explicit Lease(MessagePool* pool) : pool_(pool), messages_(pool->Take()) {}
-    ~Lease() { pool_->Give(std::move(messages_), largest_); }
+    explicit Lease(MessagePool* pool) : slot_(&pool->OfThisThread()) {
+      if (slot_->taken.exchange(true, std::memory_order_acquire)) slot_ = nullptr;
+      messages_ = slot_ != nullptr ? &slot_->messages : &own_;
+      if (messages_->request == nullptr) pool->MakeMessages(messages_);
+    }
+    ~Lease() {
+      if (slot_ == nullptr) return;
+      if (largest_ > kLargestKept || ++messages_->uses >= kMostUses) {
+        *messages_ = Messages();
+      } else {
+        messages_->request->Clear();
+        messages_->reply->Clear();
+      }
+      slot_->taken.store(false, std::memory_order_release);
+    }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
 
@@ -56,8 +71,9 @@ class MessagePool {
     void NoteSize(size_t bytes) { largest_ = bytes > largest_ ? bytes : largest_; }
 
    private:
-    MessagePool* const pool_;
-    std::unique_ptr<Messages> messages_;
+    Slot* slot_;  // null: another thread has it
+    Messages* messages_;
+    Messages own_;
     size_t largest_ = 0;
   };
 
@@ -66,9 +82,6 @@ class MessagePool {
   static constexpr size_t kLargestKept = 16 * 1024;
   static constexpr int kMostUses = 10'000;
 
-  struct alignas(64) Slot {
-    std::atomic<Messages*> kept{nullptr};
-  };
   // Threads that run at the same time mostly have different ones.
   Slot& OfThisThread() {
     static std::atomic<size_t> threads{0};
@@ -76,18 +89,7 @@ class MessagePool {
     return slots_[index];
   }
 
-  std::unique_ptr<Messages> Take() {
-    std::unique_ptr<Messages> messages(OfThisThread().kept.exchange(nullptr, std::memory_order_acquire));
-    if (messages == nullptr) messages = MakeMessages();
-    return messages;
-  }
-  void Give(std::unique_ptr<Messages> messages, size_t largest) {
-    if (largest > kLargestKept || ++messages->uses >= kMostUses) return;
-    messages->request->Clear();
-    messages->reply->Clear();
-    delete OfThisThread().kept.exchange(messages.release(), std::memory_order_acq_rel);
-  }
-  std::unique_ptr<Messages> MakeMessages() const;
+  void MakeMessages(Messages* messages) const;
 
   const ServiceMethod* const method_;
   std::array<Slot, kSlots> slots_;

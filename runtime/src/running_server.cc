@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/large_message.h"
 #include "runtime/src/server_styles.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
@@ -35,15 +36,15 @@ RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_
     : health_(std::move(health)),
       calls_(interceptors, max_send_message_bytes, max_concurrent_calls),
       health_calls_(std::move(interceptors), max_send_message_bytes, absl::nullopt) {
-  for (Service* service : services) AddService(service);
-  if (health_ != nullptr) AddService(health_.get());
+  for (Service* service : services) AddService(service, &calls_);
+  if (health_ != nullptr) AddService(health_.get(), &health_calls_);
 }
 
-void RunningServer::AddService(Service* service) {
+void RunningServer::AddService(Service* service, ServerCalls* calls) {
   service_names_.emplace_back(service->ShmrpcServiceName());
   for (const ServiceMethod& method : service->ShmrpcMethods()) {
     message_pools_.push_back(std::make_unique<MessagePool>(&method));
-    methods_.emplace(method.path, RegisteredMethod{service, &method, message_pools_.back().get()});
+    methods_.emplace(method.path, RegisteredMethod(service, &method, calls, message_pools_.back().get()));
   }
 }
 
@@ -99,16 +100,18 @@ void RunningServer::Wait() {
 }
 
 void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
-  if (call->deadline().HasPassed()) {
+  const SteadyTime arrival = call->arrival();
+  if (arrival == SteadyTime::InfinitePast() ? call->deadline().HasPassed() : call->deadline() <= arrival) {
     return FailServerCall(std::move(call), DeadlineBeforeHandler());
   }
-  const auto found = methods_.find(call->method());
-  if (found == methods_.end()) {
+  const ResolvedMethod* resolved = call->resolved_method();
+  if (resolved == nullptr) resolved = ResolveMethod(call->method());
+  if (resolved == nullptr) {
     absl::Status status = UnknownMethod(call->method());
     return FailServerCall(std::move(call), std::move(status));
   }
-  const RegisteredMethod& method = found->second;
-  ServerCalls& calls = health_ != nullptr && method.service == health_.get() ? health_calls_ : calls_;
+  const RegisteredMethod& method = static_cast<const RegisteredMethod&>(*resolved);
+  ServerCalls& calls = *method.calls;
   absl::Status status = calls.Enter();
   // Of the refusals the one that may be different the next time.
   if (!status.ok()) return FailServerCall(std::move(call), std::move(status), /*not_processed=*/true);
@@ -117,9 +120,19 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
   RunCoroutine(&calls, method, std::move(call), request);
 }
 
+const ResolvedMethod* RunningServer::ResolveMethod(absl::string_view method) const {
+  const auto found = methods_.find(method);
+  return found != methods_.end() ? &found->second : nullptr;
+}
+
 bool RunningServer::NeedsRequest(absl::string_view method) const {
   const auto found = methods_.find(method);
   return found != methods_.end() && !ClientStreams(found->second.method->kind);
+}
+
+const google::protobuf::Descriptor* RunningServer::request_type(absl::string_view method) const {
+  const auto found = methods_.find(method);
+  return found != methods_.end() ? DescriptorOf(found->second.method->request_prototype()) : nullptr;
 }
 
 absl::Status RunningServer::UnknownMethod(absl::string_view path) const {

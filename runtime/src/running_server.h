@@ -43,9 +43,11 @@ class RunningServer final : public Server, private CallHandler {
  private:
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
+  const ResolvedMethod* ResolveMethod(absl::string_view method) const override;
   bool NeedsRequest(absl::string_view method) const override;
+  const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
 
-  void AddService(Service* service);
+  void AddService(Service* service, ServerCalls* calls);
 
   // Why `path`, which comes from the client and may be anything, is not served.
   absl::Status UnknownMethod(absl::string_view path) const;

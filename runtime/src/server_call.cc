@@ -102,10 +102,10 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
     out.initial_metadata = &context.initial_metadata();
   }
   if (!context.trailing_metadata().empty()) out.trailing_metadata = &context.trailing_metadata();
-  // A gRPC server ends a call at its deadline, and what the handler says later is lost. So it is here: most handlers that
-  // fail now do so because of the deadline, whatever they call it, and a stream's may have taken the failure of a read
-  // for the half-close, and say OK. The reply of a unary call is left to the client, which looks at its own clock, so
-  // that this side need not.
+  // A gRPC server ends a call at its deadline, and what the handler says later is lost. So it is here: most handlers
+  // that fail now do so because of the deadline, whatever they call it, and a stream's may have taken the failure of a
+  // read for the half-close, and say OK. The reply of a unary call is left to the client, which looks at its own clock,
+  // so that this side need not.
   if ((!status.ok() || method.kind != MethodKind::kUnary) && call->deadline().HasPassed()) {
     out.status = absl::DeadlineExceededError(
         absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", status.ToString()));

@@ -20,9 +20,13 @@
 namespace shmrpc::internal {
 
 // A method, and whose.
-struct RegisteredMethod {
+struct RegisteredMethod final : ResolvedMethod {
+  RegisteredMethod(Service* its_service, const ServiceMethod* its_method, ServerCalls* of, MessagePool* pool)
+      : service(its_service), method(its_method), calls(of), messages(pool) {}
+
   Service* service;
   const ServiceMethod* method;
+  ServerCalls* calls;     // among which its calls count
   MessagePool* messages;  // the server's
 };
 

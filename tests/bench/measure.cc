@@ -162,10 +162,14 @@ int64_t Calls(const std::vector<CaseResult>& results) {
   return calls;
 }
 
+// A run with fewer calls says little of what a call allocates.
+constexpr int64_t kFewestCallsForAllocations = 4;
+
 // Allocations per call when warm: what a longer run allocates more than a run of as few calls as possible, so that what
-// a run needs once, for a stream or for threads, does not count.
-absl::StatusOr<double> AllocationsPerCall(Scene& scene, absl::Duration duration) {
-  if (!AllocationCounter::Available()) return kNotMeasured;
+// a run needs once, for a stream or for threads, does not count. `expected_calls`: those of a run of `duration`. Two
+// further runs of calls that take as long as all of it would make a measurement twice as long, and find out nothing.
+absl::StatusOr<double> AllocationsPerCall(Scene& scene, absl::Duration duration, int64_t expected_calls) {
+  if (!AllocationCounter::Available() || expected_calls < kFewestCallsForAllocations) return kNotMeasured;
   AllocationCounter::Begin();
   const absl::StatusOr<std::vector<CaseResult>> shortest = scene.Run(absl::ZeroDuration());
   const int64_t few = AllocationCounter::End();
@@ -270,7 +274,7 @@ absl::StatusOr<Measurement> MeasureHere(const MeasurementSpec& spec) {
     status = MeasureWaking(scene, spec.shape.amount, &figures);
     if (!status.ok()) return status;
   }
-  const absl::StatusOr<double> allocations = AllocationsPerCall(scene, warm_up);
+  const absl::StatusOr<double> allocations = AllocationsPerCall(scene, warm_up, Calls(*warm));
   if (!allocations.ok()) return allocations.status();
   figures.allocations_per_call = *allocations;
   return measurement;

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/bench/allocations.h"
 #include "tests/bench/process.h"
 
 namespace shmrpc::bench {
@@ -129,6 +131,18 @@ TEST(MeasureTest, ProcessesAreBoundWhereAndWhenThePlacementSays) {
     EXPECT_TRUE(measurement.ok()) << measurement.status();
   }
   expected_cpus = nullptr;
+}
+
+// Calls of which one takes as long as a whole measurement are not repeated for nothing but their allocations.
+TEST(MeasureTest, AllocationsOfVeryLongCallsAreNotMeasured) {
+  MeasurementSpec spec = Spec(Pin::kNone, AllowedCpus(), "floor-unix");
+  const absl::StatusOr<Measurement> small = Measure(spec);
+  ASSERT_TRUE(small.ok()) << small.status();
+  EXPECT_EQ(std::isnan(small->figures.allocations_per_call), !AllocationCounter::Available());
+  spec.payload_bytes = size_t{64} << 20;
+  const absl::StatusOr<Measurement> large = Measure(spec);
+  ASSERT_TRUE(large.ok()) << large.status();
+  EXPECT_TRUE(std::isnan(large->figures.allocations_per_call));
 }
 
 TEST(MeasureInTurnsTest, AnErrorSaysWhatWasMeasured) {

@@ -58,7 +58,7 @@ TEST(ParseOptionsTest, UnknownNamesAreAnsweredWithTheChoices) {
   texts.peers = {"shm", "pigeon"};
   EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--peers"), HasSubstr("\"pigeon\""),
                                     HasSubstr("shm, tcp, unix, inproc, grpc-unix, grpc-tcp, floor-ring, "
-                                              "floor-cacheline, floor-memcpy, floor-unix, floor-tcp")));
+                                              "floor-pool, floor-cacheline, floor-memcpy, floor-unix, floor-tcp")));
   texts = Texts();
   texts.modes = {"eager"};
   EXPECT_THAT(ErrorOf(texts), AllOf(HasSubstr("--modes"), HasSubstr("\"eager\""), HasSubstr("efficient")));

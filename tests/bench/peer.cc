@@ -19,7 +19,8 @@ absl::Status ClientSide::CallOnEach() { return Unable(); }
 const std::vector<PeerInfo>& AllPeers() {
   static const auto* const peers = [] {
     auto* all = new std::vector<PeerInfo>;
-    for (const auto& family : {ShmrpcPeers(), GrpcPeers(), RingFloorPeers(), MemoryFloorPeers(), SocketFloorPeers()}) {
+    for (const auto& family :
+         {ShmrpcPeers(), GrpcPeers(), RingFloorPeers(), PoolFloorPeers(), MemoryFloorPeers(), SocketFloorPeers()}) {
       all->insert(all->end(), family.begin(), family.end());
     }
     return all;

@@ -148,6 +148,7 @@ const PeerInfo* FindPeer(absl::string_view name);
 std::vector<PeerInfo> ShmrpcPeers();       // shm, tcp, unix, inproc
 std::vector<PeerInfo> GrpcPeers();         // grpc-unix, grpc-tcp
 std::vector<PeerInfo> RingFloorPeers();    // floor-ring
+std::vector<PeerInfo> PoolFloorPeers();    // floor-pool
 std::vector<PeerInfo> MemoryFloorPeers();  // floor-cacheline, floor-memcpy
 std::vector<PeerInfo> SocketFloorPeers();  // floor-unix, floor-tcp
 

@@ -119,7 +119,7 @@ TEST(ProgramTest, MeasuresEveryPeer) {
 
 // Every other case, with peers that have nothing in common, as far as they can do it.
 TEST(ProgramTest, RunsEveryCase) {
-  std::vector<std::string> peers = {"shm", "inproc", "floor-ring", "floor-memcpy", "floor-tcp"};
+  std::vector<std::string> peers = {"shm", "inproc", "floor-ring", "floor-pool", "floor-memcpy", "floor-tcp"};
   if (!SHMRPC_TSAN) peers.push_back("grpc-unix");
   std::vector<std::string> loads;
   for (const CaseInfo& load : AllCases()) {

@@ -23,8 +23,8 @@ using Texts = std::vector<std::string>;
 ABSL_FLAG(Texts, cases, Texts({"unary", "pipelined"}),
           "unary, pipelined, threads, clients, idle, slow-handler, stream, bulk, bulk-down, paced, bursts");
 ABSL_FLAG(Texts, peers, Texts({"shm", "tcp", "unix", "grpc-unix", "grpc-tcp"}),
-          "shm, tcp, unix, inproc, grpc-unix, grpc-tcp, floor-ring, floor-cacheline, floor-memcpy, floor-unix, "
-          "floor-tcp");
+          "shm, tcp, unix, inproc, grpc-unix, grpc-tcp, floor-ring, floor-pool, floor-cacheline, floor-memcpy, "
+          "floor-unix, floor-tcp");
 ABSL_FLAG(Texts, payloads, Texts({"64", "4096", "65536", "1048576"}),
           "bytes that go there and back with each call, or one way with each message");
 ABSL_FLAG(Texts, modes, Texts({"adaptive"}), "how shmrpc's peers wait: adaptive, latency, efficient");

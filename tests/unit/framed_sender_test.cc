@@ -1,6 +1,7 @@
 #include "transports/framed/sender.h"
 
 #include <atomic>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <string>
@@ -32,6 +33,7 @@ class FakeLink final : public Link {
     frames.emplace_back(reserved_.begin(), reserved_.begin() + static_cast<ptrdiff_t>(size));
     --room;
   }
+  size_t piece_bytes() const override { return piece; }
   void Flush(bool always_ring) override { rings += always_ring; }
   bool SendBufferFull() const override { return false; }
   bool HasRoom() const override { return room > 0 && !broken; }
@@ -54,6 +56,7 @@ class FakeLink final : public Link {
 
   std::atomic<int> room{1'000'000};
   std::atomic<bool> broken{false};
+  size_t piece = kMaxFrameBytes;
   int asked = 0;
   int rings = 0;
   bool finished = false;
@@ -87,14 +90,15 @@ class FakeHost final : public Sender::Host {
 struct Fixture {
   explicit Fixture(bool may_spill) : host(&link), sender(&host, &link, may_spill, /*may_spin=*/false) {}
 
-  bool Send(uint32_t call_id, size_t bytes, SteadyTime deadline = SteadyTime::InfiniteFuture(), bool stop = false) {
+  bool Send(uint32_t call_id, size_t bytes, SteadyTime deadline = SteadyTime::InfiniteFuture(), bool stop = false,
+            const std::string& control = "control") {
     google::protobuf::BytesValue message;
     message.set_value(std::string(bytes, static_cast<char>('a' + call_id)));
     FrameHeader header;
     header.type = FrameType::kRequest;
     header.call_id = call_id;
     const OutgoingProto outgoing(message);
-    return sender.Send(header, "control", &outgoing, deadline, [stop] { return stop; }) == Sender::Outcome::kSent;
+    return sender.Send(header, control, &outgoing, deadline, [stop] { return stop; }) == Sender::Outcome::kSent;
   }
 
   FakeLink link;
@@ -136,6 +140,28 @@ TEST(SenderTest, MessagesOfEverySizeArriveWhole) {
     ASSERT_TRUE(received.ParseFromString(Reassemble(fixture.link.frames, 7)));
     EXPECT_EQ(received.value(), std::string(bytes, 'b'));
   }
+}
+
+TEST(SenderTest, PiecesAreAsLongAsTheLinkWantsThem) {
+  Fixture fixture(/*may_spill=*/false);
+  fixture.link.piece = 1000;
+  ASSERT_TRUE(fixture.Send(1, kMaxFrameBytes));
+  ASSERT_GT(fixture.link.frames.size(), 60);
+  for (size_t i = 0; i + 1 < fixture.link.frames.size(); ++i) EXPECT_EQ(fixture.link.frames[i].size(), 1000) << i;
+  google::protobuf::BytesValue message;
+  ASSERT_TRUE(message.ParseFromString(Reassemble(fixture.link.frames, strlen("control"))));
+  EXPECT_EQ(message.value(), std::string(kMaxFrameBytes, 'b'));
+}
+
+TEST(SenderTest, AControlPartLongerThanAPieceGoesWithAByteOfTheMessage) {
+  Fixture fixture(/*may_spill=*/false);
+  fixture.link.piece = 1000;
+  const std::string control(5000, 'c');
+  ASSERT_TRUE(fixture.Send(1, kMaxFrameBytes, SteadyTime::InfiniteFuture(), /*stop=*/false, control));
+  EXPECT_EQ(fixture.link.frames[0].size(), kFrameHeaderBytes + sizeof(uint32_t) + control.size() + 1);
+  google::protobuf::BytesValue message;
+  ASSERT_TRUE(message.ParseFromString(Reassemble(fixture.link.frames, control.size())));
+  EXPECT_EQ(message.value(), std::string(kMaxFrameBytes, 'b'));
 }
 
 TEST(SenderTest, WaitsForRoomAsOftenAsNeeded) {

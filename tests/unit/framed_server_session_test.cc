@@ -33,6 +33,19 @@ class KeepingHandler final : public CallHandler {
     FinishCall(std::move(call), ServerCall::Reply());
   }
 
+  // Tells the first method that is asked for from others, and counts.
+  const ResolvedMethod* ResolveMethod(absl::string_view method) const override {
+    struct Known final : ResolvedMethod {};
+    static const Known known;
+    MutexLock lock(&mutex_);
+    resolved_.emplace_back(method);
+    return resolved_.size() == 1 ? &known : nullptr;
+  }
+  std::vector<std::string> resolved() const {
+    MutexLock lock(&mutex_);
+    return resolved_;
+  }
+
   // What comes from now on is finished at once, with OK.
   void KeepNoMore() {
     MutexLock lock(&mutex_);
@@ -72,8 +85,9 @@ class KeepingHandler final : public CallHandler {
   }
 
  private:
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
+  mutable std::vector<std::string> resolved_ ABSL_GUARDED_BY(mutex_);
   bool keeps_more_ ABSL_GUARDED_BY(mutex_) = true;
   std::vector<ServerCallPtr> calls_ ABSL_GUARDED_BY(mutex_);
 };
@@ -155,6 +169,33 @@ TEST_F(ServerSessionTest, ASecondRequestForACallInProgressEndsTheConnection) {
 TEST_F(ServerSessionTest, AMethodThatWasNotAnnouncedEndsTheConnection) {
   peer_.Send({.type = FrameType::kRequest, .code = 1, .call_id = 1});
   EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, AMethodIsResolvedOnceAndEachOfItsCallsIsTold) {
+  peer_.Send({.type = FrameType::kMethod, .code = 1}, "/a.Service/Other");
+  peer_.SendRequest(1, 0);
+  peer_.SendRequest(2, 0);
+  peer_.Send({.type = FrameType::kRequest, .code = 1, .call_id = 3});
+  ASSERT_NE(handler_.Get(2), nullptr);
+  EXPECT_EQ(handler_.resolved(), (std::vector<std::string>{"/a.Service/Method", "/a.Service/Other"}));
+  for (size_t i = 0; i < 3; ++i) {
+    const ServerCall& call = *handler_.Get(i);
+    EXPECT_EQ(call.resolved_method() != nullptr, call.method() == "/a.Service/Method") << call.method();
+  }
+}
+
+// A thread that computes a deadline from the time left has looked at the clock: the handler need not look again.
+TEST_F(ServerSessionTest, ACallWithADeadlineTellsWhenItCame) {
+  const SteadyTime before = SteadyTime::Now();
+  const uint64_t left = 1'000'000'000;
+  const absl::string_view body(reinterpret_cast<const char*>(&left), sizeof left);
+  peer_.Send({.type = FrameType::kRequest, .flags = kFlagDeadline, .call_id = 1}, body);
+  const ServerCall* const call = handler_.Get(0);
+  EXPECT_GE(call->arrival(), before);
+  EXPECT_LE(call->arrival(), SteadyTime::Now());
+  EXPECT_EQ(call->deadline(), call->arrival() + absl::Seconds(1));
+  peer_.SendRequest(2, 0);
+  EXPECT_EQ(handler_.Get(1)->arrival(), SteadyTime::InfinitePast());
 }
 
 TEST_F(ServerSessionTest, MessagesOfUnknownCallsAreReturnedToTheConnection) {

@@ -92,6 +92,31 @@ TEST(SpinPolicyTest, LongWaitsAreNoReasonToSkipOthers) {
   }
 }
 
+TEST(SpinPolicyTest, LargeMessagesBuyTimeInProportion) {
+  EXPECT_EQ(SpinPolicy::AllowanceFor(0), nanoseconds(0));
+  EXPECT_EQ(SpinPolicy::AllowanceFor(8000), microseconds(1));
+  EXPECT_EQ(SpinPolicy::AllowanceFor(uint64_t{1} << 40), SpinPolicy::kLargestAllowance);
+}
+
+TEST(SpinPolicyTest, AWaitWithinItsAllowanceSaysNothingOfOthers) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  for (int i = 0; i < 20; ++i) policy.OnWaited(milliseconds(1000));
+  policy.OnWaited(microseconds(30), /*allowance=*/microseconds(100));
+  EXPECT_EQ(policy.budget(), SpinPolicy::kSmallestBudget);
+  policy.OnWaited(microseconds(108), /*allowance=*/microseconds(100));
+  EXPECT_EQ(policy.budget(), microseconds(16));
+}
+
+TEST(SpinPolicyTest, AnAllowanceSpentInVainIsNoReasonToSpinOn) {
+  SpinPolicy policy(WaitMode::kAdaptive, true);
+  const microseconds allowance(100);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(policy.BeginWait());
+    policy.OnWaited(policy.budget() + allowance + microseconds(5), allowance);
+  }
+  EXPECT_FALSE(policy.BeginWait());
+}
+
 TEST(SpinPolicyTest, LatencyModeDoesNotLearn) {
   SpinPolicy policy(WaitMode::kLatency, true);
   policy.OnWaited(milliseconds(1000));

@@ -110,6 +110,9 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     Poll();
   }
   void SendMessage(const google::protobuf::MessageLite& message) { SendBytes(message.SerializePartialAsString()); }
+  // What the client says of the messages that it expects.
+  const google::protobuf::Descriptor* message_type() const { return events_->message_type(); }
+
   void SendText(const std::string& text) {
     google::protobuf::StringValue message;
     message.set_value(text);

@@ -9,6 +9,8 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
+#include "runtime/src/large_message.h"
+#include "shmrpc/message.h"
 #include "transports/framed/chunk_pool.h"
 #include "transports/framed/flow_control.h"
 
@@ -17,6 +19,9 @@ namespace shmrpc::framed {
 // What a received message is made of: the pieces' bytes, and the chunks that own them. Most messages are one piece.
 using Pieces = absl::InlinedVector<absl::string_view, 1>;
 using Chunks = absl::InlinedVector<ChunkPtr, 1>;
+
+// A message that came in several frames.
+using LargeMessagePtr = std::unique_ptr<internal::LargeMessage>;
 
 // A message that has come and waits until the application asks for it.
 class ReceivedMessage {
@@ -37,8 +42,10 @@ class ReceivedMessage {
   }
   ReceivedMessage(Pieces pieces, Chunks chunks, uint64_t cost)
       : pieces_(std::move(pieces)), chunks_(std::move(chunks)), cost_(cost) {}
+  ReceivedMessage(LargeMessagePtr large, uint64_t cost) : large_(std::move(large)), cost_(cost) {}
 
-  const Pieces& pieces() const { return pieces_; }
+  // A view of it.
+  IncomingMessage View() const { return large_ != nullptr ? IncomingMessage(*large_) : IncomingMessage(pieces_); }
   uint64_t cost() const { return cost_; }
 
  private:
@@ -47,6 +54,7 @@ class ReceivedMessage {
   Pieces pieces_;
   Chunks chunks_;
   std::unique_ptr<char[]> copy_;
+  LargeMessagePtr large_;  // then the others are empty
   uint64_t cost_;
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "shmrpc/mutex.h"
 #include "transports/framed/link.h"
 
@@ -19,48 +20,48 @@ struct ChunkReturner {
 using ChunkPtr = std::unique_ptr<Chunk, ChunkReturner>;
 
 // The process's memory for received frames. A chunk in use belongs to whoever holds its ChunkPtr; idle connections
-// hold none. Keeps up to kKept unused chunks, because fresh memory of that size costs page faults. Thread-safe.
+// hold none, and large messages neither, whose pieces are taken out of their chunks at once. Keeps up to kKept unused
+// chunks, because fresh memory of that size costs page faults, and gives those back that nobody has needed for
+// kTrimPeriod to twice that, but for kKeptForEver.
+//
+// Thread-safe.
 class ChunkPool {
  public:
   static constexpr size_t kKept = 64;
+  static constexpr size_t kKeptForEver = 2;
+  static constexpr absl::Duration kTrimPeriod = absl::Seconds(10);
 
-  static ChunkPool& Get() {
-    static ChunkPool* const pool = new ChunkPool;  // never destroyed: threads may end after static destruction
-    return *pool;
-  }
+  // This process's.
+  static ChunkPool& Get();
+
+  ChunkPool() = default;
+  ChunkPool(const ChunkPool&) = delete;
+  ChunkPool& operator=(const ChunkPool&) = delete;
 
   // A chunk, the thread's own if that is unused.
   static inline ChunkPtr TakeForThread();
+
+  // What the timer does: gives back what nobody has needed since the last time. True when there is something left to
+  // give back later.
+  bool Trim() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  size_t unused_chunks() const {
+    MutexLock lock(&mutex_);
+    return unused_.size();
+  }
 
  private:
   friend struct ChunkReturner;
   friend struct ThreadChunkCache;
 
-  ChunkPtr Take() {
-    {
-      MutexLock lock(&mutex_);
-      if (!unused_.empty()) {
-        Chunk* const chunk = unused_.back();
-        unused_.pop_back();
-        return ChunkPtr(chunk);
-      }
-    }
-    return ChunkPtr(new Chunk);
-  }
+  ChunkPtr Take() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Return(Chunk* chunk) ABSL_LOCKS_EXCLUDED(mutex_);
+  void ArmTrim();
 
-  void Return(Chunk* chunk) {
-    {
-      MutexLock lock(&mutex_);
-      if (unused_.size() < kKept) {
-        unused_.push_back(chunk);
-        return;
-      }
-    }
-    delete chunk;
-  }
-
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::vector<Chunk*> unused_ ABSL_GUARDED_BY(mutex_);
+  size_t fewest_unused_ ABSL_GUARDED_BY(mutex_) = 0;  // since the last Trim
+  bool trim_armed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // The calling thread's own unused chunk, so that receiving a frame and being done with it costs no trip to the pool.

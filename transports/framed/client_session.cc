@@ -1,6 +1,7 @@
 #include "transports/framed/client_session.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -51,13 +52,20 @@ ClientCall* ClientSession::FindCall(uint64_t id) const {
 // Takes the call out of the table; whoever gets it, and nobody else, tells its end.
 ClientCall* ClientSession::TakeCall(uint64_t id) {
   MutexLock lock(&calls_mutex_);
+  return TakeCallLocked(id);
+}
+
+ClientCall* ClientSession::TakeCallLocked(uint64_t id) {
   ClientCall* const call = FindCall(id);
   if (call == nullptr) return nullptr;
   CallSlot& slot = slots_[id & kSlotMask];
   slot.call = nullptr;
   slot.id += uint64_t{1} << kSlotBits;
   free_slots_.push_back(static_cast<uint32_t>(id & kSlotMask));
-  if (call->runs_user_code) async_calls_.fetch_sub(1, std::memory_order_seq_cst);
+  // Nobody relies on seeing this at once: who still sees the call looks after the link once too often.
+  if (call->runs_user_code) {
+    async_calls_.store(async_calls_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
+  }
   return call;
 }
 
@@ -113,14 +121,12 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
 
 void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** out) {
   const bool runs_user_code = events->RunsUserCode();
-  // The callback may destroy the connection before this function is done with the session.
-  const std::shared_ptr<Pollable> alive = runs_user_code ? shared_from_this() : nullptr;
   FrameHeader header;
   header.type = FrameType::kRequest;
   if (spec.client_streams) header.flags |= kFlagOpen;
   if (request == nullptr) header.flags |= kFlagNoMessage;
   static thread_local std::string control;
-  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control);
+  EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control, spec.now);
   ClientCall* call = nullptr;
   absl::Status refused;
   uint64_t id = 0;
@@ -133,7 +139,8 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
       call = unused_calls_.back();
       unused_calls_.pop_back();
     }
-    call->session = std::static_pointer_cast<ClientSession>(shared_from_this());
+    ++unreleased_calls_;
+    call->session = this;
     call->events = events;
     call->runs_user_code = runs_user_code;
     call->max_receive_message_bytes = spec.max_receive_message_bytes;
@@ -149,12 +156,14 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
         refused = absl::ResourceExhaustedError(
             absl::StrCat("more than ", kSlotMask, " calls are in flight on one connection"));
       } else if (runs_user_code) {
-        async_calls_.fetch_add(1, std::memory_order_seq_cst);
+        async_calls_.store(async_calls_.load(std::memory_order_relaxed) + 1, std::memory_order_seq_cst);
       }
     }
     call->id = id;
   }
   *out = call;
+  // The call is not released before this function returns, unless from inside it: so there is a session, although a
+  // callback may destroy the connection at any time.
   if (!refused.ok()) {
     events->OnStatus({.status = std::move(refused), .not_processed = true});
     return;
@@ -173,11 +182,16 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     }
   }
   if (!status.ok() && !spec.deadline.HasPassed()) {
+    const std::shared_ptr<Pollable> alive = shared_from_this();
     ClientCall* const taken = TakeCall(id);
     if (taken != nullptr) EndHere(taken, std::move(status), /*not_processed=*/true);
     return;
   }
-  if (runs_user_code && !poller_present_.exchange(true, std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
+  // A look first: nearly always the poller is there. If it is about to leave, it looks at async_calls_ afterwards.
+  if (runs_user_code && !poller_present_.load(std::memory_order_seq_cst) &&
+      !poller_present_.exchange(true, std::memory_order_seq_cst)) {
+    poller_->Kick(shared_from_this());
+  }
 }
 
 // Before the sender's mutex is released: so whoever closes the sender, and looks afterwards, knows of all that was
@@ -196,15 +210,18 @@ void ClientCall::DeliverEnd() {
   CallEvents* const to = events;
   CallEnd last = TakeEnd();
   if (has_headers) to->OnHeaders(std::move(end.initial_metadata));
-  if (has_message && last.status.ok()) to->OnMessage(IncomingMessage(pieces));
+  const LargeMessagePtr kept_large = std::move(large);
+  if (has_message && last.status.ok()) {
+    to->OnMessage(kept_large != nullptr ? IncomingMessage(*kept_large) : IncomingMessage(pieces));
+  }
   to->OnStatus(std::move(last));
 }
 
 void ClientCall::Run() {
-  const std::shared_ptr<ClientSession> alive = session;
-  if (alive->BeginQueued(this)) return alive->RunEvents(this);
+  ClientSession* const its_session = session;
+  if (its_session->BeginQueued(this)) return its_session->RunEvents(this);
   DeliverEnd();
-  alive->NotifyWaiter(this);
+  its_session->NotifyWaiter(this);
 }
 
 // Ends a call that TakeCall has returned, for a reason on this side: at once, with what has not been read dropped.
@@ -228,8 +245,6 @@ void ClientSession::EndHere(ClientCall* call, absl::Status status, bool not_proc
 }
 
 void ClientSession::Release(ClientCall* call) {
-  const std::shared_ptr<ClientSession> alive = std::move(call->session);
-  call->session.reset();
   call->events = nullptr;
   call->end.initial_metadata.clear();
   call->end.trailing_metadata.clear();
@@ -239,10 +254,13 @@ void ClientSession::Release(ClientCall* call) {
   call->has_message = false;
   call->pieces.clear();
   call->chunks.clear();
+  call->large = nullptr;
   call->stream = nullptr;
   call->deadline = SteadyTime::InfiniteFuture();
+  std::shared_ptr<Pollable> self;  // released after the lock
   MutexLock lock(&calls_mutex_);
   unused_calls_.push_back(call);
+  if (--unreleased_calls_ == 0 && closed_) self.swap(self_);
 }
 
 void ClientSession::Cancel(ClientCall* call, absl::Status status) {
@@ -279,13 +297,45 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
     NotifyWaiter(call);
     return;
   }
-  if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) call->chunks.push_back(std::move(chunk));
   {
     MutexLock lock(&calls_mutex_);
-    ended_.push_back(call);
-    has_ended_.store(true, std::memory_order_seq_cst);
+    QueueEnd(call, chunk);
   }
   if (!poller_receives_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
+}
+
+// For the poller: the end of a call that runs user code, and does not stream.
+void ClientSession::QueueEnd(ClientCall* call, ChunkPtr& chunk) {
+  if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) {
+    absl::string_view& message = call->pieces[0];
+    if (message.size() <= sizeof call->small) {
+      // The thread keeps its chunk, for the next frame.
+      std::memcpy(call->small, message.data(), message.size());
+      message = absl::string_view(call->small, message.size());
+    } else {
+      call->chunks.push_back(std::move(chunk));
+    }
+  }
+  PushEnded(call);
+}
+
+void ClientSession::PushEnded(ClientCall* call) {
+  call->next_ended = nullptr;
+  if (first_ended_ == nullptr) {
+    first_ended_ = call;
+    has_ended_.store(true, std::memory_order_seq_cst);
+  } else {
+    last_ended_->next_ended = call;
+  }
+  last_ended_ = call;
+}
+
+ClientCall* ClientSession::PopEnded() {
+  ClientCall* const call = first_ended_;
+  if (call == nullptr) return nullptr;
+  first_ended_ = call->next_ended;
+  if (first_ended_ == nullptr) has_ended_.store(false, std::memory_order_relaxed);
+  return call;
 }
 
 // The first reason is the calls': to hang up is to make the poller find a second one.
@@ -334,6 +384,11 @@ void ClientSession::Fail(const absl::Status& reason, bool none_processed) {
 
 void ClientSession::Close() {
   const std::shared_ptr<Pollable> alive = shared_from_this();
+  {
+    MutexLock lock(&calls_mutex_);
+    closed_ = true;
+    if (unreleased_calls_ > 0) self_ = alive;
+  }
   Fail(absl::CancelledError("the channel was destroyed while the call was in progress"));
   poller_->Remove(this);
   internal::DeadlineTimer::Handle timer;
@@ -346,9 +401,8 @@ void ClientSession::Close() {
     ClientCall* call;
     {
       MutexLock lock(&calls_mutex_);
-      if (ended_.empty()) return;
-      call = ended_.front();
-      ended_.pop_front();
+      call = PopEnded();
+      if (call == nullptr) return;
     }
     call->Run();
   }

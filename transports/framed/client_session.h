@@ -2,7 +2,6 @@
 #define SHMRPC_TRANSPORTS_FRAMED_CLIENT_SESSION_H_
 
 #include <atomic>
-#include <deque>
 #include <list>
 #include <memory>
 #include <string>
@@ -28,6 +27,10 @@ class ClientCall;
 //
 // Streams. What comes for a call that streams is put into its CallStream and delivered by RunEvents, on the thread that
 // finds it due or, for calls that run user code, on the poller's.
+//
+// Lifetime. Its connection holds a session, and when that has gone the session holds itself until all calls are
+// released. So a call need not hold it, but whoever goes on after a call may have been released has a reference of its
+// own: the poller's threads have one while they run a task.
 //
 // Locks: the sender's mutex, then calls_mutex_; waiters_mutex_ is taken with neither. right_ may be held when either is
 // taken. User code runs with nothing held.
@@ -74,6 +77,7 @@ class ClientSession final : public Session {
   uint64_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* FindCall(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   ClientCall* TakeCall(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  ClientCall* TakeCallLocked(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   bool IsActive(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   bool WasAnswered(uint64_t id) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
@@ -111,6 +115,9 @@ class ClientSession final : public Session {
   absl::Status HandleCredit(const FrameHeader& header, const Chunk& chunk);
   void DeliverMessage(uint64_t call_id, ReceivedMessage message);
   void EndCall(ClientCall* call, ChunkPtr& chunk);
+  void QueueEnd(ClientCall* call, ChunkPtr& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void PushEnded(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  ClientCall* PopEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);  // null when there is none
   // Ends the connection and its calls. `none_processed`: the server says so of all calls that are left; otherwise it is
   // true of those whose request was not sent whole.
   void Fail(const absl::Status& reason, bool none_processed = false);
@@ -123,8 +130,8 @@ class ClientSession final : public Session {
 
   std::atomic<bool> over_{false};
   std::atomic<bool> link_ended_{false};  // and there is nothing more to receive
-  std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for
-  std::atomic<bool> has_ended_{false};   // ended_ is not empty
+  std::atomic<int> async_calls_{0};      // outstanding calls that nobody waits for; changed with calls_mutex_
+  std::atomic<bool> has_ended_{false};   // there is an ended call to tell of; changed with calls_mutex_
   // Whether the poller looks after the link: it is in the hot set, or parked with input being reported, or about to be
   // polled. Set by who wants that (and kicks the poller if it was not set), cleared by the poller's thread when it
   // leaves the link to a thread that holds right_, or when no asynchronous call is outstanding.
@@ -138,7 +145,13 @@ class ClientSession final : public Session {
   std::vector<CallSlot> slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(calls_mutex_);
   std::vector<ClientCall*> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);  // memory for coming calls
-  std::deque<ClientCall*> ended_ ABSL_GUARDED_BY(calls_mutex_);          // the poller has something to tell of them
+  size_t unreleased_calls_ ABSL_GUARDED_BY(calls_mutex_) = 0;
+  bool closed_ ABSL_GUARDED_BY(calls_mutex_) = false;             // the connection has gone
+  std::shared_ptr<Pollable> self_ ABSL_GUARDED_BY(calls_mutex_);  // while closed_ and there are unreleased calls
+  // The calls that the poller has something to tell of, first in, first out; a list through the calls. has_ended_ says
+  // whether there are any.
+  ClientCall* first_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
+  ClientCall* last_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 
@@ -175,9 +188,10 @@ class ClientCall final : public Call, public Task {
   // Tells what there is to tell, on the poller's thread.
   void Run() override;
 
-  std::shared_ptr<ClientSession> session;  // while in use
+  ClientSession* session = nullptr;  // while in use, which keeps it
   CallEvents* events = nullptr;
   uint64_t id = 0;
+  ClientCall* next_ended = nullptr;  // the session's
   bool runs_user_code = false;
   size_t max_receive_message_bytes = 0;
   SteadyTime deadline = SteadyTime::InfiniteFuture();
@@ -197,12 +211,14 @@ class ClientCall final : public Call, public Task {
   };
   std::unique_ptr<Stream> stream;
 
-  // The end, once it has come. `chunks` own what `pieces` point to, unless that is the receiving thread's chunk.
+  // The end, once it has come. What `pieces` point to is in `chunks`, in `small`, or in the receiving thread's chunk.
   ResponseControl end;
   bool has_headers = false;
   bool has_message = false;
   Pieces pieces;
   Chunks chunks;
+  char small[256];
+  LargeMessagePtr large;  // the message, if it came in several frames; then the two above are empty
 
   // What `end` says to the call's events.
   CallEnd TakeEnd() {

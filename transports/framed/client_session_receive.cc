@@ -89,6 +89,7 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
   const bool has_headers = has_message || (header.flags & kFlagMetadata) != 0;
   if (more) {
     bool wanted = false;
+    const google::protobuf::Descriptor* type = nullptr;
     {
       // The call stays in the table while its message is on the way: it can still be cancelled.
       MutexLock lock(&calls_mutex_);
@@ -98,28 +99,44 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
         call->has_headers = has_headers;
         call->has_message = has_message;
         call->end = std::move(control);
+        type = call->events->message_type();
       }
     }
-    assembly_.Begin(header, offset, message_bytes, /*discard=*/!wanted, chunk);
-    if (wanted) return absl::OkStatus();
+    if (wanted) {
+      assembly_.Begin(header, offset, message_bytes, type, *chunk);
+      return absl::OkStatus();
+    }
+    assembly_.BeginDiscarding(header, offset, message_bytes);
   }
-  ClientCall* const call = TakeCall(header.call_id);
-  if (call == nullptr) return absl::OkStatus();
-  if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
-    control.status = absl::ResourceExhaustedError(
-        absl::StrCat("the reply is ", message_bytes, " bytes long, more than the client's limit of ",
-                     call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
+  ClientCall* call;
+  {
+    MutexLock lock(&calls_mutex_);
+    call = TakeCallLocked(header.call_id);
+    if (call == nullptr) return absl::OkStatus();
+    if (control.status.ok() && message_bytes > call->max_receive_message_bytes) {
+      control.status = absl::ResourceExhaustedError(absl::StrCat(
+          "the reply is ", message_bytes, " bytes long, more than the client's limit of ",
+          call->max_receive_message_bytes, ": raise max_receive_message_bytes of the channel or the call"));
+    }
+    call->has_headers = has_headers;
+    call->has_message = has_message;
+    call->end = std::move(control);
+    if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));
+    if (call->runs_user_code && call->stream == nullptr) {
+      QueueEnd(call, chunk);
+      call = nullptr;
+    }
   }
-  call->has_headers = has_headers;
-  call->has_message = has_message;
-  call->end = std::move(control);
-  if (frame.size() > offset) call->pieces.push_back(frame.substr(offset));
-  EndCall(call, chunk);
+  if (call != nullptr) {
+    EndCall(call, chunk);
+  } else if (!poller_receives_.load(std::memory_order_relaxed)) {
+    poller_->Kick(shared_from_this());
+  }
   return absl::OkStatus();
 }
 
 absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk) {
-  switch (assembly_.Add(header, chunk)) {
+  switch (assembly_.Add(header, *chunk)) {
     case Assembly::Progress::kMore:
       return absl::OkStatus();
     case Assembly::Progress::kMalformed:
@@ -128,20 +145,18 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
     case Assembly::Progress::kComplete:
       break;
   }
-  if (assembling_cost_ != 0) {
-    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
-    assembly_.End();
-    DeliverMessage(header.call_id, std::move(message));
+  LargeMessagePtr large = assembly_.Take();
+  assembly_.End();
+  const uint64_t cost = std::exchange(assembling_cost_, 0);
+  if (cost != 0) {
+    DeliverMessage(header.call_id, ReceivedMessage(std::move(large), cost));
     return absl::OkStatus();
   }
   ClientCall* const call = TakeCall(header.call_id);
-  if (call != nullptr) {
-    call->pieces = assembly_.TakePieces();
-    call->chunks = assembly_.TakeChunks();
-    ChunkPtr none;
-    EndCall(call, none);
-  }
-  assembly_.End();
+  if (call == nullptr) return absl::OkStatus();
+  call->large = std::move(large);
+  ChunkPtr none;
+  EndCall(call, none);
   return absl::OkStatus();
 }
 

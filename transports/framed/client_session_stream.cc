@@ -73,8 +73,7 @@ ClientSession::WakeUp ClientSession::MarkDue(ClientCall* call) {
     return WakeUp::kRun;
   }
   stream.queued = true;
-  ended_.push_back(call);
-  has_ended_.store(true, std::memory_order_seq_cst);
+  PushEnded(call);
   return WakeUp::kKick;
 }
 
@@ -91,8 +90,10 @@ void ClientSession::Wake(ClientCall* call, WakeUp wake_up) {
 }
 
 bool ClientSession::BeginQueued(ClientCall* call) {
-  MutexLock lock(&calls_mutex_);
+  // Without the lock: it is set before a call that streams is queued, and never for one that is queued because it
+  // ended.
   if (call->stream == nullptr) return false;
+  MutexLock lock(&calls_mutex_);
   call->stream->queued = false;
   call->stream->busy = true;
   return true;
@@ -134,7 +135,7 @@ void ClientSession::RunEvents(ClientCall* call) {
       const uint64_t credit_to = stream.ended ? 0 : id;
       if (deliver) stream.wanted = false;
       calls_mutex_.Unlock();
-      if (deliver) events->OnMessage(IncomingMessage(message.pieces()));
+      if (deliver) events->OnMessage(message.View());
       SendCredit(credit_to, credit);
       calls_mutex_.Lock();
       continue;
@@ -167,8 +168,12 @@ void ClientSession::EndStream(ClientCall* call, ChunkPtr& chunk) {
       stream.headers = std::move(call->end.initial_metadata);
     }
     if (call->has_message && call->end.status.ok()) {
-      if (call->chunks.empty() && chunk != nullptr) call->chunks.push_back(std::move(chunk));
-      stream.inbox.emplace_back(std::move(call->pieces), std::move(call->chunks), /*cost=*/0);
+      if (call->large != nullptr) {
+        stream.inbox.emplace_back(std::move(call->large), /*cost=*/0);
+      } else {
+        if (call->chunks.empty() && chunk != nullptr) call->chunks.push_back(std::move(chunk));
+        stream.inbox.emplace_back(std::move(call->pieces), std::move(call->chunks), /*cost=*/0);
+      }
       call->pieces.clear();
       call->chunks.clear();
     }
@@ -216,6 +221,7 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   const uint64_t cost = MessageCost(control.message_bytes);
   bool wanted = false;
   size_t limit = 0;
+  const google::protobuf::Descriptor* type = nullptr;
   {
     MutexLock lock(&calls_mutex_);
     ClientCall* const call = FindCall(header.call_id);
@@ -225,6 +231,7 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
     if (!status.ok()) return status;
     wanted = call != nullptr;
     if (wanted) limit = call->max_receive_message_bytes;
+    if (wanted && more) type = call->events->message_type();
   }
   if (wanted && control.message_bytes > limit) {
     CancelAndReset(header.call_id,
@@ -234,7 +241,11 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
     wanted = false;
   }
   if (more) {
-    assembly_.Begin(header, control.message_offset, control.message_bytes, /*discard=*/!wanted, chunk);
+    if (wanted) {
+      assembly_.Begin(header, control.message_offset, control.message_bytes, type, *chunk);
+    } else {
+      assembly_.BeginDiscarding(header, control.message_offset, control.message_bytes);
+    }
     assembling_cost_ = cost;
   } else if (wanted) {
     DeliverMessage(header.call_id, ReceivedMessage(chunk, control.message_offset, control.message_bytes, cost));

@@ -13,6 +13,9 @@ namespace {
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
 
+// How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
+constexpr int kFramesBeforeCallbacks = 8;
+
 }  // namespace
 
 bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
@@ -80,7 +83,7 @@ bool ClientSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
         if (woke_waiter_.load(std::memory_order_relaxed)) {
           woke_waiter_.store(false, std::memory_order_relaxed);
           std::this_thread::yield();
-        } else {
+        } else if (!link_->HasFrame()) {
           internal::SpinPause();
         }
         continue;
@@ -184,7 +187,7 @@ bool ClientSession::WaitForRoom(SteadyTime deadline) {
 // ---- The poller's side.
 
 bool ClientSession::AcquireForPoller() {
-  poller_present_.store(true, std::memory_order_seq_cst);
+  if (!poller_present_.load(std::memory_order_seq_cst)) poller_present_.store(true, std::memory_order_seq_cst);
   if (right_.TryAcquire()) return true;
   // Leave the link to the thread that has it. If that has just given the right back without seeing that the poller
   // left, the second try succeeds.
@@ -198,10 +201,9 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
   for (;;) {
     if (has_ended_.load(std::memory_order_seq_cst)) {
       MutexLock lock(&calls_mutex_);
-      if (!ended_.empty()) {
-        *task = ended_.front();
-        ended_.pop_front();
-        has_ended_.store(!ended_.empty(), std::memory_order_seq_cst);
+      ClientCall* const ended = PopEnded();
+      if (ended != nullptr) {
+        *task = ended;
         return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
       }
     }
@@ -214,13 +216,20 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     poller_receives_.store(true, std::memory_order_relaxed);
     BeginReceiving();
     Link::ReceiveResult result;
-    // Until there is an end to tell: then that goes first.
-    while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
-      NoteReceived();
-      if (has_ended_.load(std::memory_order_relaxed)) break;
-    }
-    const bool spin =
-        result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    bool spin = false;
+    int frames = 0;
+    do {
+      // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
+      while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
+        NoteReceived();
+        ++frames;
+        if (has_ended_.load(std::memory_order_relaxed) && (frames >= kFramesBeforeCallbacks || !link_->HasFrame())) {
+          break;
+        }
+      }
+      spin =
+          result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
+    } while (spin && link_->CheapToPoll() && link_->HasFrame());
     poller_receives_.store(false, std::memory_order_relaxed);
     // A mark: another thread of the poller was woken for something, and has left it to this one.
     const bool marked = right_.Release();

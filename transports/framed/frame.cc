@@ -104,11 +104,13 @@ absl::Status CheckMessageBytes(const FrameHeader& header, absl::string_view rest
 
 }  // namespace
 
-void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out) {
+void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out,
+                          SteadyTime now) {
   out->clear();
   if (deadline != SteadyTime::InfiniteFuture()) {
     *flags |= kFlagDeadline;
-    const int64_t left = absl::ToInt64Nanoseconds(deadline.Left());
+    if (now == SteadyTime::InfinitePast()) now = SteadyTime::Now();
+    const int64_t left = deadline.NanosecondsFrom(now);
     out->append(reinterpret_cast<const char*>(&left), sizeof left);
   }
   if (metadata != nullptr && !metadata->empty()) {
@@ -131,7 +133,8 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
     std::memcpy(&left, rest.data(), sizeof left);
     rest.remove_prefix(sizeof left);
     if (left <= static_cast<uint64_t>(INT64_MAX)) {
-      out->deadline = SteadyTime::Now() + absl::Nanoseconds(static_cast<int64_t>(left));
+      out->arrival = SteadyTime::Now();
+      out->deadline = out->arrival.PlusNanoseconds(static_cast<int64_t>(left));
     }
   }
   absl::Status rules;

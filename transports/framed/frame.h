@@ -82,7 +82,9 @@ inline constexpr size_t kMaxControlBytes = 48 * 1024;
 
 // The control part of a request: `deadline` InfiniteFuture and metadata null or empty where there is none. Sets the
 // flags for what is there. `out` is overwritten.
-void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out);
+// `now`: what the clock says, or InfinitePast when it is to be read here.
+void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out,
+                          SteadyTime now = SteadyTime::InfinitePast());
 
 // The control part of a response. A status message or payloads too long for a frame are cut or left out, and the
 // message then says so. Sets flags and code.
@@ -91,6 +93,7 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
 
 struct RequestControl {
   SteadyTime deadline = SteadyTime::InfiniteFuture();
+  SteadyTime arrival;  // when the deadline was computed, if there is one
   Metadata metadata;
   size_t message_offset = 0;  // in the frame
   size_t message_bytes = 0;   // of the whole message, over all fragments

@@ -54,6 +54,10 @@ class Link {
   // and calls Flush again. Always false for a ring.
   virtual bool SendBufferFull() const = 0;
 
+  // How long the frames of a message should be that does not fit into one. Constant; kFrameHeaderBytes and
+  // kMaxControlBytes fit beside some of the message.
+  virtual size_t piece_bytes() const { return kMaxFrameBytes; }
+
   // Whether Reserve(kMaxFrameBytes) would find room. Any thread; a hint that may be out of date.
   virtual bool HasRoom() const = 0;
 

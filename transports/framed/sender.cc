@@ -221,7 +221,8 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
     if (stop_()) return false;
     const size_t before = kFrameHeaderBytes + control_.size();
     const size_t left = static_cast<size_t>(message_bytes_ - sent_);
-    used_ = std::min(before + left, kMaxFrameBytes);
+    // A long control part goes with what there is room for, and at least something of the message.
+    used_ = std::min({before + left, std::max(before + 1, sender_->link_->piece_bytes()), kMaxFrameBytes});
     bool waited = false;
     frame_ = sender_->Reserve(used_, deadline_, &waited);
     if (frame_ == nullptr) return false;
@@ -295,6 +296,7 @@ Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control
   FragmentStream stream(this, header, sized_control, message.size(), deadline, stop);
   const bool sent = message.SerializeToStream(&stream) && stream.Finish();
   in_pieces_ = false;
+  bytes_in_pieces_.fetch_add(static_cast<uint64_t>(stream.ByteCount()), std::memory_order_relaxed);
   if (!sent && stream.begun() && !closed_) {
     FrameHeader reset;
     reset.type = FrameType::kReset;

@@ -93,6 +93,9 @@ class Sender {
   // How much waits in private memory. A hint.
   size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
 
+  // The bytes of messages in pieces that were sent so far. A hint.
+  uint64_t BytesInPieces() const { return bytes_in_pieces_.load(std::memory_order_relaxed); }
+
   // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -132,6 +135,7 @@ class Sender {
   std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
   std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
   std::atomic<bool> has_leftover_{false};                    // spilled_ is not empty, or the kernel left bytes
+  std::atomic<uint64_t> bytes_in_pieces_{0};                 // changed with mutex_
 };
 
 }  // namespace shmrpc::framed

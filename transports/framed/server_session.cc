@@ -54,7 +54,7 @@ void ServerSession::SayFarewell() {
     // No call has been accepted since the draining began: a call that is not here has been answered, or will never be
     // handed to its handler.
     MutexLock lock(&calls_mutex_);
-    for (const auto& [id, call] : calls_) in_progress.push_back(id);
+    calls_.ForEach([&](const FramedServerCall* call) { in_progress.push_back(call->id); });
   }
   // A reply of its own that comes behind this one is ignored.
   for (const uint64_t id : in_progress) Refuse(id, absl::UnavailableError(kShuttingDown));
@@ -88,10 +88,11 @@ void ServerSession::Fail(const absl::Status& status) {
   std::vector<FramedServerCall*> to_run;
   {
     MutexLock lock(&calls_mutex_);
-    for (auto& [id, call] : calls_) {
+    if (!calls_.empty()) self_ = std::static_pointer_cast<ServerSession>(shared_from_this());
+    calls_.ForEach([&](FramedServerCall* call) ABSL_NO_THREAD_SAFETY_ANALYSIS {
       Cancelled(call);
       if (MarkDue(call) == WakeUp::kRun) to_run.push_back(call);
-    }
+    });
   }
   for (FramedServerCall* call : to_run) RunEvents(call);
   if (has_tasks_.load(std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
@@ -100,12 +101,13 @@ void ServerSession::Fail(const absl::Status& status) {
 
 bool ServerSession::OnKeepaliveTick() {
   if (!keepalive_.enabled() || over_) return false;
-  bool expects;
+  bool expects = false;
   {
     // Of calls that were cancelled the client knows nothing any more.
     MutexLock lock(&calls_mutex_);
-    expects = std::any_of(calls_.begin(), calls_.end(),
-                          [](const auto& entry) { return !entry.second->cancelled.load(std::memory_order_relaxed); });
+    calls_.ForEach([&](const FramedServerCall* call) {
+      if (!call->cancelled.load(std::memory_order_relaxed)) expects = true;
+    });
   }
   const KeepaliveResult result = TickKeepalive(expects);
   if (result.dead) Fail(SilentPeer("client", "ServerBuilder::SetKeepaliveTimeout"));
@@ -166,7 +168,10 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
       }
       case Link::ReceiveResult::kEmpty: {
         // A handler that was woken comes and looks itself.
-        const bool spin = !waiter_told_.exchange(false, std::memory_order_relaxed) && KeepSpinning();
+        const bool told = waiter_told_.load(std::memory_order_relaxed);
+        if (told) waiter_told_.store(false, std::memory_order_relaxed);
+        const bool spin = !told && KeepSpinning();
+        if (spin && link_->CheapToPoll() && link_->HasFrame()) continue;
         // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
         if (spin && !link_->CheapToPoll()) ReportInput(false);
         const bool marked = right_.Release();
@@ -213,7 +218,7 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
 }
 
 absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
-  switch (assembly_.Add(header, chunk)) {
+  switch (assembly_.Add(header, *chunk)) {
     case Assembly::Progress::kMore:
       return absl::OkStatus();
     case Assembly::Progress::kMalformed:
@@ -222,16 +227,13 @@ absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
       break;
   }
   if (assembling_cost_ != 0) {
-    ReceivedMessage message(assembly_.TakePieces(), assembly_.TakeChunks(), std::exchange(assembling_cost_, 0));
+    ReceivedMessage message(assembly_.Take(), std::exchange(assembling_cost_, 0));
     assembly_.End();
     DeliverMessage(header.call_id, &message, assembling_open_);
     return absl::OkStatus();
   }
   std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
-  if (begun != nullptr) {
-    begun->pieces = assembly_.TakePieces();
-    begun->chunks = assembly_.TakeChunks();
-  }
+  if (begun != nullptr) begun->large = assembly_.Take();
   assembly_.End();
   return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
 }
@@ -246,7 +248,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
-  methods_.push_back(std::make_unique<Method>(path));
+  methods_.push_back(std::make_unique<Method>(path, options_.handler->ResolveMethod(path)));
   return absl::OkStatus();
 }
 
@@ -268,19 +270,23 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
         absl::StrCat("the request is ", control.message_bytes, " bytes long, more than the server's limit of ",
                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
   }
-  if (more) assembly_.Begin(header, offset, control.message_bytes, /*discard=*/!refused.ok(), chunk);
   if (!refused.ok()) {
+    if (more) assembly_.BeginDiscarding(header, offset, control.message_bytes);
     Refuse(header.call_id, refused);
     return absl::OkStatus();
   }
   begun->id = header.call_id;
-  begun->method_path = methods_[header.code]->path;
-  begun->method_history = &methods_[header.code]->history;
+  Method& method = *methods_[header.code];
+  begun->method_path = method.path;
+  begun->method_history = &method.history;
+  begun->resolved = method.resolved;
+  begun->arrived = more ? SteadyTime::InfinitePast() : control.arrival;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
   begun->open = (header.flags & kFlagOpen) != 0;
   begun->has_request = (header.flags & kFlagNoMessage) == 0;
   if (more) {
+    assembly_.Begin(header, offset, control.message_bytes, options_.handler->request_type(begun->method_path), *chunk);
     assembling_ = std::move(begun);
     return absl::OkStatus();
   }
@@ -293,13 +299,16 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
 
 absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call) {
   const uint64_t id = begun->id;
-  begun->session = std::static_pointer_cast<ServerSession>(shared_from_this());
-  begun->cancelled.store(false, std::memory_order_relaxed);
+  begun->session = this;
   if (begun->open || !begun->has_request) {
     begun->stream = std::make_unique<FramedServerCall::Stream>();
     begun->stream->half_closed = !begun->open;
     if (begun->has_request) {
-      begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      if (begun->large != nullptr) {
+        begun->stream->inbox.emplace_back(std::move(begun->large), /*cost=*/0);
+      } else {
+        begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      }
       begun->pieces.clear();
       begun->chunks.clear();
     }
@@ -308,7 +317,11 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     // With the lock either the call is seen by whoever waits for the last one, or the call sees the draining.
     MutexLock lock(&calls_mutex_);
     if (!draining_.load(std::memory_order_relaxed)) {
-      if (calls_.emplace(id, begun.get()).second) {
+      if (calls_.Insert(begun.get())) {
+        // What ends the session marks the calls that it finds here, and has set over_ before: one of the two does it.
+        const bool over = over_.load(std::memory_order_relaxed);
+        begun->cancelled.store(over, std::memory_order_relaxed);
+        if (over) self_ = std::static_pointer_cast<ServerSession>(shared_from_this());
         NoteActivity();
         if (spare_call_ == nullptr && !unused_calls_.empty()) {
           spare_call_ = std::move(unused_calls_.back());
@@ -317,11 +330,9 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
         *call = begun.release();
         return absl::OkStatus();
       }
-      begun->session.reset();
       return Malformed(absl::StrCat("a request for call ", id, ", which is in progress"));
     }
   }
-  begun->session.reset();
   Refuse(id, absl::UnavailableError(kShuttingDown), /*not_processed=*/true);
   return absl::OkStatus();
 }
@@ -336,9 +347,8 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    auto found = calls_.find(header.call_id);
-    if (found == calls_.end()) return absl::OkStatus();  // the reply and the reset have crossed
-    call = found->second;
+    call = calls_.Find(header.call_id);
+    if (call == nullptr) return absl::OkStatus();  // the reply and the reset have crossed
     Cancelled(call);
     wake_up = MarkDue(call);
   }
@@ -384,22 +394,24 @@ bool ServerSession::WaitForRoom(SteadyTime) {
 
 void ServerSession::EndCall(FramedServerCall* call) {
   std::unique_ptr<FramedServerCall> ended(call);
-  const std::shared_ptr<ServerSession> alive = std::move(ended->session);
-  ended->session.reset();
+  std::shared_ptr<ServerSession> alive;  // released after the lock
   ended->client_metadata.clear();
-  uint64_t unread = 0;
   if (ended->stream != nullptr) {
+    alive = std::static_pointer_cast<ServerSession>(shared_from_this());
     // Out of the table first: then no more comes.
     {
       MutexLock lock(&calls_mutex_);
-      calls_.erase(ended->id);
+      calls_.Erase(ended.get());
     }
+    uint64_t unread = 0;
     for (const ReceivedMessage& message : ended->stream->inbox) unread += message.cost();
     ended->stream = nullptr;
+    ReturnUnread(unread);
   }
-  ReturnUnread(unread);
+  std::shared_ptr<ServerSession> self;  // the same
   MutexLock lock(&calls_mutex_);
-  calls_.erase(ended->id);
+  calls_.Erase(ended.get());
+  if (calls_.empty()) self.swap(self_);
   if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
 }
 
@@ -413,11 +425,13 @@ void FramedServerCall::Run() {
   // The call may be finished, and its memory reused, before the handler is done with the message.
   const Chunks request_chunks = std::move(chunks);
   const Pieces request_pieces = std::move(pieces);
+  const LargeMessagePtr request_large = std::move(large);
   chunks.clear();
   pieces.clear();
   CallHandler* const handler = session->options_.handler;
   if (stream != nullptr) return handler->OnCall(ServerCallPtr(this), nullptr);
-  const IncomingMessage request(request_pieces);
+  const IncomingMessage request =
+      request_large != nullptr ? IncomingMessage(*request_large) : IncomingMessage(request_pieces);
   handler->OnCall(ServerCallPtr(this), &request);
 }
 

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
+#include "transports/framed/call_table.h"
 #include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
 
@@ -28,6 +28,9 @@ class FramedServerCall;
 //
 // Streams. What comes for a call that has events is put into its CallStream and delivered by RunEvents, on the thread
 // that finds it due or, for events that run user code, on the poller's.
+//
+// Lifetime. Its listener holds a session until it is over, and from then on it holds itself for as long as it has
+// calls. So a call need not hold it, but whoever goes on after a call may have ended has a reference of its own.
 //
 // Locks: calls_mutex_ is taken with neither the sender's mutex nor right_ wanted afterwards. Handlers run with nothing
 // held.
@@ -78,8 +81,9 @@ class ServerSession final : public Session {
   friend class FramedServerCall;
 
   struct Method {
-    explicit Method(absl::string_view its_path) : path(its_path) {}
+    Method(absl::string_view its_path, const ResolvedMethod* as) : path(its_path), resolved(as) {}
     const std::string path;
+    const ResolvedMethod* const resolved;
     TaskHistory history;
   };
 
@@ -143,7 +147,8 @@ class ServerSession final : public Session {
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
   bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
-  absl::flat_hash_map<uint64_t, FramedServerCall*> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  CallTable<FramedServerCall> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  std::shared_ptr<ServerSession> self_ ABSL_GUARDED_BY(calls_mutex_);  // while over_ and calls_ is not empty
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
@@ -158,6 +163,8 @@ class FramedServerCall final : public ServerCall, public Task {
   ~FramedServerCall() override = default;
 
   absl::string_view method() const override { return method_path; }
+  const ResolvedMethod* resolved_method() const override { return resolved; }
+  SteadyTime arrival() const override { return arrived; }
   SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return client_metadata; }
   const Peer& peer() const override;
@@ -175,10 +182,13 @@ class FramedServerCall final : public ServerCall, public Task {
   void Run() override;
   TaskHistory* history() override { return method_history; }
 
-  std::shared_ptr<ServerSession> session;
+  ServerSession* session = nullptr;  // while the call is in progress, which keeps it
   uint64_t id = 0;
+  FramedServerCall* next_in_table = nullptr;
   absl::string_view method_path;
   TaskHistory* method_history = nullptr;  // on this connection
+  const ResolvedMethod* resolved = nullptr;
+  SteadyTime arrived;
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
@@ -186,6 +196,7 @@ class FramedServerCall final : public ServerCall, public Task {
   bool has_request = false;  // in `pieces`
   Pieces pieces;             // of the request
   Chunks chunks;             // own what pieces point to
+  LargeMessagePtr large;     // the request, if it came in several frames; then the two above are empty
 
   // For calls that stream or have events; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {

@@ -85,7 +85,7 @@ void ServerSession::Finished(FramedServerCall* call) {
     if (call->stream->events == nullptr) {
       wake_up = WakeUp::kNothing;
     } else {
-      alive = call->session;
+      alive = std::static_pointer_cast<ServerSession>(shared_from_this());
       call->stream->finished = true;
       wake_up = MarkDue(call);
       if (wake_up == WakeUp::kNothing) return;  // whoever delivers events now ends the call
@@ -127,7 +127,10 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       NoteReceived();
       FramedServerCall* begun = nullptr;
       const absl::Status status = HandleFrame(chunk, &begun);
-      if (begun != nullptr) QueueTask(begun);
+      if (begun != nullptr) {
+        begun->arrived = SteadyTime::InfinitePast();  // who knows when a thread takes it
+        QueueTask(begun);
+      }
       for_poller = has_tasks_.load(std::memory_order_relaxed);
       if (status.ok()) continue;
       Fail(status);
@@ -194,8 +197,8 @@ void ServerSession::QueueTask(Task* task) {
 }
 
 void FramedServerCall::EventTask::Run() {
-  const std::shared_ptr<ServerSession> alive = call->session;
-  alive->RunQueued(call);
+  const std::shared_ptr<Pollable> alive = call->session->shared_from_this();
+  call->session->RunQueued(call);
 }
 
 void ServerSession::RunQueued(FramedServerCall* call) {
@@ -208,7 +211,7 @@ void ServerSession::RunQueued(FramedServerCall* call) {
 }
 
 void ServerSession::RunEvents(FramedServerCall* call) {
-  const std::shared_ptr<ServerSession> alive = call->session;
+  const std::shared_ptr<Pollable> alive = shared_from_this();
   const uint64_t id = call->id;
   calls_mutex_.Lock();
   FramedServerCall::Stream& stream = *call->stream;
@@ -244,7 +247,7 @@ void ServerSession::RunEvents(FramedServerCall* call) {
         Credit credit;
         if (message.cost() != 0) credit = receive_account_.OnRead(&stream.received, message.cost());
         calls_mutex_.Unlock();
-        events->OnMessage(IncomingMessage(message.pieces()));
+        events->OnMessage(message.View());
         SendCredit(id, credit);
         calls_mutex_.Lock();
         continue;
@@ -290,24 +293,29 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   }
   const uint64_t cost = MessageCost(control.message_bytes);
   bool wanted = false;
+  const google::protobuf::Descriptor* type = nullptr;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(header.call_id);
     ReceiveAccount::Call nobody;
-    FramedServerCall* const call = found == calls_.end() ? nullptr : found->second;
+    FramedServerCall* const call = calls_.Find(header.call_id);
     if (call != nullptr && (call->stream == nullptr || call->stream->half_closed)) {
       return Malformed(absl::StrCat("a message of call ", header.call_id, " after the client's last one"));
     }
     status = receive_account_.OnReceived(call == nullptr ? &nobody : &call->stream->received, cost);
     if (!status.ok()) return status;
     wanted = call != nullptr && !call->stream->finished && !call->cancelled.load(std::memory_order_relaxed);
+    if (wanted && more) type = options_.handler->request_type(call->method_path);
   }
   if (wanted && control.message_bytes > options_.max_receive_message_bytes) {
     EndTooLarge(header.call_id, control.message_bytes);
     wanted = false;
   }
   if (more) {
-    assembly_.Begin(header, control.message_offset, control.message_bytes, /*discard=*/!wanted, chunk);
+    if (wanted) {
+      assembly_.Begin(header, control.message_offset, control.message_bytes, type, *chunk);
+    } else {
+      assembly_.BeginDiscarding(header, control.message_offset, control.message_bytes);
+    }
     assembling_cost_ = cost;
     assembling_open_ = open;
   } else if (wanted) {
@@ -326,9 +334,9 @@ void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, b
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(call_id);
-    if (found != calls_.end() && found->second->stream != nullptr && !found->second->stream->finished) {
-      call = found->second;
+    FramedServerCall* const found = calls_.Find(call_id);
+    if (found != nullptr && found->stream != nullptr && !found->stream->finished) {
+      call = found;
       if (message != nullptr) call->stream->inbox.push_back(std::move(*message));
       if (!open) call->stream->half_closed = true;
       wake_up = MarkDue(call);
@@ -349,9 +357,8 @@ void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(call_id);
-    if (found == calls_.end()) return;
-    call = found->second;
+    call = calls_.Find(call_id);
+    if (call == nullptr) return;
     Cancelled(call);
     wake_up = MarkDue(call);
   }
@@ -366,22 +373,22 @@ absl::Status ServerSession::HandleCredit(const FrameHeader& header, const Chunk&
   std::vector<FramedServerCall*> to_run;
   {
     MutexLock lock(&calls_mutex_);
-    const auto found = calls_.find(header.call_id);
-    const bool streams = found != calls_.end() && found->second->stream != nullptr;
-    status = send_account_.OnCredit(streams ? &found->second->stream->sent : nullptr, credit);
+    FramedServerCall* const found = calls_.Find(header.call_id);
+    const bool streams = found != nullptr && found->stream != nullptr;
+    status = send_account_.OnCredit(streams ? &found->stream->sent : nullptr, credit);
     if (!status.ok()) return status;
     size_t kept = 0;
     for (const uint64_t id : waiting_for_credit_) {
-      const auto waiting = calls_.find(id);
-      if (waiting == calls_.end()) continue;
-      FramedServerCall::Stream& stream = *waiting->second->stream;
+      FramedServerCall* const waiting = calls_.Find(id);
+      if (waiting == nullptr) continue;
+      FramedServerCall::Stream& stream = *waiting->stream;
       if (!send_account_.MaySend(stream.sent)) {
         waiting_for_credit_[kept++] = id;
         continue;
       }
       stream.waits_for_credit = false;
       stream.sendable_due = true;
-      if (MarkDue(waiting->second) == WakeUp::kRun) to_run.push_back(waiting->second);
+      if (MarkDue(waiting) == WakeUp::kRun) to_run.push_back(waiting);
     }
     waiting_for_credit_.resize(kept);
   }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/spin_pause.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -22,29 +23,41 @@ int ThreadEvent() {
 }
 constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 
+// How often to look at a ring before the thread gives its receiver's right back for a moment, and how many looks go to
+// one look at the clock: a quarter and half of a microsecond.
+constexpr int kLooksAtOnce = 16;
+constexpr int kLooksPerClock = 32;
+
+absl::string_view Bytes(const Chunk& chunk, size_t begin, size_t end) {
+  return absl::string_view(reinterpret_cast<const char*>(chunk.data) + begin, end - begin);
+}
+
 }  // namespace
 
-void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes, bool discard, ChunkPtr& chunk) {
+void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_bytes,
+                     const google::protobuf::Descriptor* type, const Chunk& chunk) {
+  BeginDiscarding(header, offset, message_bytes);
+  message_ = std::make_unique<internal::LargeMessage>(type, message_bytes);
+  message_->Append(Bytes(chunk, offset, header.length));
+}
+
+void Assembly::BeginDiscarding(const FrameHeader& header, size_t offset, size_t message_bytes) {
   active_ = true;
-  discard_ = discard;
+  message_ = nullptr;
   call_id_ = header.call_id;
   announced_ = message_bytes;
-  received_ = 0;
-  Append(chunk, offset, header.length);
+  received_ = header.length - offset;
+  bytes_taken_ += received_;
 }
 
-void Assembly::Append(ChunkPtr& chunk, size_t offset, size_t length) {
-  received_ += length - offset;
-  if (discard_ || length == offset) return;
-  pieces_.emplace_back(reinterpret_cast<const char*>(chunk->data) + offset, length - offset);
-  chunks_.push_back(std::move(chunk));
-}
-
-Assembly::Progress Assembly::Add(const FrameHeader& header, ChunkPtr& chunk) {
+Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) {
   if (!active_ || header.call_id != call_id_ || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
-  Append(chunk, kFrameHeaderBytes, header.length);
+  const absl::string_view piece = Bytes(chunk, kFrameHeaderBytes, header.length);
+  received_ += piece.size();
+  bytes_taken_ += piece.size();
   const bool more = (header.flags & kFlagMore) != 0;
   if (more ? received_ >= announced_ : received_ != announced_) return Progress::kMalformed;
+  if (message_ != nullptr) message_->Append(piece);
   return more ? Progress::kMore : Progress::kComplete;
 }
 
@@ -55,8 +68,7 @@ std::string Assembly::Describe() const {
 
 void Assembly::End() {
   active_ = false;
-  chunks_.clear();
-  pieces_.clear();
+  message_ = nullptr;
 }
 
 Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options, bool may_spill,
@@ -109,25 +121,47 @@ void Session::ChangeEvents(uint32_t add, uint32_t remove) {
 
 bool Session::KeepSpinning() {
   if (!spin_policy_.spins() || sleeps_at_once_) return false;
-  if (empty_polls_ == 0 && !spin_policy_.BeginWait()) {
+  if (!std::exchange(waits_, true) && !spin_policy_.BeginWait()) {
     sleeps_at_once_ = true;
     waiting_since_ = SteadyClock::now();
     return false;
   }
-  // The clock costs as much as some looks at a ring, and little beside a look at a socket.
-  if (++empty_polls_ % ClockStride() != 0) return true;
+  if (link_->CheapToPoll()) {
+    // To look at a ring costs little beside giving the link back and coming again, and beside a look at the clock. So
+    // that is done some times right here, unless this thread has other sessions to go round.
+    static thread_local const Session* latest = nullptr;
+    const int looks = std::exchange(latest, this) == this ? kLooksAtOnce : 1;
+    for (int i = 1; i < looks; ++i) {
+      internal::SpinPause();
+      if (link_->HasFrame()) return true;
+    }
+    looks_since_clock_ += looks;
+    if (looks_since_clock_ < kLooksPerClock) return true;
+    looks_since_clock_ = 0;
+  }
   const SteadyClock::time_point now = SteadyClock::now();
-  if (empty_polls_ == ClockStride()) waiting_since_ = now;
-  return now - waiting_since_ < spin_policy_.budget();
+  if (!std::exchange(measured_, true)) {
+    waiting_since_ = now;
+    const uint64_t moved = assembly_.bytes_taken() + sender_.BytesInPieces();
+    allowance_ = SpinPolicy::AllowanceFor(moved - std::exchange(moved_before_, moved));
+  }
+  latest_look_ = now;
+  spun_out_ = now - waiting_since_ >= spin_policy_.budget() + allowance_;
+  return !spun_out_;
 }
 
 void Session::NoteReceived() {
-  // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had.
-  if (empty_polls_ >= ClockStride()) spin_policy_.OnWaited(SteadyClock::now() - waiting_since_);
-  if (sleeps_at_once_) spin_policy_.OnSlept(SteadyClock::now() - waiting_since_);
-  empty_polls_ = 0;
-  sleeps_at_once_ = false;
   keepalive_.Heard();
+  if (!waits_) return;
+  // Only waits that were long enough to be measured teach something: shorter ones confirm the budget that they had. A
+  // frame that came while this thread was spinning came after the latest look at the clock, and before the next: that
+  // is as exact as need be, and the frame waits for no further look.
+  if (measured_) {
+    spin_policy_.OnWaited((spun_out_ ? SteadyClock::now() : latest_look_) - waiting_since_, allowance_);
+  }
+  if (sleeps_at_once_) spin_policy_.OnSlept(SteadyClock::now() - waiting_since_);
+  waits_ = measured_ = spun_out_ = sleeps_at_once_ = false;
+  looks_since_clock_ = 0;
 }
 
 void Session::SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) {

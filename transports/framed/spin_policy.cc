@@ -31,19 +31,21 @@ SpinPolicy::SpinPolicy(WaitMode mode, bool may_spin)
               : mode == WaitMode::kLatency              ? kLatencyBudget
                                                         : kLargestBudget) {}
 
-void SpinPolicy::OnWaited(std::chrono::nanoseconds wait) {
+void SpinPolicy::OnWaited(std::chrono::nanoseconds wait, std::chrono::nanoseconds allowance) {
   if (!adaptive_) return;
-  if (wait <= budget_) {
+  // What the large messages account for says nothing of the waits that come after small ones.
+  const std::chrono::nanoseconds beyond = std::max(wait - allowance, std::chrono::nanoseconds(0));
+  if (beyond <= budget_) {
     in_vain_ = 0;
     skipped_at_once_ = 0;
-  } else if (wait <= kShortWait) {
+  } else if (beyond <= kShortWait) {
     latest_in_vain_ = wait;
     if (++in_vain_ >= 2) {
       skipped_at_once_ = std::min(2 * skipped_at_once_ + 1, kMostSkipped);
       skip_ = skipped_at_once_;
     }
   }
-  const auto wanted = wait <= kLargestBudget ? std::max(budget_, 2 * wait) : budget_ / 2;
+  const auto wanted = beyond <= kLargestBudget ? std::max(budget_, 2 * beyond) : budget_ / 2;
   budget_ = std::clamp(wanted, kSmallestBudget, kLargestBudget);
 }
 

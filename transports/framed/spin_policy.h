@@ -1,7 +1,9 @@
 #ifndef SHMRPC_TRANSPORTS_FRAMED_SPIN_POLICY_H_
 #define SHMRPC_TRANSPORTS_FRAMED_SPIN_POLICY_H_
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -25,6 +27,10 @@ using SteadyClock = std::chrono::steady_clock;
 // either, with one that does between them. As soon as spinning succeeds, or sleeping at once is no better twice in
 // a row, all waits spin again.
 //
+// A peer that has got a large message, or that gave one, needs time for it that grows with its size: a handler that
+// copies a MiB is not back within the largest budget of any small call. The bytes that were moved since the last wait
+// therefore buy an allowance on top of the budget, in proportion to what moving them has cost anyway.
+//
 // Not synchronised: guarded by whatever guards the link's receiver.
 class SpinPolicy {
  public:
@@ -34,6 +40,15 @@ class SpinPolicy {
   // A wait beyond this one is an idle connection's, and tells nothing of who needs the CPU.
   static constexpr std::chrono::nanoseconds kShortWait = std::chrono::microseconds(200);
   static constexpr int kMostSkipped = 255;
+  // An allowance for large messages: about as long as two copies of them take. Beyond the largest one a wake-up is
+  // little beside what the message costs.
+  static constexpr uint64_t kBytesPerNanosecond = 8;
+  static constexpr std::chrono::nanoseconds kLargestAllowance = std::chrono::milliseconds(1);
+
+  static constexpr std::chrono::nanoseconds AllowanceFor(uint64_t large_message_bytes) {
+    return std::min(kLargestAllowance,
+                    std::chrono::nanoseconds(static_cast<int64_t>(large_message_bytes / kBytesPerNanosecond)));
+  }
 
   // `may_spin`: whether this side and the peer can run at the same time at all.
   SpinPolicy(WaitMode mode, bool may_spin);
@@ -49,9 +64,9 @@ class SpinPolicy {
   }
   std::chrono::nanoseconds budget() const { return budget_; }
 
-  // A wait has ended with a frame after that time: one that has spun, and maybe slept then; or one that was not to
-  // spin.
-  void OnWaited(std::chrono::nanoseconds wait);
+  // A wait has ended with a frame after that time: one that has spun, for budget() and the allowance, and maybe slept
+  // then; or one that was not to spin.
+  void OnWaited(std::chrono::nanoseconds wait, std::chrono::nanoseconds allowance = {});
   void OnSlept(std::chrono::nanoseconds wait);
 
  private:

@@ -113,7 +113,12 @@ bool GrpcServer::CallBegan() {
   return phase_ == Phase::kServing;
 }
 
-void GrpcServer::CallEnded() {
+void GrpcServer::HandlerBegins() {
+  MutexLock lock(&mutex_);
+  ++calls_;
+}
+
+void GrpcServer::Leave() {
   MutexLock lock(&mutex_);
   if (--calls_ == 0) changed_.SignalAll();
 }

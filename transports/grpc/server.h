@@ -69,7 +69,11 @@ class GrpcServer {
   absl::Status CheckClient(const grpc::CallbackServerContext& context) const;
   // A call has begun; false when there are to be no more.
   bool CallBegan() ABSL_LOCKS_EXCLUDED(mutex_);
-  void CallEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  void CallEnded() ABSL_LOCKS_EXCLUDED(mutex_) { Leave(); }
+  // CallHandler::OnCall is entered, by a call; and it has returned, maybe after that call is gone.
+  void HandlerBegins() ABSL_LOCKS_EXCLUDED(mutex_);
+  void HandlerEnded() ABSL_LOCKS_EXCLUDED(mutex_) { Leave(); }
+  void Leave() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
   std::shared_ptr<CompletionThreads> threads_;  // for what runs user code
@@ -80,7 +84,7 @@ class GrpcServer {
   Mutex mutex_;
   CondVar changed_;
   enum class Phase { kServing, kDraining, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
-  int calls_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects, and handlers that run: Shutdown waits for both
 };
 
 // The user's arguments, and what both sides set unless those do: what keeps memory bounded, and headers as large as

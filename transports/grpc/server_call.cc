@@ -78,10 +78,17 @@ void GrpcServerCall::RunHandler() {
       inbox_.pop_front();
     }
   }
-  CallHandler* const handler = server_->options_.handler;
-  if (!request.has_value()) return handler->OnCall(ServerCallPtr(this), nullptr);
-  const IncomingMessage message(request->pieces());
-  handler->OnCall(ServerCallPtr(this), &message);
+  // The call may be finished, and this object gone, long before the handler is done with what belongs to the server.
+  GrpcServer* const server = server_;
+  CallHandler* const handler = server->options_.handler;
+  server->HandlerBegins();
+  if (request.has_value()) {
+    const IncomingMessage message(request->pieces());
+    handler->OnCall(ServerCallPtr(this), &message);
+  } else {
+    handler->OnCall(ServerCallPtr(this), nullptr);
+  }
+  server->HandlerEnded();
 }
 
 bool GrpcServerCall::IsCancelled() const { return cancelled_.load(std::memory_order_acquire) || deadline_.HasPassed(); }

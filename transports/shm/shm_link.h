@@ -16,6 +16,10 @@ namespace shmrpc::shm {
 inline constexpr size_t kRingBytes = 256 * 1024;
 inline constexpr size_t kSegmentBytes = kControlBytes + kRingBytes;
 
+// The pieces of large messages. Small enough that the receiver copies one out while the sender writes the next, and
+// that its copy stays in the L1 cache until it has reached its place; large enough that a piece's header costs little.
+inline constexpr size_t kPieceBytes = 16 * 1024;
+
 // Frames over two rings in shared memory, one in each process's own segment, and a Unix socket, which is the doorbell
 // and whose hang-up tells that the peer is gone. See ring.h for what protects either side from the other.
 //
@@ -34,6 +38,7 @@ class ShmLink final : public framed::Link {
   void Commit(size_t size) override { producer_.Commit(size); }
   void Flush(bool always_ring) override;
   bool SendBufferFull() const override { return false; }
+  size_t piece_bytes() const override { return kPieceBytes; }
   bool HasRoom() const override { return !send_broken_.load(std::memory_order_acquire) && producer_.HasRoom(); }
   bool AskForRoom() override;
   void RingIfPeerBehind() override;

@@ -2,6 +2,7 @@
 #define SHMRPC_CLIENT_CONTEXT_H_
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -115,16 +116,19 @@ class ClientContext final {
   Metadata server_trailing_metadata_;
   std::shared_ptr<const Peer> peer_;  // one object for all calls of a connection; null: no connection
 
-  // Set under mutex_; atomic, so that a call that waits for a connection can look without it.
+  // The call in progress, or one of these: a call begins and ends without a lock.
+  //  1. Who cancels holds mutex_, sets cancelled_, and then looks at call_; what it finds there it uses with the lock
+  //     held, if only to get a reference.
+  //  2. A call that begins changes call_ from kUnused, and then looks at cancelled_.
+  //  3. A call that ends changes call_ to kUsed, and then looks at cancelled_: if that is set it waits for mutex_.
+  // All of these are seq_cst. So of a call that begins and somebody who cancels, one sees the other; and a call that
+  // was found by somebody who cancels has not ended before that one is done with it.
+  static constexpr uintptr_t kUnused = 0;
+  static constexpr uintptr_t kRefused = 1;  // no call has begun, and none can
+  static constexpr uintptr_t kUsed = 2;     // there was a call
+  std::atomic<uintptr_t> call_{kUnused};    // otherwise a CallInProgress*
   std::atomic<bool> cancelled_{false};
-
   Mutex mutex_;
-  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
-  // The call in progress, if any: one of the two. A synchronous call lives on its caller's stack and is cancelled with
-  // mutex_ held, so that it does not end meanwhile. An asynchronous one is cancelled without, because its callback may
-  // run inside and may destroy this object.
-  internal::CallInProgress* synchronous_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::shared_ptr<internal::CallInProgress> asynchronous_call_ ABSL_GUARDED_BY(mutex_);
 
   std::shared_ptr<internal::CancellationScope> scope_;  // that of the handler's call; null when there is none
 };

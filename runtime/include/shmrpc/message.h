@@ -11,6 +11,10 @@
 
 namespace shmrpc {
 
+namespace internal {
+class LargeMessage;
+}
+
 // A message on its way out. It writes itself into memory that the transport provides (a ring slot, a socket buffer):
 // there is no staging copy. Not synchronised; lives on the caller's stack for the length of one StartCall or Finish.
 class OutgoingMessage {
@@ -34,16 +38,20 @@ class IncomingMessage {
  public:
   // `pieces` and what they point to outlive this object. No piece is empty.
   explicit IncomingMessage(absl::Span<const absl::string_view> pieces);
+  // A message that has been taken apart while it came.
+  explicit IncomingMessage(internal::LargeMessage& large);
 
   size_t size() const { return size_; }
   absl::Span<const absl::string_view> pieces() const { return pieces_; }
 
-  // Replaces `message` by what the bytes say. False when they are not an encoding of that message type.
+  // Replaces `message` by what the bytes say. False when they are not an encoding of that message type. Once at most,
+  // and pieces() is of no use afterwards: what is large is moved into the message.
   bool ParseTo(google::protobuf::MessageLite* message) const;
 
  private:
   absl::Span<const absl::string_view> pieces_;
   size_t size_ = 0;
+  internal::LargeMessage* large_ = nullptr;
 };
 
 // The OutgoingMessage of a protobuf message, which must outlive it and stay unchanged.

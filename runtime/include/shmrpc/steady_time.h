@@ -56,6 +56,19 @@ class SteadyTime {
   // How long it is until then: 0 when it has come, InfiniteDuration until InfiniteFuture. Reads the clock, as above.
   absl::Duration Left() const { return *this == InfiniteFuture() ? absl::InfiniteDuration() : FiniteLeft(); }
 
+  // The two that each call needs, without absl::Duration, whose arithmetic is costlier than the clock. How many
+  // nanoseconds it is from `now` until then, 0 when it has come; both are finite. And the time that is so many
+  // nanoseconds later than this, which is finite; at most InfiniteFuture.
+  int64_t NanosecondsFrom(SteadyTime now) const {
+    int64_t left;
+    if (__builtin_sub_overflow(nanoseconds_, now.nanoseconds_, &left)) left = *this < now ? 0 : kFuture;
+    return std::max<int64_t>(left, 0);
+  }
+  SteadyTime PlusNanoseconds(int64_t nanoseconds) const {
+    int64_t sum;
+    return SteadyTime(__builtin_add_overflow(nanoseconds_, nanoseconds, &sum) ? kFuture : sum);
+  }
+
   friend SteadyTime operator+(SteadyTime time, absl::Duration duration);
   friend SteadyTime operator-(SteadyTime time, absl::Duration duration) { return time + -duration; }
   friend absl::Duration operator-(SteadyTime a, SteadyTime b);

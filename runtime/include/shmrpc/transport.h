@@ -36,6 +36,10 @@
 #include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 
+namespace google::protobuf {
+class Descriptor;
+}
+
 namespace shmrpc {
 
 // What a client says of one call. A plain struct, so that fields can be added.
@@ -44,6 +48,9 @@ struct CallSpec {
   SteadyTime deadline = SteadyTime::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
   const Metadata* metadata = nullptr;                  // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+  // What the clock said when the call began, if that was just now, so that the transport need not read it again;
+  // InfinitePast when it has to.
+  SteadyTime now;
 
   // The client's messages follow with Call::Send; otherwise the request given to StartCall is the only one.
   bool client_streams = false;
@@ -89,6 +96,10 @@ class CallEvents {
   // object. A transport delivers such events with none of its locks held, with nobody waiting for it, and never
   // from inside Send, Receive or DropMessages. Constant.
   virtual bool RunsUserCode() const = 0;
+
+  // The type of the messages that OnMessage is for, as far as it is known: a transport that is getting a large one may
+  // take it apart while it comes. Any thread, before OnStatus; with locks of the transport's held.
+  virtual const google::protobuf::Descriptor* message_type() const { return nullptr; }
 };
 
 // One call of a client. Thread-safe, but for Release; of Send, HalfClose and of Receive, DropMessages one thread at a
@@ -121,7 +132,8 @@ class Call {
   // not block, and may only turn true through an event of this call. Several threads may wait for one call.
   virtual bool WaitUntil(absl::FunctionRef<bool()> done, SteadyTime deadline) = 0;
 
-  // Gives the object back. Called once, during or after OnStatus; maybe after the connection is gone.
+  // Gives the object back. Called once, during or after OnStatus, and not while another thread is inside the StartCall
+  // that made it; maybe after the connection is gone.
   virtual void Release() = 0;
 
  protected:
@@ -208,13 +220,24 @@ class ServerCallEvents {
   virtual bool RunsUserCode() const = 0;
 };
 
+// What a CallHandler knows of a method beforehand. Opaque to transports.
+class ResolvedMethod {
+ protected:
+  ~ResolvedMethod() = default;
+};
+
 // One call as the server sees it. Exactly one Finish, from any thread; without Start the object is gone with it, after
 // Start with OnDone. Everything else may be called from any thread until then; Send and Receive by one thread at a time
 // each. Destroying an unfinished call finishes it with INTERNAL.
 class ServerCall {
  public:
   virtual absl::string_view method() const = 0;
+  // What CallHandler::ResolveMethod has said of it; null also when the transport has not asked.
+  virtual const ResolvedMethod* resolved_method() const { return nullptr; }
   virtual SteadyTime deadline() const = 0;
+  // While OnCall begins: when the call came, if the transport has looked at the clock for that just before;
+  // InfinitePast otherwise.
+  virtual SteadyTime arrival() const { return SteadyTime::InfinitePast(); }
   virtual const Metadata& metadata() const = 0;
   virtual const Peer& peer() const = 0;
 
@@ -278,9 +301,18 @@ class CallHandler {
   // only until this returns.
   virtual void OnCall(ServerCallPtr call, const IncomingMessage* request) = 0;
 
+  // For transports on which a method's path travels once and its calls follow: what is to be known of `method` for
+  // each of them (ServerCall::resolved_method). Null: nothing, OnCall finds out. Lives as long as this object. From any
+  // thread.
+  virtual const ResolvedMethod* ResolveMethod(absl::string_view method) const { return nullptr; }
+
   // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
   // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
   virtual bool NeedsRequest(absl::string_view method) const { return false; }
+
+  // The type of the messages that clients send to `method`, if that is known; see CallEvents::message_type. From any
+  // thread, with locks of the transport's held.
+  virtual const google::protobuf::Descriptor* request_type(absl::string_view method) const { return nullptr; }
 };
 
 struct ListenOptions {
