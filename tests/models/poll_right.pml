@@ -3,7 +3,8 @@
  * Stands for
  *   client_session_wait.cc    WaitUntil, PollUntil, HandOver, ReleaseRight, PassOn, ElectWaiter, NotifyWaiter,
  *                             AcquireForPoller, Poll, Park
- *   client_session.cc         StartCall (from AddCall on), TakeCall, EndCall, Fail as far as it wakes
+ *   client_session.cc         StartCall (from AddCall on), TakeCall, QueueEnd, EndCall, PopEnded, Fail as far as it
+ *                             wakes
  *   client_session_receive.cc ReceiveOne
  *   session.cc, session.h     OnEvents, BeginReceiving, ReportInput, SleepOnLink, WakeSleeper, HasWaiters
  *   poller.h, poller.cc       PollRight, Kick, WaitForEvents, Attend
@@ -154,7 +155,7 @@ inline notify(call) {
 inline receive_one(got) {
   if
   :: atomic { link_ended -> got = END }
-  :: atomic { /* with TakeCall */
+  :: atomic { /* with TakeCall or QueueEnd */
        !link_ended && !NO_REPLY ->
        got = FRAME;
        call = (reply[A] -> A : (reply[0] -> 0 : 1));
@@ -163,7 +164,7 @@ inline receive_one(got) {
        :: in_table[call] ->
           in_table[call] = false;
           if
-          :: call == A -> async_calls--
+          :: call == A -> async_calls--; has_ended = true /* QueueEnd */
           :: else
           fi
        :: else -> call = NOBODY
@@ -172,7 +173,6 @@ inline receive_one(got) {
      if
      :: call == NOBODY
      :: call == A ->
-        has_ended = true;
         if
         :: !poller_receives -> kicked = true
         :: else
@@ -430,7 +430,11 @@ idle:
   :: atomic { else -> left--; in_table[A] = true; async_calls++ }
   fi;
   asked[A] = true;
-  atomic { flag = poller_present; poller_present = true }
+  flag = poller_present;
+  if
+  :: !flag -> atomic { flag = poller_present; poller_present = true }
+  :: else
+  fi;
   if
   :: !flag -> kicked = true
   :: else
@@ -443,7 +447,10 @@ home:
 }
 
 inline acquire_for_poller(result) {
-  poller_present = true;
+  if
+  :: !poller_present -> poller_present = true
+  :: else
+  fi;
   try_acquire(result);
   if
   :: !result ->
@@ -497,7 +504,7 @@ poll:
   :: receive_one(got);
      if
      :: got != FRAME || has_ended -> break
-     :: else
+     :: got == FRAME && !(has_ended && NO_REPLY) /* a few more that are there */
      fi
   od;
   poller_receives = false;
