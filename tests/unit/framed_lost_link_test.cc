@@ -14,18 +14,19 @@
 #include "shmrpc/message.h"
 #include "shmrpc/steady_time.h"
 #include "tests/conformance/sync.h"
+#include "tests/unit/framed_forwarding_link.h"
 #include "tests/unit/framed_raw_peer.h"
 #include "transports/framed/framed_connection.h"
 
 namespace shmrpc::framed {
 namespace {
 
-// Another link, with something that happens, once, at a certain moment of sending.
-class InterruptedLink final : public Link {
+// A link with something that happens, once, at a certain moment of sending.
+class InterruptedLink final : public ForwardingLink {
  public:
   enum class Moment { kNever, kBeforeReserve, kBeforeCommit, kAfterFlush };
 
-  explicit InterruptedLink(std::unique_ptr<Link> link) : link_(std::move(link)) {}
+  using ForwardingLink::ForwardingLink;
 
   // Not while something is being sent.
   void Interrupt(Moment moment, std::function<void()> with) {
@@ -36,41 +37,25 @@ class InterruptedLink final : public Link {
   // From now on there is always one more beat to be received.
   void BeginEndlessBeats() { endless_beats_ = true; }
 
-  const std::string& name() const override { return link_->name(); }
   uint8_t* Reserve(size_t size) override {
     At(Moment::kBeforeReserve);
-    return link_->Reserve(size);
+    return ForwardingLink::Reserve(size);
   }
   void Commit(size_t size) override {
     At(Moment::kBeforeCommit);
-    link_->Commit(size);
+    ForwardingLink::Commit(size);
   }
   void Flush(bool always_ring) override {
-    link_->Flush(always_ring);
+    ForwardingLink::Flush(always_ring);
     At(Moment::kAfterFlush);
   }
-  bool SendBufferFull() const override { return link_->SendBufferFull(); }
-  bool HasRoom() const override { return link_->HasRoom(); }
-  bool AskForRoom() override { return link_->AskForRoom(); }
-  void RingIfPeerBehind() override { link_->RingIfPeerBehind(); }
-  void FinishSending() override { link_->FinishSending(); }
   ReceiveResult Receive(Chunk* chunk) override {
-    if (!endless_beats_) return link_->Receive(chunk);
+    if (!endless_beats_) return ForwardingLink::Receive(chunk);
     FrameHeader beat = {.length = kFrameHeaderBytes, .type = FrameType::kAlive};
     StoreFrameHeader(chunk->data, beat);
     std::memcpy(chunk->data, &beat.length, sizeof beat.length);
     return ReceiveResult::kFrame;
   }
-  bool HasFrame() override { return link_->HasFrame(); }
-  bool PrepareToPark() override { return link_->PrepareToPark(); }
-  void Unpark() override { link_->Unpark(); }
-  void DrainWakeups(bool hung_up) override { link_->DrainWakeups(hung_up); }
-  absl::Status end_status() const override { return link_->end_status(); }
-  bool PeerBehind() const override { return link_->PeerBehind(); }
-  int fd() const override { return link_->fd(); }
-  bool HungUp() const override { return link_->HungUp(); }
-  bool CheapToPoll() const override { return link_->CheapToPoll(); }
-  void Shutdown() override { link_->Shutdown(); }
 
  private:
   void At(Moment moment) {
@@ -78,7 +63,6 @@ class InterruptedLink final : public Link {
     if (moment_.compare_exchange_strong(expected, Moment::kNever)) with_();
   }
 
-  const std::unique_ptr<Link> link_;
   std::atomic<Moment> moment_{Moment::kNever};
   std::function<void()> with_;
   std::atomic<bool> endless_beats_{false};

@@ -57,6 +57,7 @@ class Counter final : public Pollable, public Task {
     return marked && outcome == Outcome::kEmpty ? Outcome::kSpin : outcome;
   }
   bool Park() override { return input_ == 0; }
+  void RevokeBatches() override { ++revocations; }
   void Run() override {
     work_();
     ++done;
@@ -66,6 +67,7 @@ class Counter final : public Pollable, public Task {
   std::atomic<int> polls{0};
   std::atomic<int> done{0};
   std::atomic<int> spins{0};
+  std::atomic<int> revocations{0};
   std::atomic<bool> over{false};
 
  private:
@@ -161,6 +163,20 @@ TEST(PollerTest, ALongTaskHoldsUpNeitherOthersNorItsOwnSession) {
   EXPECT_EQ(slow->done, 0);
   release = true;
   AwaitTrue([&] { return slow->done == 4; });
+}
+
+TEST(PollerTest, WhatALongTaskHasPutOffIsNotLeftToItsThread) {
+  auto poller = MakePoller();
+  std::atomic<bool> release{false};
+  auto counter = std::make_shared<Counter>([&] {
+    while (!release) std::this_thread::sleep_for(milliseconds(1));
+  });
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  counter->Put(2, /*ring=*/true);
+  AwaitTrue([&] { return counter->revocations > 0; });
+  EXPECT_EQ(counter->done, 0);
+  release = true;
+  AwaitTrue([&] { return counter->done == 2; });
 }
 
 TEST(PollerTest, ALongTaskIsRememberedUntilEnoughOfItsKindWereQuick) {

@@ -53,12 +53,18 @@ class RawPeer {
   // For the session.
   std::unique_ptr<Link> TakeLink() { return std::move(link_); }
 
-  void Send(FrameHeader header, absl::string_view body = "") {
+  // The bytes of a frame.
+  static std::string Encode(FrameHeader header, absl::string_view body = "") {
     header.length = static_cast<uint32_t>(kFrameHeaderBytes + body.size());
     std::string bytes(reinterpret_cast<const char*>(&header), sizeof header);
     absl::StrAppend(&bytes, body);
+    return bytes;
+  }
+  // What is sent together, the session receives together: one frame, or several.
+  void SendBytes(absl::string_view bytes) {
     ASSERT_EQ(send(own_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
   }
+  void Send(FrameHeader header, absl::string_view body = "") { SendBytes(Encode(header, body)); }
   void SendMethod() { Send({.type = FrameType::kMethod, .code = 0}, "/a.Service/Method"); }
   void SendRequest(uint64_t call_id, uint8_t flags) {
     Send({.type = FrameType::kRequest, .flags = flags, .call_id = call_id});
@@ -102,6 +108,8 @@ class RawPeer {
     EXPECT_EQ(DecodeCredit(bytes, header, &credit), absl::OkStatus());
     return credit;
   }
+
+  void HangUp() { own_.Reset(); }
 
   // Whether the session hangs up, whatever it sends before.
   bool SeesTheEnd() {

@@ -31,6 +31,8 @@ TEST(CallDeadlinesTest, EachCallIsToldOnceAndNotBeforeItsTime) {
   const auto deadlines = std::make_shared<CallDeadlines>();
   std::vector<std::shared_ptr<Call>> calls;
   std::vector<SteadyTime> times;
+  const auto far = std::make_shared<Call>();
+  deadlines->Add(far.get(), In(absl::Hours(1)));
   // Later ones, and earlier ones than the timer was set for.
   for (const int milliseconds : {40, 60, 20, 30, 10, 50}) {
     calls.push_back(std::make_shared<Call>());
@@ -42,6 +44,8 @@ TEST(CallDeadlinesTest, EachCallIsToldOnceAndNotBeforeItsTime) {
     EXPECT_GE(calls[i]->passed_at, times[i]);
   }
   for (const auto& call : calls) EXPECT_EQ(call->passed.value(), 1);
+  EXPECT_EQ(far->passed.value(), 0);
+  deadlines->Remove(far.get());
 }
 
 TEST(CallDeadlinesTest, ACallThatWasRemovedIsNotToldButThoseBehindItAre) {

@@ -105,6 +105,8 @@ class ClientSession final : public Session {
   void PassOn(bool parked);
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   bool AcquireForPoller();
+  Outcome FindTask(Task** task);
+  bool TakeEnded(Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   Link::ReceiveResult ReceiveOne();
   absl::Status HandleFrame(ChunkPtr& chunk);
@@ -152,6 +154,9 @@ class ClientSession final : public Session {
   // whether there are any.
   ClientCall* first_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
   ClientCall* last_ended_ ABSL_GUARDED_BY(calls_mutex_) = nullptr;
+  TaskHistory callbacks_;  // of telling it
+  // Whether behind the last reply that was received there was more that took no system call. A hint.
+  std::atomic<bool> more_input_{false};
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 

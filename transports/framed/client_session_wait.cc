@@ -13,13 +13,16 @@ namespace {
 // How often to look, before ringing, whether the server has taken what was sent: about two microseconds' worth.
 constexpr int kPeerBehindLooks = 40;
 
+// So many requests at least are sent together, if there are as many.
+constexpr int kLeastBatch = 4;
 // How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
 constexpr int kFramesBeforeCallbacks = 8;
 
 }  // namespace
 
 bool ClientSession::WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
-  bool elected = false;  // others rely on this thread to receive, or to pass that on
+  SendBatch::OfThisThread().End();  // what a callback waits for may be the answer to what it has put off
+  bool elected = false;             // others rely on this thread to receive, or to pass that on
   for (;;) {
     if (done()) {
       if (elected) PassOn(/*parked=*/false);
@@ -198,15 +201,31 @@ bool ClientSession::AcquireForPoller() {
 }
 
 Pollable::Outcome ClientSession::Poll(bool, Task** task) {
+  const Outcome outcome = FindTask(task);
+  if (outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
+  return outcome;
+}
+
+// Takes a call that there is something to tell of. False: there is none.
+bool ClientSession::TakeEnded(Task** task) {
+  bool more = more_input_.load(std::memory_order_relaxed);
+  {
+    MutexLock lock(&calls_mutex_);
+    ClientCall* const ended = PopEnded();
+    if (ended == nullptr) return false;
+    *task = ended;
+    more = more || first_ended_ != nullptr;
+  }
+  // Of few calls in flight half: with all of them in one batch either side would wait for the other all the time.
+  const int most_frames = std::max(async_calls_.load(std::memory_order_relaxed) / 2, kLeastBatch);
+  SendBatch::OfThisThread().NextTask(&sender_, more, &callbacks_, most_frames);
+  return true;
+}
+
+Pollable::Outcome ClientSession::FindTask(Task** task) {
   for (;;) {
-    if (has_ended_.load(std::memory_order_seq_cst)) {
-      MutexLock lock(&calls_mutex_);
-      ClientCall* const ended = PopEnded();
-      if (ended != nullptr) {
-        *task = ended;
-        return Outcome::kTaskMore;  // replies that come during a long callback are not reported: let the guardian look
-      }
-    }
+    // Replies that come during a long callback are not reported: let the guardian look.
+    if (has_ended_.load(std::memory_order_seq_cst) && TakeEnded(task)) return Outcome::kTaskMore;
     if (link_ended_) return Outcome::kOver;
     if (!AcquireForPoller()) {
       ContinueSending();
@@ -220,16 +239,25 @@ Pollable::Outcome ClientSession::Poll(bool, Task** task) {
     int frames = 0;
     do {
       // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
-      while ((result = ReceiveOne()) == Link::ReceiveResult::kFrame) {
+      for (;;) {
+        EndBatchUnlessMore();
+        result = ReceiveOne();
+        if (result != Link::ReceiveResult::kFrame) break;
         NoteReceived();
         ++frames;
-        if (has_ended_.load(std::memory_order_relaxed) && (frames >= kFramesBeforeCallbacks || !link_->HasFrame())) {
-          break;
-        }
+        if (!has_ended_.load(std::memory_order_relaxed)) continue;
+        const bool more = link_->HasFrame();
+        more_input_.store(more, std::memory_order_relaxed);
+        if (frames >= kFramesBeforeCallbacks || !more) break;
       }
       spin =
           result == Link::ReceiveResult::kEmpty && async_calls_.load(std::memory_order_relaxed) > 0 && KeepSpinning();
     } while (spin && link_->CheapToPoll() && link_->HasFrame());
+    if (result == Link::ReceiveResult::kFrame && callbacks_.IsSlow()) {
+      ReportInput(true);
+    } else if (spin || frames > 1) {
+      LeaveInputToGuardian();
+    }
     poller_receives_.store(false, std::memory_order_relaxed);
     // A mark: another thread of the poller was woken for something, and has left it to this one.
     const bool marked = right_.Release();

@@ -15,6 +15,7 @@
 #include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
+#include "transports/framed/send_batch.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -314,8 +315,10 @@ void Poller::GuardianMain() {
       while (!stopping_ && !guardian_wanted_.WaitUntil(&guardian_mutex_, end)) {
       }
     }
-    guardian_called_.store(false, std::memory_order_seq_cst);
     look_again = LookAfterTasks();
+    // While it goes on looking nobody need call. Before it sleeps it looks once more: for a task that began just now,
+    // and may have found that it was called already.
+    if (!look_again && guardian_called_.exchange(false, std::memory_order_seq_cst)) look_again = true;
   }
 }
 
@@ -328,13 +331,13 @@ bool Poller::LookAfterTasks() {
     for (Slot* slot : slots_) {
       MutexLock slot_lock(&slot->mutex);
       const uint64_t task = slot->tasks.load(std::memory_order_acquire);
-      if (task % 2 == 0) continue;
       if (task != slot->seen) {
         slot->seen = task;
         slot->looks = 0;
         look_again = true;
         continue;
       }
+      if (task % 2 == 0) continue;
       if (slot->looks < kLooksUntilStuck) {
         look_again = true;
         stuck += ++slot->looks == kLooksUntilStuck;
@@ -349,7 +352,10 @@ bool Poller::LookAfterTasks() {
     for (int i = 0; i < 1 + stuck / 8; ++i) MaybeSpawnThread();
   }
   if (!left.empty()) has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
-  for (std::shared_ptr<Pollable>& pollable : left) Kick(std::move(pollable));
+  for (std::shared_ptr<Pollable>& pollable : left) {
+    pollable->RevokeBatches();
+    Kick(std::move(pollable));
+  }
   return look_again;
 }
 
@@ -385,6 +391,7 @@ void Poller::RunTask(Task* task, bool unattended, Slot* slot) {
   if (unattended || waiting_.load(std::memory_order_relaxed) == 0) CallGuardian();
   if (ABSL_PREDICT_FALSE(history != nullptr && history->TookLong())) {
     // It does not follow that this one does, so no thread is started for it: that is left to the guardian.
+    SendBatch::OfThisThread().End();
     if (waiting_.load(std::memory_order_relaxed) > 0) HandOver(slot, nullptr);
     const SteadyTime end = SteadyTime::Now() + kQuickTask;
     task->Run();
@@ -406,6 +413,7 @@ bool Poller::WatchDuringTask(const std::shared_ptr<Pollable>& pollable) {
 }
 
 void Poller::TaskBlocks(const Pollable* attended) {
+  SendBatch::OfThisThread().End();
   Slot* const slot = Slot::of_this_thread;
   if (slot == nullptr || slot->tasks.load(std::memory_order_relaxed) % 2 == 0) return;
   if (slot->poller->waiting_.load(std::memory_order_relaxed) == 0) slot->poller->MaybeSpawnThread();
@@ -481,6 +489,7 @@ void Poller::Scan(Slot* slot) {
       std::swap(hot_[i], hot_.back());
       hot_.pop_back();
     }
+    SendBatch::OfThisThread().End();  // of the session whose task was the last: others will run the next
     if (elsewhere) return;
   } while (scan_right_.Release() || (has_new_hot_.load(std::memory_order_seq_cst) && !stopping_));
 }

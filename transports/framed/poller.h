@@ -1,7 +1,6 @@
 #ifndef SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
 #define SHMRPC_TRANSPORTS_FRAMED_POLLER_H_
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -14,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "shmrpc/mutex.h"
+#include "transports/framed/task_history.h"
 #include "transports/framed/unique_fd.h"
 
 namespace shmrpc::framed {
@@ -40,22 +40,6 @@ class PollRight {
   static constexpr uint32_t kHeld = 1;
   static constexpr uint32_t kMarked = 2;
   std::atomic<uint32_t> state_{0};
-};
-
-// Whether tasks of one kind, the handlers of a method for instance, have taken long lately. Looking costs a load; time
-// is measured only where one was seen to take long.
-//
-// Thread-safe. The threads that run such tasks at the same time may lose one another's counts, which is as good.
-class TaskHistory {
- public:
-  bool TookLong() const { return quick_runs_needed_.load(std::memory_order_relaxed) > 0; }
-  void NoteLong() { quick_runs_needed_.store(kQuickRuns, std::memory_order_relaxed); }
-  void NoteQuick() { quick_runs_needed_.store(std::max(quick_runs_needed_.load(std::memory_order_relaxed) - 1, 0)); }
-
- private:
-  // After so many quick ones in a row the one that took long is forgotten.
-  static constexpr int kQuickRuns = 64;
-  std::atomic<int> quick_runs_needed_{0};
 };
 
 // Something to run that may take long: a server's handler, a client's callback. Deletes or recycles itself in Run.
@@ -97,6 +81,10 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
   // Makes sure that epoll reports whatever comes from now on. False: something has come, poll again.
   virtual bool Park() = 0;
 
+  // A task is taking long: what it and the tasks before it have put off (SendBatch) is to be sent now, and the rest of
+  // what it sends at once. Called by another thread than the task's.
+  virtual void RevokeBatches() {}
+
  private:
   friend class Poller;
   uint32_t serial_number_ = 0;  // the poller's: of the Add
@@ -115,8 +103,8 @@ class Pollable : public std::enable_shared_from_this<Pollable> {
 // the descriptors themselves (no other thread is in epoll_wait). When it finds the same task twice, other threads take
 // over what is unattended; when it finds it some more times and no thread is free, it starts another one. So threads
 // become many only when tasks take long, not when there are many of them, and the fast path costs no wake-up. It sleeps
-// when nothing is left unattended. What it finds it writes into the task's history: before the next task of that kind
-// runs, other threads take over at once.
+// when nothing is left unattended. It also sends what such a task keeps waiting (SendBatch). What it finds it writes
+// into the task's history: before the next task of that kind runs, other threads take over at once.
 //
 // Threads beyond the second end when they had nothing to do for ten seconds.
 //
@@ -148,9 +136,9 @@ class Poller {
   // rest of the task is noticed by the guardian. False: the calling thread runs no task of this poller.
   bool WatchDuringTask(const std::shared_ptr<Pollable>& pollable);
 
-  // For a task that is about to block: other threads take over at once what its thread has left unattended, but for
-  // `attended`, which the calling thread looks after while it blocks. Does nothing on a thread that runs no poller's
-  // task.
+  // For a task that is about to block: what its thread has put off (SendBatch) is sent, and other threads take over at
+  // once what it has left unattended, but for `attended`, which the calling thread looks after while it blocks. Does
+  // nothing on a thread that runs no poller's task.
   static void TaskBlocks(const Pollable* attended = nullptr);
 
   // Forgets it. It may still be polled once by a thread that is about to.

@@ -82,7 +82,7 @@ void Sender::Commit(size_t size) {
   spilled_bytes_.fetch_sub(spilled_.back().size() - size, std::memory_order_relaxed);
   spilled_.back().resize(size);
   reserved_spilled_ = false;
-  UpdateLeftover();
+  NoteLeftover(kUnsent);
 }
 
 // Sends what was spilled as far as there is room; when that is not all of it the peer has been asked for room.
@@ -103,18 +103,42 @@ bool Sender::FlushSpilled() {
   return true;
 }
 
+// For a frame that the caller has just committed.
+void Sender::FlushOrPutOff(size_t size) {
+  SendBatch& batch = SendBatch::OfThisThread();
+  if (!batch.IsOf(this)) return Flush(/*always_ring=*/false);
+  if (batch.Takes(size)) return NoteLeftover(kPutOff);
+  batch.Pause();
+  Flush(/*always_ring=*/false);
+  batch.Resume();
+}
+
 void Sender::Flush(bool always_ring) {
   if (FlushSpilled()) FlushLink(always_ring);
 }
 
 void Sender::FlushLink(bool always_ring) {
   link_->Flush(always_ring);
-  UpdateLeftover();
-  if (link_->SendBufferFull()) host_->WatchWritable();
+  const bool full = link_->SendBufferFull();
+  leftover_.store(full || !spilled_.empty() ? kUnsent : 0, std::memory_order_relaxed);
+  if (full) host_->WatchWritable();
 }
 
-void Sender::UpdateLeftover() {
-  has_leftover_.store(!spilled_.empty() || link_->SendBufferFull(), std::memory_order_relaxed);
+void Sender::NoteLeftover(uint32_t what) {
+  leftover_.store(leftover_.load(std::memory_order_relaxed) | what, std::memory_order_relaxed);
+}
+
+void Sender::SendPutOff() {
+  MutexLock lock(&mutex_);
+  if (HasPutOff() && !closed_) Flush(/*always_ring=*/false);
+}
+
+// With the lock a thread that puts something off does so before this, and then it is sent here, or after it, and then
+// it sees that it must not.
+void Sender::RevokeBatches() {
+  MutexLock lock(&mutex_);
+  revocations_.store(revocations_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (HasPutOff() && !closed_) Flush(/*always_ring=*/false);
 }
 
 bool Sender::Continue() {
@@ -133,10 +157,11 @@ bool Sender::PrepareToSleep(bool wants_room) {
 
 void Sender::Close() {
   MutexLock lock(&mutex_);
+  if (HasPutOff() && !closed_) link_->Flush(/*always_ring=*/false);
   closed_ = true;
   spilled_.clear();
   spilled_bytes_.store(0, std::memory_order_relaxed);
-  has_leftover_.store(false, std::memory_order_relaxed);
+  leftover_.store(0, std::memory_order_relaxed);
   pieces_done_.SignalAll();
 }
 
@@ -175,7 +200,8 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
   StoreFrameHeader(frame, header);
   if (!body.empty()) std::memcpy(frame + kFrameHeaderBytes, body.data(), body.size());
   Commit(size);
-  Flush(always_ring);
+  if (always_ring) return Flush(/*always_ring=*/true);
+  FlushOrPutOff(size);
 }
 
 Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
@@ -195,7 +221,7 @@ Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control
   if (!control.empty()) std::memcpy(frame + kFrameHeaderBytes, control.data(), control.size());
   if (message_bytes != 0) message->SerializeToArray(frame + before);
   Commit(before + message_bytes);
-  Flush(/*always_ring=*/false);
+  FlushOrPutOff(before + message_bytes);
   return Outcome::kSent;
 }
 

@@ -13,6 +13,7 @@
 #include "shmrpc/steady_time.h"
 #include "transports/framed/frame.h"
 #include "transports/framed/link.h"
+#include "transports/framed/send_batch.h"
 
 namespace shmrpc::framed {
 
@@ -30,6 +31,11 @@ namespace shmrpc::framed {
 //
 // One message at a time is in pieces on the link; others that do not fit one frame wait for their turn, while small
 // messages go between the pieces. So the receiver puts together one message at most.
+//
+// Frames may be put off: left in the link, without the system call, or the look at a sleeping peer, that makes sure
+// that they reach it. Only a thread with an open SendBatch does so, which has the rules for when they are sent; it
+// sends them itself, unless another thread comes first. Every frame that is sent the usual way, and everything that
+// looks after leftovers, sends them as well.
 //
 // Thread-safe.
 class Sender {
@@ -87,8 +93,20 @@ class Sender {
   // Goes on with what could not be sent before. True when nothing is left.
   bool Continue() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Whether there is something left for Continue. Cheap; a hint.
-  bool HasLeftover() const { return has_leftover_.load(std::memory_order_relaxed); }
+  // Whether something that was committed may not be on its way yet. Cheap; a hint.
+  bool HasLeftover() const { return leftover_.load(std::memory_order_relaxed) != 0; }
+  // The same without what the calling thread has put off and will send itself: whether to Continue.
+  bool NeedsContinue() const {
+    const uint32_t leftover = leftover_.load(std::memory_order_relaxed);
+    return leftover != 0 && (leftover != kPutOff || !SendBatch::OfThisThread().IsOf(this));
+  }
+
+  // Sends what was put off, if nobody has done so already.
+  void SendPutOff() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same for a task that takes long, on behalf of its thread; and what that thread still sends during the task is
+  // not put off.
+  void RevokeBatches() ABSL_LOCKS_EXCLUDED(mutex_);
+  uint32_t revocations() const { return revocations_.load(std::memory_order_relaxed); }
 
   // How much waits in private memory. A hint.
   size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
@@ -96,7 +114,8 @@ class Sender {
   // The bytes of messages in pieces that were sent so far. A hint.
   uint64_t BytesInPieces() const { return bytes_in_pieces_.load(std::memory_order_relaxed); }
 
-  // Everything sent from now on is dropped. Waiting senders notice once the host lets them go.
+  // What was put off is sent as far as the kernel takes it; everything sent from now on is dropped. Waiting senders
+  // notice once the host lets them go.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Once everything has been handed to the link: closes, and lets the peer see the end behind it. False: there is
@@ -118,9 +137,15 @@ class Sender {
   uint8_t* SpinForRoom(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FlushOrPutOff(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FlushLink(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void UpdateLeftover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteLeftover(uint32_t what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasPutOff() const { return (leftover_.load(std::memory_order_relaxed) & kPutOff) != 0; }
+
+  // What leftover_ is made of.
+  static constexpr uint32_t kUnsent = 1;  // spilled_ is not empty, or the kernel left bytes
+  static constexpr uint32_t kPutOff = 2;  // something was committed and not flushed
 
   Host* const host_;
   Link* const link_;
@@ -134,7 +159,8 @@ class Sender {
   bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
   std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
   std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
-  std::atomic<bool> has_leftover_{false};                    // spilled_ is not empty, or the kernel left bytes
+  std::atomic<uint32_t> leftover_{0};                        // changed with mutex_
+  std::atomic<uint32_t> revocations_{0};                     // changed with mutex_
   std::atomic<uint64_t> bytes_in_pieces_{0};                 // changed with mutex_
 };
 

@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/base/attributes.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/log.h"
 #include "runtime/src/spin_pause.h"
@@ -120,16 +121,23 @@ void ServerSession::GiveRightBack() {
 
 // ---- Requests. The caller holds right_.
 
-Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
-  if (has_tasks_.load(std::memory_order_seq_cst)) {
+// Takes a task that was queued for the poller's threads; `more`: there is input as well. False: there is none.
+bool ServerSession::TakeQueuedTask(bool more, Task** task) {
+  {
     MutexLock lock(&calls_mutex_);
-    if (!tasks_.empty()) {
-      *task = tasks_.front();
-      tasks_.pop_front();
-      has_tasks_.store(!tasks_.empty(), std::memory_order_seq_cst);
-      return Outcome::kTaskMore;  // the link has not been looked at
-    }
+    if (tasks_.empty()) return false;
+    *task = tasks_.front();
+    tasks_.pop_front();
+    more = more || !tasks_.empty();
+    has_tasks_.store(!tasks_.empty(), std::memory_order_seq_cst);
   }
+  SendBatch::OfThisThread().NextTask(&sender_, more, &queued_tasks_);
+  return true;
+}
+
+ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bool scanning, Task** task) {
+  // The link has not been looked at, hence kTaskMore.
+  if (has_tasks_.load(std::memory_order_seq_cst) && TakeQueuedTask(/*more=*/false, task)) return Outcome::kTaskMore;
   if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
   if (!right_.TryAcquire()) {
     ContinueSending();
@@ -141,6 +149,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
       const bool marked = right_.Release();
       return marked ? Outcome::kSpin : Outcome::kEmpty;
     }
+    EndBatchUnlessMore();
     ChunkPtr chunk = ChunkPool::TakeForThread();
     switch (link_->Receive(chunk.get())) {
       case Link::ReceiveResult::kFrame: {
@@ -155,16 +164,20 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         if (call == nullptr) {
           if (!has_tasks_.load(std::memory_order_relaxed)) continue;
           // An event for the application goes before what else there may be.
+          const bool more = link_->HasFrame();
           if (right_.Release()) poller_->Kick(shared_from_this());
-          return Poll(scanning, task);
+          return TakeQueuedTask(more, task) ? Outcome::kTaskMore : Outcome::kSpin;
         }
         *task = call;
+        const bool more = link_->HasFrame();
+        const bool batch = SendBatch::OfThisThread().NextTask(&sender_, more, call->method_history);
         // Unless the guardian looks after it, have what comes during the task reported.
-        if (!scanning) ReportInput(true);
-        const bool more = scanning ? link_->HasFrame() : !link_->PrepareToPark();
+        if (batch) LeaveInputToGuardian();
+        if (!scanning && !batch) ReportInput(true);
+        const bool unattended = batch || (scanning ? more : !link_->PrepareToPark());
         // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.
         if (right_.Release()) poller_->Kick(shared_from_this());
-        return more ? Outcome::kTaskMore : Outcome::kTask;
+        return unattended ? Outcome::kTaskMore : Outcome::kTask;
       }
       case Link::ReceiveResult::kEmpty: {
         // A handler that was woken comes and looks itself.
@@ -172,8 +185,7 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         if (told) waiter_told_.store(false, std::memory_order_relaxed);
         const bool spin = !told && KeepSpinning();
         if (spin && link_->CheapToPoll() && link_->HasFrame()) continue;
-        // While a thread looks at a socket, no other is to be woken for each of its frames. (A ring rings when parked.)
-        if (spin && !link_->CheapToPoll()) ReportInput(false);
+        if (spin) LeaveInputToGuardian();
         const bool marked = right_.Release();
         return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
       }
@@ -183,6 +195,12 @@ Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
         return Outcome::kOver;
     }
   }
+}
+
+Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
+  const Outcome outcome = FindTask(scanning, task);
+  if (outcome != Outcome::kTask && outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
+  return outcome;
 }
 
 bool ServerSession::Park() {

@@ -87,6 +87,9 @@ class ServerSession final : public Session {
     TaskHistory history;
   };
 
+  Outcome FindTask(bool scanning, Task** task);
+  bool TakeQueuedTask(bool more, Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
   absl::Status HandleMethod(const FrameHeader& header, const Chunk& chunk);
   absl::Status HandleRequest(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call);
@@ -152,6 +155,7 @@ class ServerSession final : public Session {
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
+  TaskHistory queued_tasks_;  // of tasks_
 
   CondVar call_changed_;                  // something was delivered to a call that somebody waits for
   std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited

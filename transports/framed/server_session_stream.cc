@@ -100,6 +100,7 @@ void ServerSession::Finished(FramedServerCall* call) {
 // woken only to wake somebody else, as long as the traffic stays of one kind.
 bool ServerSession::WaitUntil(FramedServerCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline) {
   if (done()) return true;
+  SendBatch::OfThisThread().End();  // what it waits for may be the answer to what it has put off
   if (right_.TryAcquire()) {
     PollUntil(done, deadline);
     if (done()) return true;

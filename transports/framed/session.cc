@@ -98,7 +98,7 @@ void Session::BeginReceiving() {
 }
 
 void Session::ContinueSending() {
-  if (!sender_.HasLeftover() || !sender_.Continue()) return;
+  if (!sender_.NeedsContinue() || !sender_.Continue()) return;
   if ((events_.load(std::memory_order_relaxed) & EPOLLOUT) == 0) return;
   ChangeEvents(0, EPOLLOUT);
   // A sender may have filled the socket again meanwhile and found that it was being watched.

@@ -81,6 +81,7 @@ class Session : public Pollable, private Sender::Host {
  public:
   int fd() const override { return link_->fd(); }
   void OnEvents(uint32_t events) override;
+  void RevokeBatches() override { sender_.RevokeBatches(); }
 
  protected:
   // `events`: what the session is added to the poller with.
@@ -93,6 +94,13 @@ class Session : public Pollable, private Sender::Host {
   // Goes on with what could not be sent before. Without right_, too: the thread that has it may be asleep, waiting for
   // input only.
   void ContinueSending();
+
+  // To be called before the link is asked for a frame: ends the calling thread's batch, if it has one, before there is
+  // a system call for more input. Caller holds right_.
+  void EndBatchUnlessMore() {
+    SendBatch& batch = SendBatch::OfThisThread();
+    if (batch.IsOf(&sender_) && !link_->CheapToPoll() && !link_->HasFrame()) batch.End();
+  }
 
   // Whether, with nothing received at present, it pays to look again. Caller holds right_.
   bool KeepSpinning();
@@ -115,6 +123,13 @@ class Session : public Pollable, private Sender::Host {
 
   // Whether epoll reports input, besides hang-ups; see Poller::SetEvents. Caller holds right_.
   void ReportInput(bool report);
+
+  // While a thread looks at a socket, or runs short tasks whose input it has read already, no other is to be woken for
+  // each frame that comes; if a task takes long after all, the guardian notices. (A ring rings when parked.) Until
+  // ReportInput(true). Caller holds right_.
+  void LeaveInputToGuardian() {
+    if (!link_->CheapToPoll()) ReportInput(false);
+  }
 
   // A tick of the keepalive's timer; `expects`: see Keepalive. Without locks, never twice at once.
   struct KeepaliveResult {

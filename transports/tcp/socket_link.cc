@@ -132,6 +132,7 @@ void SocketLink::Flush(bool always_ring) {
       // Also after a short write, until EAGAIN: only that arms an edge-triggered watch for the next room.
       MarkSent(static_cast<size_t>(sent));
     } else if (errno == EAGAIN) {
+      kernel_full_.store(true, std::memory_order_relaxed);
       return;
     } else if (errno != EINTR) {
       BreakSending(errno);
@@ -160,6 +161,7 @@ void SocketLink::ForgetUnsent() {
   runs_.clear();
   first_run_ = 0;
   unsent_.store(0, std::memory_order_relaxed);
+  kernel_full_.store(false, std::memory_order_relaxed);
   // A burst needed the large buffer, what came since did not.
   if (send_capacity_ > kSmallBufferBytes && most_unsent_ <= kSmallBufferBytes) {
     send_buffer_.reset();
@@ -179,7 +181,7 @@ void SocketLink::BreakSending(int error) {
 }
 
 bool SocketLink::SendBufferFull() const {
-  return unsent_.load(std::memory_order_relaxed) > 0 && !closed_.load(std::memory_order_relaxed);
+  return kernel_full_.load(std::memory_order_relaxed) && !closed_.load(std::memory_order_relaxed);
 }
 
 bool SocketLink::HasRoom() const {

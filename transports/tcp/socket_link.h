@@ -115,6 +115,8 @@ class SocketLink final : public framed::Link {
   size_t reserved_size_ = 0;
   size_t most_unsent_ = 0;         // since the send buffer was empty
   std::atomic<size_t> unsent_{0};  // the bytes in the runs; written by the sender only
+  // The kernel has not taken all that Flush gave it. Written by the sender only.
+  std::atomic<bool> kernel_full_{false};
 
   // ---- The receiver's. Bytes that came and were not handed out are in receive_buffer_[receive_begin_, receive_end_).
   std::unique_ptr<uint8_t[]> receive_buffer_;
