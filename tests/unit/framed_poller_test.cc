@@ -43,8 +43,12 @@ class Counter final : public Pollable, public Task {
     uint64_t ignored;
     (void)!read(event_.get(), &ignored, sizeof ignored);
   }
-  Outcome Poll(bool, Task** task) override {
+  Outcome Poll(bool scanning, Task** task) override {
     if (over) return Outcome::kOver;
+    if (elsewhere) {
+      if (scanning) ++met_elsewhere;
+      return Outcome::kElsewhere;
+    }
     if (!right_.TryAcquire()) return Outcome::kElsewhere;
     ++polls;
     Outcome outcome = spins > 0 && spins-- > 0 ? Outcome::kSpin : Outcome::kEmpty;
@@ -69,6 +73,8 @@ class Counter final : public Pollable, public Task {
   std::atomic<int> spins{0};
   std::atomic<int> revocations{0};
   std::atomic<bool> over{false};
+  std::atomic<bool> elsewhere{false};  // somebody has it
+  std::atomic<int> met_elsewhere{0};   // how often the scanner found that
 
  private:
   const UniqueFd event_;
@@ -202,6 +208,33 @@ TEST(PollerTest, ALongTaskIsRememberedUntilEnoughOfItsKindWereQuick) {
     counter->Put(1, /*ring=*/true);
     AwaitTrue([&] { return counter->done == i; });
   }
+}
+
+// As a handler does that waits for a message: it receives itself, and so the scanner takes the session off its list.
+TEST(PollerTest, WhatATaskHasLookedAtItselfIsNotForgottenWhenItEnds) {
+  auto poller = MakePoller();
+  auto other = std::make_shared<Counter>([] {});
+  Counter* session = nullptr;
+  auto counter = std::make_shared<Counter>([&] {
+    if (session->done > 0) return;
+    session->elsewhere = true;
+    other->spins = 1'000'000'000;
+    poller->Kick(other);  // for somebody to scan
+    AwaitTrue([&] { return session->met_elsewhere > 0; });
+    EXPECT_TRUE(poller->WatchDuringTask(session->shared_from_this()));
+    session->elsewhere = false;
+    session->Put(1, /*ring=*/false);
+  });
+  session = counter.get();
+  ASSERT_TRUE(poller->Add(counter, EPOLLIN).ok());
+  ASSERT_TRUE(poller->Add(other, EPOLLIN).ok());
+  counter->spins = 1'000'000'000;
+  poller->Kick(counter);
+  AwaitTrue([&] { return counter->polls > 100; });  // it is being scanned
+  counter->Put(1, /*ring=*/false);
+  AwaitTrue([&] { return counter->done == 2; });
+  counter->spins = 0;
+  other->spins = 0;
 }
 
 TEST(PollerTest, NoMoreThreadsThanAllowedAndNothingIsLostForThat) {
