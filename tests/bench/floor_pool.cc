@@ -7,22 +7,17 @@
 #include <bit>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
-#include "grpc/testing/messages.pb.h"
 #include "tests/bench/byte_ring.h"
-#include "tests/bench/floor.h"
+#include "tests/bench/floor_messages.h"
 #include "tests/bench/peer.h"
 
 namespace shmrpc::bench {
 namespace {
-
-using ::grpc::testing::SimpleRequest;
-using ::grpc::testing::SimpleResponse;
 
 constexpr size_t kLargestOverhead = 256;         // of a message, beside its payload
 constexpr size_t kExtents = 2;                   // of each pool; the one that was released last is used first
@@ -57,14 +52,16 @@ class PieceCopier final : public google::protobuf::io::CopyingInputStream {
 
 class MessagePool {
  public:
-  static absl::StatusOr<MessagePool> Connect(int socket, size_t payload_bytes) {
+  static absl::StatusOr<std::unique_ptr<MessagePool>> Connect(int socket, size_t payload_bytes) {
     absl::StatusOr<RingSegments> ring = ExchangeRingSegments(socket, kRingBytes);
     if (!ring.ok()) return ring.status();
     const size_t extent_bytes = std::bit_ceil(std::max(payload_bytes + kLargestOverhead, size_t{4096}));
     absl::StatusOr<RingSegments> pool = ExchangeRingSegments(socket, kExtents * extent_bytes);
     if (!pool.ok()) return pool.status();
-    return MessagePool(*std::move(ring), *std::move(pool), extent_bytes);
+    return std::unique_ptr<MessagePool>(new MessagePool(*std::move(ring), *std::move(pool), extent_bytes));
   }
+  MessagePool(const MessagePool&) = delete;
+  MessagePool& operator=(const MessagePool&) = delete;
 
   absl::Status Send(const google::protobuf::MessageLite& message) {
     while (unused_.empty()) {
@@ -78,7 +75,7 @@ class MessagePool {
     }
     const uint32_t extent = unused_.back();
     unused_.pop_back();
-    message.SerializeWithCachedSizesToArray(reinterpret_cast<uint8_t*>(pool_->own.data(extent * extent_bytes_)));
+    message.SerializeWithCachedSizesToArray(reinterpret_cast<uint8_t*>(pool_.own.data(extent * extent_bytes_)));
     Put({.kind = Record::kMessage, .extent = extent, .length = length});
     return absl::OkStatus();
   }
@@ -90,7 +87,7 @@ class MessagePool {
     }
     const Record record = arrived_.front();
     arrived_.erase(arrived_.begin());
-    PieceCopier copier(pool_->peer.data(record.extent * extent_bytes_), record.length);
+    PieceCopier copier(pool_.peer.data(record.extent * extent_bytes_), record.length);
     google::protobuf::io::CopyingInputStreamAdaptor stream(&copier, kPieceBytes);
     if (!message->ParseFromZeroCopyStream(&stream)) {
       return absl::InternalError("the peer's message cannot be parsed");
@@ -101,19 +98,16 @@ class MessagePool {
 
  private:
   MessagePool(RingSegments ring, RingSegments pool, size_t extent_bytes)
-      : ring_(std::make_unique<RingSegments>(std::move(ring))),
-        pool_(std::make_unique<RingSegments>(std::move(pool))),
-        end_(std::make_unique<RingEnd>(ring_->own, ring_->peer)),
-        extent_bytes_(extent_bytes) {
+      : ring_(std::move(ring)), pool_(std::move(pool)), end_(ring_.own, ring_.peer), extent_bytes_(extent_bytes) {
     for (uint32_t extent = 0; extent < kExtents; ++extent) unused_.push_back(extent);
   }
 
-  void Put(const Record& record) { end_->Write(reinterpret_cast<const char*>(&record), sizeof(record)); }
+  void Put(const Record& record) { end_.Write(reinterpret_cast<const char*>(&record), sizeof(record)); }
 
   // Waits for the next record of the peer, whatever it is.
   absl::Status TakeRecord() {
     Record record;
-    end_->Read(reinterpret_cast<char*>(&record), sizeof(record));
+    end_.Read(reinterpret_cast<char*>(&record), sizeof(record));
     if (record.extent >= kExtents || record.length > extent_bytes_ ||
         (record.kind != Record::kMessage && record.kind != Record::kRelease)) {
       return absl::InternalError(absl::StrCat("the peer names ", record.length, " bytes of extent ", record.extent));
@@ -126,77 +120,18 @@ class MessagePool {
     return absl::OkStatus();
   }
 
-  // Apart, so that this object can be moved.
-  std::unique_ptr<const RingSegments> ring_;
-  std::unique_ptr<const RingSegments> pool_;
-  std::unique_ptr<RingEnd> end_;
-  size_t extent_bytes_;
+  const RingSegments ring_;
+  const RingSegments pool_;
+  RingEnd end_;
+  const size_t extent_bytes_;
   std::vector<uint32_t> unused_;  // of this side's extents
   std::vector<Record> arrived_;   // messages that wait to be received
-};
-
-class PoolServer final : public ServerSide {
- public:
-  explicit PoolServer(const PeerSetup& setup) : setup_(setup) {}
-
-  absl::StatusOr<std::string> Start() override { return std::string(); }
-
-  absl::Status Serve() override {
-    absl::StatusOr<MessagePool> pool = MessagePool::Connect(setup_.socket, setup_.payload_bytes);
-    if (!pool.ok()) return pool.status();
-    SimpleRequest request;
-    SimpleResponse response;
-    return ServeFloor(
-        setup_, [&] { return pool->Receive(&request); }, [&] { return absl::string_view(request.payload().body()); },
-        [&] {
-          *response.mutable_payload() = request.payload();  // what the handlers of the other peers do
-          return pool->Send(response);
-        });
-  }
-
- private:
-  const PeerSetup setup_;
-};
-
-class PoolClient final : public FloorClient {
- public:
-  explicit PoolClient(const PeerSetup& setup) : socket_(setup.socket) {
-    request_.mutable_payload()->mutable_body()->resize(setup.payload_bytes);
-  }
-
-  absl::Status Connect(const std::string& address) override {
-    absl::StatusOr<MessagePool> pool = MessagePool::Connect(socket_, request_.payload().body().size());
-    if (!pool.ok()) return pool.status();
-    pool_.emplace(*std::move(pool));
-    return absl::OkStatus();
-  }
-
-  absl::Span<char> request(int slot) override {
-    std::string* const body = request_.mutable_payload()->mutable_body();
-    return absl::MakeSpan(body->data(), body->size());
-  }
-  absl::string_view reply(int slot) const override { return response_.payload().body(); }
-
-  absl::Status Call(int slot) override {
-    const absl::Status status = Send();
-    return status.ok() ? Receive() : status;
-  }
-
- protected:
-  absl::Status Send() override { return pool_->Send(request_); }
-  absl::Status Receive() override { return pool_->Receive(&response_); }
-
- private:
-  const int socket_;
-  std::optional<MessagePool> pool_;
-  SimpleRequest request_;
-  SimpleResponse response_;
 };
 
 }  // namespace
 
 std::vector<PeerInfo> PoolFloorPeers() {
-  PeerInfo pool = DescribePeer<PoolServer, PoolClient>("floor-pool");
+  PeerInfo pool = DescribePeer<MessageFloorServer<MessagePool>, MessageFloorClient<MessagePool>>("floor-pool");
   pool.abilities = kFloorAbilities;
   return {pool};
 }

@@ -4,21 +4,18 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <optional>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "grpc/testing/messages.pb.h"
+#include "google/protobuf/message_lite.h"
 #include "tests/bench/byte_ring.h"
-#include "tests/bench/floor.h"
+#include "tests/bench/floor_messages.h"
 #include "tests/bench/peer.h"
 
 namespace shmrpc::bench {
 namespace {
-
-using ::grpc::testing::SimpleRequest;
-using ::grpc::testing::SimpleResponse;
 
 constexpr size_t kLengthBytes = 8;        // in front of every message; messages begin on multiples of it
 constexpr size_t kLargestOverhead = 256;  // of a record, beside its payload
@@ -34,6 +31,12 @@ size_t RecordBytes(size_t message_bytes) {
 
 class MessageRing {
  public:
+  static absl::StatusOr<std::unique_ptr<MessageRing>> Connect(int socket, size_t payload_bytes) {
+    absl::StatusOr<RingSegments> segments = ExchangeRingSegments(socket, Capacity(payload_bytes));
+    if (!segments.ok()) return segments.status();
+    return std::make_unique<MessageRing>(*std::move(segments));
+  }
+
   explicit MessageRing(RingSegments segments)
       : segments_(std::move(segments)), end_(segments_.own, segments_.peer), private_copy_(segments_.own.capacity()) {}
   MessageRing(const MessageRing&) = delete;
@@ -75,70 +78,10 @@ class MessageRing {
   std::vector<char> private_copy_;
 };
 
-class RingServer final : public ServerSide {
- public:
-  explicit RingServer(const PeerSetup& setup) : setup_(setup) {}
-
-  absl::StatusOr<std::string> Start() override { return std::string(); }
-
-  absl::Status Serve() override {
-    absl::StatusOr<RingSegments> segments = ExchangeRingSegments(setup_.socket, Capacity(setup_.payload_bytes));
-    if (!segments.ok()) return segments.status();
-    MessageRing ring(*std::move(segments));
-    SimpleRequest request;
-    SimpleResponse response;
-    return ServeFloor(
-        setup_, [&] { return ring.Receive(&request); }, [&] { return absl::string_view(request.payload().body()); },
-        [&] {
-          *response.mutable_payload() = request.payload();  // what the handlers of the other peers do
-          return ring.Send(response);
-        });
-  }
-
- private:
-  const PeerSetup setup_;
-};
-
-class RingClient final : public FloorClient {
- public:
-  explicit RingClient(const PeerSetup& setup) : socket_(setup.socket), capacity_(Capacity(setup.payload_bytes)) {
-    request_.mutable_payload()->mutable_body()->resize(setup.payload_bytes);
-  }
-
-  absl::Status Connect(const std::string& address) override {
-    absl::StatusOr<RingSegments> segments = ExchangeRingSegments(socket_, capacity_);
-    if (!segments.ok()) return segments.status();
-    ring_.emplace(*std::move(segments));
-    return absl::OkStatus();
-  }
-
-  absl::Span<char> request(int slot) override {
-    std::string* const body = request_.mutable_payload()->mutable_body();
-    return absl::MakeSpan(body->data(), body->size());
-  }
-  absl::string_view reply(int slot) const override { return response_.payload().body(); }
-
-  absl::Status Call(int slot) override {
-    const absl::Status status = Send();
-    return status.ok() ? Receive() : status;
-  }
-
- protected:
-  absl::Status Send() override { return ring_->Send(request_); }
-  absl::Status Receive() override { return ring_->Receive(&response_); }
-
- private:
-  const int socket_;
-  const size_t capacity_;
-  std::optional<MessageRing> ring_;
-  SimpleRequest request_;
-  SimpleResponse response_;
-};
-
 }  // namespace
 
 std::vector<PeerInfo> RingFloorPeers() {
-  PeerInfo ring = DescribePeer<RingServer, RingClient>("floor-ring");
+  PeerInfo ring = DescribePeer<MessageFloorServer<MessageRing>, MessageFloorClient<MessageRing>>("floor-ring");
   ring.abilities = kFloorAbilities;
   return {ring};
 }
