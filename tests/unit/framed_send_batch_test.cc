@@ -3,7 +3,6 @@
 #include "transports/framed/send_batch.h"
 
 #include <chrono>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>

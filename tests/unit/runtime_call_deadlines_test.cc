@@ -1,6 +1,5 @@
 #include "runtime/src/call_deadlines.h"
 
-#include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>

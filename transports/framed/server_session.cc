@@ -2,7 +2,6 @@
 
 #include <sys/epoll.h>
 
-#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>

@@ -143,8 +143,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       ended = true;
       break;
     }
-    // No other thread is to be woken for what this one looks for. A ring only rings when it is parked.
-    if (!link_->CheapToPoll()) ReportInput(false);
+    LeaveInputToGuardian();
     if (KeepSpinning()) {
       internal::SpinPause();
       continue;
