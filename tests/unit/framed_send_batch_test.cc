@@ -120,7 +120,9 @@ class SendBatchTest : public ::testing::Test {
   CountingLink link_;
   Host host_;
   Sender sender_;
+  // Of the tasks here, which outlive the batch, as they do in a session.
   TaskHistory history_;
+  TaskHistory other_history_;
 };
 
 TEST_F(SendBatchTest, WithoutFurtherInputNothingIsPutOff) {
@@ -198,8 +200,7 @@ TEST_F(SendBatchTest, ATaskThatTookLongIsTheLastOfItsBatch) {
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
   std::this_thread::sleep_for(2 * SendBatch::kMaxAge);
-  TaskHistory other;
-  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other)) << "the next may begin another batch";
+  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other_history_)) << "the next may begin another batch";
   EXPECT_EQ(link_.unflushed, 0);
   Send();
   EXPECT_EQ(link_.unflushed, 1);
@@ -254,15 +255,14 @@ TEST_F(SendBatchTest, TheTimeThatSendingTakesIsNotTheTasks) {
   Batch().Pause();
   std::this_thread::sleep_for(2 * TaskHistory::kLong);
   Batch().Resume();
-  TaskHistory other;
-  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other));
+  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other_history_));
   // Unless the thread has lost its CPU just here.
   if (history_.IsSlow()) GTEST_SKIP() << "the machine is busy";
   std::this_thread::sleep_for(2 * TaskHistory::kLong);
   Batch().Pause();
   Batch().Resume();
   Batch().End();
-  EXPECT_TRUE(other.IsSlow()) << "but what comes before it is";
+  EXPECT_TRUE(other_history_.IsSlow()) << "but what comes before it is";
 }
 
 TEST_F(SendBatchTest, AnotherThreadsFrameTakesAllAlong) {
@@ -295,8 +295,8 @@ TEST_F(SendBatchTest, ARevokedTaskPutsNothingOffAnyMore) {
   Send();
   EXPECT_EQ(link_.unflushed, 0);
 
-  TaskHistory other;  // the task before took long
-  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other));
+  // The task before took long.
+  EXPECT_TRUE(Batch().NextTask(&sender_, /*more=*/true, &other_history_));
   Send();
   EXPECT_EQ(link_.unflushed, 1) << "the next task does";
   std::thread([this] { sender_.RevokeBatches(); }).join();
