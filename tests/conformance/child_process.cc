@@ -75,6 +75,18 @@ ChildProcess::~ChildProcess() {
   Close(&output_);
 }
 
+void ChildProcess::Write(absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(input_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      ADD_FAILURE() << "cannot write to the child process: " << strerror(errno);
+      return;
+    }
+    bytes.remove_prefix(written);
+  }
+}
+
 absl::StatusOr<std::string> ChildProcess::ReadLine(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   for (;;) {

@@ -1,7 +1,6 @@
 #include "transports/framed/server_sessions.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -92,17 +91,26 @@ ServerKeepalive::Look ServerSessions::LookForKeepalive() {
 }
 
 void ServerSessions::Over(ServerSession* session) {
-  std::vector<std::shared_ptr<ServerSession>> idle;  // destroyed without the lock
+  SessionList released;  // without the lock
   MutexLock lock(&mutex_);
   auto found = sessions_.find(session);
   if (found == sessions_.end()) return;
-  ending_.push_back(std::move(found->second));
+  ending_.push_back(found->second);
+  released.push_back(std::move(found->second));
   sessions_.erase(found);
-  const auto first_idle =
-      std::partition(ending_.begin(), ending_.end(), [](const auto& ending) { return !ending->IsIdle(); });
-  std::move(first_idle, ending_.end(), std::back_inserter(idle));
-  ending_.erase(first_idle, ending_.end());
+  ForgetEnded(&released);
   changed_.SignalAll();
+}
+
+bool ServerSessions::ForgetEnded(SessionList* seen) {
+  const auto has_ended = [seen](const std::weak_ptr<ServerSession>& ending) {
+    std::shared_ptr<ServerSession> session = ending.lock();
+    if (session == nullptr) return true;
+    seen->push_back(std::move(session));
+    return seen->back()->IsIdle();
+  };
+  ending_.erase(std::remove_if(ending_.begin(), ending_.end(), has_ended), ending_.end());
+  return ending_.empty();
 }
 
 void ServerSessions::WaitForDrain(const SessionList& sessions, SteadyTime deadline) {
@@ -146,22 +154,18 @@ void ServerSessions::Shutdown(SteadyTime deadline) {
   for (auto& session : sessions) session->SayFarewell();
   WaitForFarewell(sessions, std::min(deadline, SteadyTime::Now() + kFarewellTime));
   for (auto& session : sessions) session->Close();
-  {
+  for (Steps steps;;) {
     // A poller's thread may be about to end one of them, having been first: it is in sessions_ still. Calls that are
     // told of their cancellation by the poller's threads end there, too.
+    SessionList released;  // without the lock
     MutexLock lock(&mutex_);
-    const auto ended = [&] {
-      return sessions_.empty() &&
-             std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
-    };
-    for (Steps steps; !ended();) changed_.WaitUntil(&mutex_, steps.Next());
+    if (sessions_.empty() && ForgetEnded(&released)) break;
+    changed_.WaitUntil(&mutex_, steps.Next());
   }
   sessions.clear();
   keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
-  std::vector<std::shared_ptr<ServerSession>> ended;
   MutexLock lock(&mutex_);
-  ended.swap(ending_);
   phase_ = Phase::kDown;
   changed_.SignalAll();
 }

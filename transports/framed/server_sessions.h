@@ -50,6 +50,9 @@ class ServerSessions {
   using SessionList = std::vector<std::shared_ptr<ServerSession>>;
 
   void Over(ServerSession* session);
+  // Forgets those of ending_ whose calls have ended; true when none is left. What it has looked at goes to `seen`, to
+  // be released without the lock: it may have become the last reference.
+  bool ForgetEnded(SessionList* seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ServerKeepalive::Look LookForKeepalive() ABSL_LOCKS_EXCLUDED(mutex_);
   // The steps of Shutdown: until all have drained, or `deadline`; and until all clients have hung up.
   void WaitForDrain(const SessionList& sessions, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -67,7 +70,9 @@ class ServerSessions {
   CondVar changed_;  // a session has ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
   absl::flat_hash_map<const ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
-  SessionList ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
+  // Over, but with calls in progress. They hold themselves until the last of these has ended (see ServerSession), so
+  // that a connection's memory and descriptor do not stay any longer than that.
+  std::vector<std::weak_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc::framed
