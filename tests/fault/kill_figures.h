@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "process_state.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::conformance {
 
@@ -32,6 +33,17 @@ struct Holdings {
     return out << holdings.descriptors << " descriptors and " << holdings.mappings << " mappings";
   }
 };
+
+// What this process holds when the last connection that has ended is gone: nothing tells when that is, so it is the
+// least of what is seen for a while.
+inline Holdings LeastHoldings() {
+  Holdings least = Holdings::Now();
+  for (const SteadyTime end = SteadyTime::Now() + absl::Milliseconds(200); !end.HasPassed();) {
+    const Holdings now = Holdings::Now();
+    if (now.descriptors + now.mappings < least.descriptors + least.mappings) least = now;
+  }
+  return least;
+}
 
 // The memory of this process that is in RAM.
 inline int64_t ResidentKib() {

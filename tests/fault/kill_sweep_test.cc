@@ -1,15 +1,15 @@
-// A client or a server is killed after its first, second, third ... instruction of connecting, calling, streaming,
-// hanging up; the other side is told, gives back all that it held for it, and goes on. See stepped_process.h for how.
+// A client or a server is killed at one instruction after the other of connecting, calling, streaming, hanging up. The
+// other side is told, gives back all that it held for it, and goes on. See traced_process.h for how.
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <iostream>
-#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -24,21 +24,26 @@
 #include "kill_phases.h"
 #include "kill_services.h"
 #include "shmrpc/shmrpc.h"
-#include "stepped_process.h"
 #include "stream_services.h"
 #include "sync.h"
 #include "tests/sanitizers.h"
+#include "traced_process.h"
 
 namespace shmrpc::conformance {
 namespace {
 
 #if SHMRPC_LONG_TESTS
-constexpr int kPoints = 2000;
+constexpr int kPoints = 3000;
 #else
-constexpr int kPoints = 30;
+constexpr int kPoints = 120;
 #endif
-constexpr int kCalibrations = 5;
-constexpr int64_t kToTheEnd = std::numeric_limits<int64_t>::max();
+
+// A place to kill at: before an instruction is run for the `times`th time. Of loops the first rounds are enough.
+struct Point {
+  uint64_t address = 0;
+  int times = 0;
+};
+constexpr int kMostTimes = 50;
 
 // On a thread of its own: with it goes the descriptor that the library keeps for a thread that has slept in a call, so
 // that the count is exact.
@@ -98,34 +103,55 @@ class KillSweepTest : public testing::TestWithParam<const char*> {
 
   std::string phase() const { return GetParam(); }
 
-  // Runs `kill_at`, which kills after so many instructions and returns how many there were, all over the phase.
-  template <typename KillAt, typename TakeBase>
-  void Sweep(const KillAt& kill_at, const TakeBase& take_base) {
-    std::vector<int64_t> lengths;
-    for (int i = 0; i < kCalibrations; ++i) {
-      lengths.push_back(kill_at(kToTheEnd));
-      if (IsSkipped() || HasFailure()) return;
+  // What a test does with one process, over and over: brings it to the phase, gives it to Go, kills it, and looks.
+  // Traces it first, then kills it at each point in turn. `take_base` is called in between.
+  template <typename KillOne, typename TakeBase>
+  void Sweep(const KillOne& kill_one, const TakeBase& take_base) {
+    kill_one();
+    if (IsSkipped() || HasFailure()) return;
+    EXPECT_GT(trace_.size(), 1000u) << "the phase can hardly have so few instructions";
+    std::vector<Point> candidates;
+    std::unordered_map<uint64_t, int> seen;
+    for (const uint64_t address : trace_) {
+      const int times = ++seen[address];
+      if (times <= kMostTimes) candidates.push_back({address, times});
     }
-    std::sort(lengths.begin(), lengths.end());
-    const int64_t length = lengths[kCalibrations / 2];
-    EXPECT_GT(length, 1000) << "the phase can hardly have so few instructions";
-    take_base();
-    const int points = phase() == "large" ? kPoints / 2 : kPoints;
-    int before_the_end = 0;
-    for (int i = 0; i < points; ++i) {
-      const int64_t at = i * length / points;
-      if (kill_at(at) == at) ++before_the_end;
-      if (HasFailure()) {
-        std::cout << "at instruction " << at << " of " << length << std::endl;
-        return;
+    // The first point: before anything at all.
+    for (const bool warm_up : {true, false}) {
+      if (!warm_up) take_base();
+      const size_t points = std::min<size_t>(warm_up ? 3 : kPoints, candidates.size());
+      reached_ = 0;
+      for (size_t i = 0; i < points; ++i) {
+        point_ = candidates[i * candidates.size() / points];
+        kill_one();
+        if (HasFailure()) {
+          std::cout << "at point " << i << " of " << points << std::endl;
+          return;
+        }
       }
+      if (warm_up) continue;
+      // At full speed a process does not do everything that it does while it is stepped through and slow.
+      EXPECT_GT(reached_, static_cast<int>(points / 4));
+      RecordProperty("points", static_cast<int>(points));
+      RecordProperty("points_reached", reached_);
+      RecordProperty("instructions", static_cast<int>(trace_.size()));
+      std::cout << "killed at " << points << " points, of which " << reached_ << " were reached, in "
+                << candidates.size() << " of " << trace_.size() << " instructions" << std::endl;
     }
-    // Its length is not always the same, but mostly.
-    EXPECT_GT(before_the_end, points / 2);
-    RecordProperty("points", points);
-    RecordProperty("instructions", static_cast<int>(length));
-    std::cout << points << " points in " << length << " instructions, " << before_the_end << " before the end"
-              << std::endl;
+  }
+
+  // Lets the process go to where it is to be killed.
+  void Go(TracedProcess& process, TracedProcess::Over over) {
+    if (trace_.empty()) {
+      absl::StatusOr<std::vector<uint64_t>> trace = process.Trace(over);
+      EXPECT_TRUE(trace.ok()) << trace.status();
+      if (trace.ok()) trace_ = *std::move(trace);
+      return;
+    }
+    const absl::StatusOr<bool> reached = process.RunTo(point_.address, point_.times, over);
+    if (absl::IsNotFound(reached.status())) return;  // killed at the beginning
+    EXPECT_TRUE(reached.ok()) << reached.status();
+    if (reached.value_or(false)) ++reached_;
   }
 
   // What the peer prints next, without `prefix`; the test fails when it prints something else.
@@ -140,31 +166,28 @@ class KillSweepTest : public testing::TestWithParam<const char*> {
   }
 
   // Null, and the test skipped or failed, when it cannot be had.
-  std::unique_ptr<SteppedProcess> Seize(pid_t pid) {
-    absl::StatusOr<std::unique_ptr<SteppedProcess>> stepped = SteppedProcess::Seize(pid);
-    if (stepped.ok()) return *std::move(stepped);
-    if (absl::IsPermissionDenied(stepped.status()) || absl::IsUnimplemented(stepped.status())) {
-      [&] { GTEST_SKIP() << "this process may not trace its own children: " << stepped.status(); }();
+  std::unique_ptr<TracedProcess> Seize(pid_t pid) {
+    absl::StatusOr<std::unique_ptr<TracedProcess>> traced = TracedProcess::Seize(pid);
+    if (traced.ok()) return *std::move(traced);
+    if (absl::IsPermissionDenied(traced.status()) || absl::IsUnimplemented(traced.status())) {
+      [&] { GTEST_SKIP() << "this process may not trace its own children: " << traced.status(); }();
     } else {
-      ADD_FAILURE() << stepped.status();
+      ADD_FAILURE() << traced.status();
     }
     kill(pid, SIGKILL);
     return nullptr;
   }
 
   // Once it has been killed.
-  void ExpectGone(SteppedProcess& stepped) {
-    stepped.Collect();
+  void ExpectGone(TracedProcess& traced) {
+    traced.Collect();
     EXPECT_EQ(Expect("ended "), absl::StrCat(SIGKILL));
   }
 
-  int64_t Step(SteppedProcess& stepped, int64_t count, absl::FunctionRef<bool()> over) {
-    const absl::StatusOr<int64_t> steps = stepped.Step(count, over);
-    EXPECT_TRUE(steps.ok()) << steps.status();
-    return steps.value_or(0);
-  }
-
   ChildProcess peer_;
+  std::vector<uint64_t> trace_;
+  Point point_;
+  int reached_ = 0;
   Durations told_;      // from the kill until the call in flight has ended
   Durations released_;  // until nothing is held for the other side any more
 };
@@ -184,28 +207,32 @@ TEST_P(KillSweepTest, AKilledClientIsNoticedAndLeavesNothingWithTheServer) {
   int served = 0;
   int not_served = 0;
 
-  const auto kill_at = [&](int64_t count) -> int64_t {
+  const auto kill_one = [&] {
     peer_.Write(absl::StrCat("client ", phase(), " ", address, "\n"));
     const std::string pid = Expect("ready ");
-    if (pid.empty()) return 0;
-    const std::unique_ptr<SteppedProcess> stepped = Seize(std::stoi(pid));
-    if (stepped == nullptr) return 0;
+    if (pid.empty()) return;
+    const std::unique_ptr<TracedProcess> traced = Seize(std::stoi(pid));
+    if (traced == nullptr) return;
     const int calls_before = echo.calls().value();
     const int streams_before = streams.started.value();
     std::string done;
     peer_.Write("\n");
-    const int64_t steps = Step(*stepped, count, [&] {
+    Go(*traced, [&] {
       done = peer_.ReadLine(absl::Milliseconds(2)).value_or("");
       return !done.empty();
     });
     const SteadyTime killed = SteadyTime::Now();
-    stepped->Kill();
+    traced->Kill();
     if (has_stream) {
       // Its own streams are all there are, and none is left.
-      EXPECT_TRUE(Eventually([&] { return streams.ended.value() == streams.started.value(); }));
+      int started;
+      do {
+        started = streams.started.value();
+        EXPECT_TRUE(streams.ended.WaitFor(started));
+      } while (streams.started.value() > started);
       told_.Add(SteadyTime::Now() - killed);
     }
-    stepped->Collect();
+    traced->Collect();
     if (done.empty()) {
       done = peer_.ReadLine().value_or("nothing");
       if (absl::StartsWith(done, "done ")) {
@@ -228,13 +255,13 @@ TEST_P(KillSweepTest, AKilledClientIsNoticedAndLeavesNothingWithTheServer) {
     ++(handlers > 0 ? served : not_served);
     EXPECT_EQ(echo.torn().value(), 0);
     OnOwnThread([&] { EXPECT_EQ(honest.Run(), absl::OkStatus()); });
-    return steps;
   };
 
   int threads = 0;
-  Sweep(kill_at, [&] {
+  Sweep(kill_one, [&] {
     ASSERT_TRUE(Eventually([&] { return streams.ended.value() == streams.started.value(); }));
-    base = Holdings::Now();
+    base = LeastHoldings();
+    EXPECT_EQ(base.mappings, 4);  // the honest client's connection, both ends of which are here
     threads = CountThreads();
     compare = true;
     served = not_served = 0;
@@ -260,10 +287,10 @@ TEST_P(KillSweepTest, AKilledServerIsNoticedAndLeavesNothingWithTheClient) {
   int went_well = 0;
   int failed = 0;
 
-  const auto kill_at = [&](int64_t count) -> int64_t {
+  const auto kill_one = [&] {
     peer_.Write(absl::StrCat("server ", address, "\n"));
     const std::vector<std::string> words = absl::StrSplit(Expect("ready "), ' ');
-    if (words.size() != 2) return 0;
+    if (words.size() != 2) return;
     address = words[1];
     if (channel == nullptr) channel = Channel::Create(address, KillPhase::Options());
     // The next server on this address is found by the channel that has lost the last one.
@@ -286,13 +313,12 @@ TEST_P(KillSweepTest, AKilledServerIsNoticedAndLeavesNothingWithTheClient) {
       done.Set();
     });
     EXPECT_TRUE(prepared.Wait());
-    const std::unique_ptr<SteppedProcess> stepped = Seize(std::stoi(words[0]));
+    const std::unique_ptr<TracedProcess> traced = Seize(std::stoi(words[0]));
     go.Set();
-    int64_t steps = 0;
-    if (stepped != nullptr) {
-      steps = Step(*stepped, count, [&] { return done.IsSet(); });
+    if (traced != nullptr) {
+      Go(*traced, [&] { return done.IsSet(); });
       const SteadyTime killed = SteadyTime::Now();
-      stepped->Kill();
+      traced->Kill();
       SteadyTime chat_ended;
       absl::Status chat_status;
       EXPECT_TRUE(open_chat->WaitForEnd(&chat_ended, &chat_status));
@@ -302,7 +328,7 @@ TEST_P(KillSweepTest, AKilledServerIsNoticedAndLeavesNothingWithTheClient) {
       told_.Add(std::max(chat_ended, phase_ended) - killed);
       EXPECT_TRUE(result.ok() || absl::IsUnavailable(result)) << result;
       ++(result.ok() ? went_well : failed);
-      ExpectGone(*stepped);
+      ExpectGone(*traced);
       open_chat.reset();
       if (compare) {
         // Asking for the state is what makes an idle channel notice.
@@ -315,13 +341,13 @@ TEST_P(KillSweepTest, AKilledServerIsNoticedAndLeavesNothingWithTheClient) {
     } else {
       driver.join();
     }
-    return steps;
   };
 
   int threads = 0;
-  Sweep(kill_at, [&] {
+  Sweep(kill_one, [&] {
     ASSERT_TRUE(Eventually([&] { return channel->GetState(false) != ChannelState::kReady; }));
-    base = Holdings::Now();
+    base = LeastHoldings();
+    EXPECT_EQ(base.mappings, 0);
     threads = CountThreads();
     compare = true;
     went_well = failed = 0;
