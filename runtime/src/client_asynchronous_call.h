@@ -77,7 +77,10 @@ class AsynchronousCall : public CallEvents,
   }
 
   // CallInProgress
-  void OnTryCancel() final { End(internal::CancelledByCaller()); }
+  void OnTryCancel() final {
+    if (channel_->CheckProcess().ok())
+      End(internal::CancelledByCaller());  // in a fork()ed child it is the parent's call
+  }
   std::shared_ptr<internal::CallInProgress> KeepAsynchronous() final { return shared_from_this(); }
 
   // CallDeadlines::Entry

@@ -26,6 +26,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
         reply_(method, reply) {}
 
   ~SynchronousStream() override {
+    LetGoIfInherited();
     if (call_ != nullptr && !IsOver()) {
       call_->Cancel(absl::CancelledError("the stream was destroyed before Finish"));
       WaitForEnd();
@@ -108,6 +109,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
   absl::Status Finish() override {
     if (finished_) return status_;
     finished_ = true;
+    LetGoIfInherited();
     while (!IsOver() || IsRestarted()) {
       HalfClose();
       if (ServerStreams(parameters_.kind)) call_->DropMessages();
@@ -206,6 +208,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
 
   // Whether an operation can no longer begin. Nobody else notices the deadline of a call for which nobody waits.
   bool CallIsOver() {
+    LetGoIfInherited();
     if (IsOver() && !IsRestarted()) return true;
     if (!parameters_.deadline.HasPassed()) return false;
     call_->Cancel(parameters_.TooLate());

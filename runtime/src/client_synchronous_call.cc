@@ -60,7 +60,16 @@ bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
   return false;
 }
 
+void SynchronousCall::LetGo() {
+  started_call_.store(nullptr);
+  static_cast<void>(call_.release());
+  static_cast<void>(new ConnectionPtr(std::move(connection_)));
+  attempt_end_ = AttemptEnd::kMayHaveRun;  // never again
+  EndUnstarted(channel_.CheckProcess());
+}
+
 void SynchronousCall::OnTryCancel() {
+  if (!channel_.CheckProcess().ok()) return;  // in a fork()ed child: it is the parent's call
   Call* const call = started_call_.load();
   if (call != nullptr) {
     call->Cancel(internal::CancelledByCaller());

@@ -84,6 +84,11 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
     status_ = std::move(status);
     over_.store(true, std::memory_order_release);
   }
+  // In the child of a fork() the call is the parent's: it is left alone, connection and all, and is over here, with
+  // FAILED_PRECONDITION. To be asked before anything else is done with a call that was started earlier.
+  void LetGoIfInherited() {
+    if (ABSL_PREDICT_FALSE(!channel_.CheckProcess().ok()) && call_ != nullptr) LetGo();
+  }
   ClientContext* context() const { return context_; }
   const std::vector<ClientInterceptor>& interceptors() const { return channel_.options().interceptors; }
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
@@ -92,6 +97,7 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
 
  private:
   bool PrepareNextAttempt(absl::Status* status);
+  void LetGo();
 
   ChannelImpl& channel_;
   ClientContext* const context_;

@@ -2,8 +2,6 @@
 // is left goes on, and in the end holds nothing that it did not hold before. The seed is printed; SHMRPC_TEST_SEED sets
 // it.
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -22,6 +20,7 @@
 #include "child_process.h"
 #include "conformance.shmrpc.pb.h"
 #include "gtest/gtest.h"
+#include "kill_addresses.h"
 #include "kill_figures.h"
 #include "kill_services.h"
 #include "shmrpc/shmrpc.h"
@@ -56,41 +55,6 @@ uint64_t Seed() {
   return seed;
 }
 
-struct Way {
-  TransportPreference transport;
-  const std::string* address;
-};
-
-class KillStormTest : public testing::Test {
- protected:
-  KillStormTest() {
-    char directory[] = "/tmp/shmrpc-storm-XXXXXX";
-    if (mkdtemp(directory) == nullptr) ADD_FAILURE() << "no directory for the socket";
-    directory_ = directory;
-    unix_address_ = absl::StrCat("unix:", directory_, "/socket");
-    // An address of its own, so that the port stays free between two servers.
-    tcp_address_ =
-        absl::StrCat("127.", 64 + (getpid() >> 16) % 64, ".", (getpid() >> 8) % 256, ".", getpid() % 256, ":", kPort);
-  }
-  ~KillStormTest() override {
-    unlink(absl::StrCat(directory_, "/socket").c_str());
-    EXPECT_EQ(rmdir(directory_.c_str()), 0);
-  }
-
-  // Shared memory, that is, twice: led to by TCP, and by the path of a socket.
-  std::vector<Way> Ways() const {
-    return {{TransportPreference::kShm, &tcp_address_},
-            {TransportPreference::kTcp, &tcp_address_},
-            {TransportPreference::kUnix, &unix_address_},
-            {TransportPreference::kShm, &unix_address_}};
-  }
-
-  static constexpr int kPort = 21'907;
-  std::string directory_;
-  std::string tcp_address_;
-  std::string unix_address_;
-};
-
 // Calls until it is told to stop; no call may fail.
 class HonestClients {
  public:
@@ -108,7 +72,7 @@ class HonestClients {
   void Run(const Way& way) {
     ChannelOptions options;
     options.transport = way.transport;
-    Echo::Stub stub(Channel::Create(*way.address, options));
+    Echo::Stub stub(Channel::Create(way.address, options));
     for (size_t size = 8; !stop_; size = size * 3 % 200'003) {
       EchoRequest request;
       request.set_payload(std::string(PayloadOf(size)));
@@ -127,22 +91,27 @@ class HonestClients {
   std::vector<std::thread> threads_;
 };
 
-TEST_F(KillStormTest, ClientsKilledAtRandomMomentsLeaveNothingWithTheServer) {
+TEST(KillStormTest, ClientsKilledAtRandomMomentsLeaveNothingWithTheServer) {
+  const KillAddresses addresses;
   std::mt19937_64 random(Seed());
   WholeEcho echo;
   StreamCounters counters;
   const auto streams = MakeStreamService(ServerStyle::kCoroutine, &counters);
-  const auto server =
-      ServerBuilder().Listen(tcp_address_).Listen(unix_address_).Register(&echo).Register(streams.get()).Start();
+  const auto server = ServerBuilder()
+                          .Listen(addresses.tcp())
+                          .Listen(addresses.unix_socket())
+                          .Register(&echo)
+                          .Register(streams.get())
+                          .Start();
   ASSERT_TRUE(server.ok()) << server.status();
-  const std::vector<Way> ways = Ways();
+  const std::vector<Way> ways = addresses.Ways();
   const auto kill_clients = [&](int count) {
     // Of three clients two are over shared memory.
     std::vector<std::unique_ptr<ChildProcess>> storms;
     const std::vector<int> shares = {count / 3, count / 6, count / 6, count - count / 3 - 2 * (count / 6)};
     for (size_t i = 0; i < ways.size(); ++i) {
       storms.push_back(std::make_unique<ChildProcess>(std::vector<std::string>{
-          SHMRPC_KILL_STORM_PEER, "clients", std::string(TransportPreferenceName(ways[i].transport)), *ways[i].address,
+          SHMRPC_KILL_STORM_PEER, "clients", std::string(TransportPreferenceName(ways[i].transport)), ways[i].address,
           absl::StrCat(shares[i]), "3", absl::StrCat(random())}));
     }
     for (size_t i = 0; i < storms.size(); ++i) {
@@ -191,7 +160,7 @@ class LoyalClient {
     options.transport = way.transport;
     options.initial_backoff = absl::Milliseconds(1);
     options.max_backoff = absl::Milliseconds(20);
-    channel_ = Channel::Create(*way.address, options);
+    channel_ = Channel::Create(way.address, options);
     thread_ = std::thread([this] { Run(); });
   }
   ~LoyalClient() {
@@ -248,16 +217,17 @@ class LoyalClient {
   std::thread thread_;
 };
 
-TEST_F(KillStormTest, ServersKilledAtRandomMomentsAreFoundAgainByTheirClients) {
+TEST(KillStormTest, ServersKilledAtRandomMomentsAreFoundAgainByTheirClients) {
+  const KillAddresses addresses;
   std::mt19937_64 random(Seed());
   Holdings base;
   int threads = 0;
   for (const bool warm_up : {true, false}) {
     std::vector<std::unique_ptr<LoyalClient>> clients;
-    for (const Way& way : Ways()) clients.push_back(std::make_unique<LoyalClient>(way));
+    for (const Way& way : addresses.Ways()) clients.push_back(std::make_unique<LoyalClient>(way));
     const auto start = [&] {
       auto server = std::make_unique<ChildProcess>(
-          std::vector<std::string>{SHMRPC_KILL_STORM_PEER, "server", tcp_address_, unix_address_});
+          std::vector<std::string>{SHMRPC_KILL_STORM_PEER, "server", addresses.tcp(), addresses.unix_socket()});
       const absl::StatusOr<std::string> line = server->ReadLine();
       EXPECT_EQ(line.ok() ? *line : line.status().ToString(), "ready");
       return server;

@@ -4,7 +4,7 @@
 //   stream
 //                          that it then leaves alone; prints "ready PID"; with the next byte of the input it runs the
 //                          phase and prints "done" and its status
-//   server ADDRESS         serves at ADDRESS; prints "ready PID ADDRESS", with the port that it has
+//   server ADDRESS         serves at ADDRESS; prints "ready PID"
 //
 // Each is done by a child made with fork(), which has the input and the output for itself until it is killed. Then the
 // parent, which never uses the library, prints "ended" and what waitpid says. So a process takes a millisecond to
@@ -86,7 +86,7 @@ bool ReadLine(std::string* line) {
     Say(absl::StrCat("failed: ", server.status().ToString()));
     _exit(1);
   }
-  Say(absl::StrCat("ready ", getpid(), " ", (*server)->addresses().front().ToString()));
+  Say(absl::StrCat("ready ", getpid()));
   WaitToBeKilled();
 }
 
