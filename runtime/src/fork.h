@@ -41,6 +41,31 @@ class PerProcess {
   std::atomic<Instance*> instance_{nullptr};
 };
 
+// While it exists, children made by fork() do not get the descriptor `fd`: there its number is that of something else
+// that never has anything to say, so what the child has inherited may close it as ever. For sockets whose peers take
+// the end of this process for the end of the connection, or whose port is to be free then, and not only when its last
+// child has ended, too. (Descriptors are close-on-exec besides; this is for children that go on without exec.)
+//
+// A connection that is just being made, on another thread, while this one forks, is not kept from the child.
+//
+// To be destroyed before `fd` is closed. Thread-safe.
+class NotForChildren {
+ public:
+  explicit NotForChildren(int fd);
+  ~NotForChildren();
+  NotForChildren(const NotForChildren&) = delete;
+  NotForChildren& operator=(const NotForChildren&) = delete;
+
+  // What the child does first.
+  static void ReplaceAllInChild();
+
+ private:
+  const int fd_;
+  // All of them are in a list, guarded by a mutex that fork() takes as well.
+  NotForChildren* next_ = nullptr;
+  NotForChildren* previous_ = nullptr;
+};
+
 }  // namespace shmrpc::internal
 
 #endif  // SHMRPC_RUNTIME_SRC_FORK_H_

@@ -1,18 +1,23 @@
 // Programs that fork, without exec. What the parent has is the parent's; the child is told so, and makes its own.
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <memory>
 #include <string>
 
-#include "absl/time/clock.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "child_process.h"
 #include "conformance.shmrpc.pb.h"
 #include "gtest/gtest.h"
 #include "kill_addresses.h"
 #include "kill_services.h"
 #include "shmrpc/shmrpc.h"
+#include "stream_services.h"
 #include "sync.h"
 
 // ThreadSanitizer does not support the use of locks in a forked child of a process with threads.
@@ -191,6 +196,73 @@ TEST_F(ForkTest, AServerThatAChildInheritsIsTheParents) {
     });
     EXPECT_EQ(Call(channel), absl::OkStatus());
     EXPECT_EQ(Call(Connect({transport, address})), absl::OkStatus());
+  }
+}
+
+// The child that a program has forked, by what it prints. Ends it.
+class Orphan {
+ public:
+  explicit Orphan(ChildProcess& parent) {
+    const absl::StatusOr<std::string> line = parent.ReadLine();
+    EXPECT_TRUE(line.ok()) << line.status();
+    absl::string_view text = line.ok() ? *line : "";
+    EXPECT_TRUE(absl::ConsumePrefix(&text, "forked ") && absl::SimpleAtoi(text, &pid_)) << text;
+  }
+  ~Orphan() {
+    if (!Lives()) ADD_FAILURE() << "the child has not outlived what it was to outlive";
+    if (pid_ > 0) kill(pid_, SIGKILL);
+  }
+  bool Lives() const { return pid_ > 0 && kill(pid_, 0) == 0; }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+TEST(ForkAndDieTest, AClientThatIsKilledIsMissedThoughItsChildLives) {
+  const KillAddresses addresses;
+  WholeEcho echo;
+  StreamCounters counters;
+  const auto streams = MakeStreamService(ServerStyle::kCallback, &counters);
+  const auto server = ServerBuilder()
+                          .Listen(addresses.tcp())
+                          .Listen(addresses.unix_socket())
+                          .Register(&echo)
+                          .Register(streams.get())
+                          .SetKeepaliveTimeout(absl::InfiniteDuration())
+                          .Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  int clients = 0;
+  for (const Way& way : addresses.Ways()) {
+    ChildProcess client(
+        {SHMRPC_KILL_STORM_PEER, "forking-client", std::string(TransportPreferenceName(way.transport)), way.address});
+    const Orphan child(client);
+    EXPECT_EQ(counters.ended.value(), clients);
+    client.Kill();
+    EXPECT_TRUE(counters.ended.WaitFor(++clients)) << "over " << TransportPreferenceName(way.transport);
+  }
+}
+
+TEST(ForkAndDieTest, AServerThatIsKilledIsMissedAndReplacedThoughItsChildLives) {
+  const KillAddresses addresses;
+  for (const Way& way : addresses.Ways()) {
+    ChildProcess server({SHMRPC_KILL_STORM_PEER, "forking-server", addresses.tcp(), addresses.unix_socket()});
+    ASSERT_EQ(server.ReadLine().value_or(""), "ready");
+    ChannelOptions options;
+    options.transport = way.transport;
+    options.keepalive_timeout = absl::InfiniteDuration();
+    const auto channel = Channel::Create(way.address, options);
+    Conversation conversation(channel);
+    ASSERT_TRUE(conversation.GoesOn());
+    const Orphan child(server);
+    ASSERT_TRUE(conversation.GoesOn());
+    server.Kill();
+    Item item;
+    EXPECT_FALSE(conversation.chat->Read(&item));
+    EXPECT_TRUE(absl::IsUnavailable(conversation.chat->Finish()));
+    ChildProcess next({SHMRPC_KILL_STORM_PEER, "server", addresses.tcp(), addresses.unix_socket()});
+    EXPECT_EQ(next.ReadLine().value_or(""), "ready");
+    EXPECT_EQ(Call(channel), absl::OkStatus());
+    EXPECT_EQ(next.Stop(), 0);
   }
 }
 

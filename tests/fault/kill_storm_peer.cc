@@ -5,6 +5,10 @@
 //     (shm, tcp, unix) and calls without pause; kills each after a random time; prints "killed COUNT"
 //   kill_storm_peer server ADDRESS...
 //     serves at all of them; prints "ready"; goes on until it is killed, or its input ends
+//   kill_storm_peer forking-server ADDRESS...
+//     the same, but, once a first call has come, forks a child that does nothing for a minute, and prints "forked PID"
+//   kill_storm_peer forking-client TRANSPORT ADDRESS
+//     connects, opens a stream, forks such a child, prints "forked PID"
 //
 // A client that ends by itself has found something wrong: it prints what, and the exit code is 1.
 
@@ -31,6 +35,35 @@
 
 namespace shmrpc::conformance {
 namespace {
+
+// Forks a child that is there for a minute at most, holding whatever it has inherited.
+void ForkChild() {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    for (;;) pause();
+  }
+  std::cout << "forked " << child << std::endl;
+}
+
+void WaitForEndOfInput() {
+  char ignored;
+  while (read(STDIN_FILENO, &ignored, 1) > 0) {
+  }
+}
+
+int ConnectAndFork(TransportPreference transport, const std::string& address) {
+  ChannelOptions options;
+  options.transport = transport;
+  Streams::Stub stub(Channel::Create(address, options));
+  ClientContext context;
+  const auto chat = stub.Chat(&context);
+  Item item;
+  if (!chat->Write(item) || !chat->Read(&item)) return EXIT_FAILURE;
+  ForkChild();
+  WaitForEndOfInput();
+  return EXIT_SUCCESS;
+}
 
 // Between the two, small ones as often as large ones.
 double LogUniform(std::mt19937_64& random, double low, double high) {
@@ -116,7 +149,7 @@ int RunClients(TransportPreference transport, const std::string& address, int co
   return EXIT_SUCCESS;
 }
 
-int Serve(const std::vector<std::string>& addresses) {
+int Serve(const std::vector<std::string>& addresses, bool forks) {
   WholeEcho echo;
   StreamCounters counters;
   const auto streams = MakeStreamService(ServerStyle::kCoroutine, &counters);
@@ -128,14 +161,19 @@ int Serve(const std::vector<std::string>& addresses) {
     return EXIT_FAILURE;
   }
   std::cout << "ready" << std::endl;
-  char ignored;
-  while (read(STDIN_FILENO, &ignored, 1) > 0) {
-  }
+  if (forks && counters.items_sent.WaitFor(1)) ForkChild();
+  WaitForEndOfInput();
   return EXIT_SUCCESS;
 }
 
 int Main(const std::vector<std::string>& arguments) {
-  if (arguments.size() > 2 && arguments[1] == "server") return Serve({arguments.begin() + 2, arguments.end()});
+  if (arguments.size() > 2 && (arguments[1] == "server" || arguments[1] == "forking-server")) {
+    return Serve({arguments.begin() + 2, arguments.end()}, arguments[1] != "server");
+  }
+  if (arguments.size() == 4 && arguments[1] == "forking-client") {
+    const auto transport = ParseTransportPreference(arguments[2]);
+    if (transport.ok()) return ConnectAndFork(*transport, arguments[3]);
+  }
   int count;
   int at_once;
   uint64_t seed;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "runtime/src/fork.h"
 #include "transports/framed/link.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/shm/ring.h"
@@ -63,6 +64,7 @@ class ShmLink final : public framed::Link {
 
   const std::string name_;
   const framed::UniqueFd socket_;
+  const internal::NotForChildren not_for_children_{socket_.get()};
   const Segment own_;
   const PeerSegment peer_;
   RingProducer producer_;

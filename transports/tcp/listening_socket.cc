@@ -61,6 +61,7 @@ absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_m
   result.fd_.Reset(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int fd = result.fd();
   if (fd < 0) return CouldNotListen(address, errno);
+  result.not_for_children_ = std::make_unique<internal::NotForChildren>(fd);
   result.bound_ = address.ToTarget();
   if (target.kind == Target::Kind::kUnix) {
     absl::StatusOr<UnixSocketFile> file = UnixSocketFile::Bind(fd, target.name, unix_mode);

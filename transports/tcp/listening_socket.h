@@ -3,10 +3,12 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "runtime/src/fork.h"
 #include "shmrpc/target.h"
 #include "transports/framed/unique_fd.h"
 #include "transports/tcp/unix_socket_file.h"
@@ -23,6 +25,7 @@ class ListeningSocket {
     if (this != &other) {
       Close();
       fd_ = std::move(other.fd_);
+      not_for_children_ = std::move(other.not_for_children_);
       bound_ = std::move(other.bound_);
       file_ = std::move(other.file_);
     }
@@ -39,6 +42,7 @@ class ListeningSocket {
   // Removes the socket file and stops listening.
   void Close() {
     file_.Remove();  // While the socket is still open: see UnixSocketFile::Bind.
+    not_for_children_ = nullptr;
     fd_.Reset();
   }
 
@@ -46,6 +50,7 @@ class ListeningSocket {
   friend absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode);
 
   framed::UniqueFd fd_;
+  std::unique_ptr<internal::NotForChildren> not_for_children_;
   Target bound_;
   UnixSocketFile file_;
 };

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "runtime/src/fork.h"
 #include "transports/framed/link.h"
 #include "transports/framed/unique_fd.h"
 
@@ -94,6 +95,7 @@ class SocketLink final : public framed::Link {
   ReceiveResult EndWithBadLength(uint32_t length);
 
   const framed::UniqueFd socket_;
+  const internal::NotForChildren not_for_children_{socket_.get()};
   const std::string name_;
   const std::string peer_;
 
