@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/access_check.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/hello.h"
@@ -41,6 +42,7 @@ class Connector {
   };
 
   absl::Status ConnectTcp();
+  absl::StatusOr<UniqueFd> ConnectUnixSocket();
   absl::Status ConnectUnix();
   std::string TryRendezvous(const wire::ServerHello& hello);
   absl::StatusOr<ShmAttempt> TryShm(UniqueFd& socket, const std::string& token);
@@ -112,16 +114,11 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   ShmAttempt attempt;
   wire::ClientHello hello = MakeHello();
   hello.set_token(token);
-  const auto credentials = tcp::GetPeerCredentials(socket.get());
   absl::StatusOr<shm::Segment> own = absl::FailedPreconditionError("");
-  if (credentials.has_value()) {
-    peer_.uid = credentials->uid;
-    peer_.pid = credentials->pid;
-  }
-  if (!credentials.has_value() || (credentials->uid != geteuid() && credentials->uid != 0)) {
-    attempt.reason = absl::StrCat("the server runs as another user (uid ",
-                                  credentials.has_value() ? absl::StrCat(credentials->uid) : "unknown", ")");
-  } else {
+  peer_.credentials = tcp::GetPeerCredentials(socket.get());
+  attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
+                                         "this channel shares memory with", "ChannelOptions::shared_memory_access");
+  if (attempt.reason.empty()) {
     own = shm::Segment::Create(shm::kSegmentBytes);
     if (!own.ok()) attempt.reason = std::string(own.status().message());
   }
@@ -157,8 +154,20 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   return attempt;
 }
 
-absl::Status Connector::ConnectUnix() {
+// To the address itself, whose server has to be one that this channel talks to.
+absl::StatusOr<UniqueFd> Connector::ConnectUnixSocket() {
   absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+  if (!socket.ok()) return socket;
+  peer_.credentials = tcp::GetPeerCredentials(socket->get());
+  const std::string why_not =
+      internal::WhyNotLetIn(options_.unix_socket_access, peer_.credentials, "the server",
+                            "this channel talks to over Unix sockets", "ChannelOptions::unix_socket_access");
+  if (!why_not.empty()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", why_not));
+  return socket;
+}
+
+absl::Status Connector::ConnectUnix() {
+  absl::StatusOr<UniqueFd> socket = ConnectUnixSocket();
   if (!socket.ok()) return socket.status();
   std::string reason = "asked for";
   if (options_.transport != TransportPreference::kUnix) {
@@ -179,13 +188,8 @@ absl::Status Connector::ConnectUnix() {
       return absl::OkStatus();
     }
     // The server took the offer, but this side could not: once more, without one.
-    socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+    socket = ConnectUnixSocket();
     if (!socket.ok()) return socket.status();
-  }
-  const auto credentials = tcp::GetPeerCredentials(socket->get());
-  if (credentials.has_value()) {
-    peer_.uid = credentials->uid;
-    peer_.pid = credentials->pid;
   }
   wire::ServerHello answer;
   std::vector<UniqueFd> fds;
@@ -242,8 +246,7 @@ absl::Status Connector::ConnectTcp() {
     return absl::OkStatus();
   }
   if (options_.transport == TransportPreference::kShm) return InsistedOnShm(reason);
-  peer_.uid.reset();
-  peer_.pid.reset();
+  peer_.credentials.reset();
   UseSocket(*std::move(socket), "tcp", std::move(reason));
   return absl::OkStatus();
 }
