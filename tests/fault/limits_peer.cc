@@ -14,7 +14,8 @@
 //   connections=N, handshake=1s     fields of ConnectionLimits
 // of a client:
 //   transport=shm                   ChannelOptions::transport
-//   wait=10s                        waits for a server for so long
+//   timeout=1s                      of the call and of its attempts to connect; 60s
+//   wait=10s                        as timeout, and the call waits for a server
 //
 // A request whose payload is "tight" lets the server have no more memory than it has at that moment (RLIMIT_AS);
 // "loose" takes that back.
@@ -49,7 +50,8 @@ struct Options {
   mode_t mode = 0600;
   ConnectionLimits limits;
   TransportPreference transport = TransportPreference::kAuto;
-  absl::optional<absl::Duration> wait;
+  absl::Duration timeout = absl::Seconds(60);
+  bool wait = false;
 };
 
 template <typename Id>
@@ -83,7 +85,11 @@ bool ParseOption(absl::string_view text, Options* options) {
     return good;
   }
   if (absl::ConsumePrefix(&text, "handshake=")) return absl::ParseDuration(text, &options->limits.handshake_timeout);
-  if (absl::ConsumePrefix(&text, "wait=")) return absl::ParseDuration(text, &options->wait.emplace());
+  if (absl::ConsumePrefix(&text, "timeout=")) return absl::ParseDuration(text, &options->timeout);
+  if (absl::ConsumePrefix(&text, "wait=")) {
+    options->wait = true;
+    return absl::ParseDuration(text, &options->timeout);
+  }
   if (!absl::ConsumePrefix(&text, "transport=")) return false;
   const absl::StatusOr<TransportPreference> preference = ParseTransportPreference(text);
   if (preference.ok()) options->transport = *preference;
@@ -137,13 +143,14 @@ int Serve(const std::string& address, const Options& options) {
 int Call(const std::string& target, const Options& options) {
   ChannelOptions channel_options;
   channel_options.transport = options.transport;
+  channel_options.connect_timeout = options.timeout;
   channel_options.shared_memory_access = options.shm;
   channel_options.unix_socket_access = options.unix_socket;
   const auto channel = Channel::Create(target, channel_options);
   Echo::Stub stub(channel);
   ClientContext context;
-  context.set_timeout(options.wait.value_or(absl::Seconds(60)));
-  context.set_wait_for_ready(options.wait.has_value());
+  context.set_timeout(options.timeout);
+  context.set_wait_for_ready(options.wait);
   EchoRequest request;
   EchoReply reply;
   const absl::Status status = stub.Echo(&context, request, &reply);

@@ -204,9 +204,10 @@ absl::Status Connector::ConnectUnix() {
 std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
   const absl::StatusOr<std::string> boot_id = BootId();
   if (!boot_id.ok()) return std::string(boot_id.status().message());
-  if (hello.boot_id() != *boot_id) {
-    return hello.boot_id().empty() ? "the server does not know its host's boot id" : "peer on another host";
+  if (hello.boot_id().empty()) {
+    return hello.no_shm_reason().empty() ? "the server does not know its host's boot id" : hello.no_shm_reason();
   }
+  if (hello.boot_id() != *boot_id) return "peer on another host";
   if (!hello.has_rendezvous()) {
     return hello.no_shm_reason().empty() ? "the server offers no shared memory" : hello.no_shm_reason();
   }

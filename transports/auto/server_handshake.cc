@@ -134,7 +134,8 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
-  const std::string boot_id = BootId().value_or("");
+  const absl::StatusOr<std::string> known_boot_id = BootId();
+  const std::string boot_id = known_boot_id.value_or("");
   answer.set_boot_id(boot_id);
   answer.set_cpus(framed::AllowedCpus());
   answer.set_instance_id(listener_->instance_id_);
@@ -167,6 +168,8 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
       answer.mutable_rendezvous()->set_token(listener_->IssueToken());
     } else if (listener_->rendezvous_name_.empty()) {
       answer.set_no_shm_reason("the server does not offer shared memory");
+    } else if (!known_boot_id.ok()) {
+      answer.set_no_shm_reason(absl::StrCat("at the server ", known_boot_id.status().message()));
     }
   } else if (client.has_shm()) {
     // The link owns the socket from here on, and AcceptShm has sent the answer.
