@@ -12,6 +12,7 @@
 #include "transports/auto/hello.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/framed_connection.h"
+#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/connect_socket.h"
@@ -119,7 +120,8 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
                                          "this channel shares memory with", "ChannelOptions::shared_memory_access");
   if (attempt.reason.empty()) {
-    own = shm::Segment::Create(shm::kSegmentBytes);
+    const absl::Status left = shm::CheckMemoryLeft();
+    own = left.ok() ? shm::Segment::Create(shm::kSegmentBytes) : left;
     if (!own.ok()) attempt.reason = std::string(own.status().message());
   }
   if (own.ok()) {

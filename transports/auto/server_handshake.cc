@@ -13,6 +13,7 @@
 #include "runtime/src/log.h"
 #include "shmrpc/steady_time.h"
 #include "transports/shm/fd_passing.h"
+#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/socket_address.h"
@@ -225,6 +226,9 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
   received_fds_.clear();
   if (!peer.ok()) return refuse(absl::StrCat("the server refused the client's memory: ", peer.status().message()));
   if (absl::Status room = place_->TakeSharedMemory(shm::kSegmentBytes); !room.ok()) return refuse(room.message());
+  if (absl::Status left = shm::CheckMemoryLeft(); !left.ok()) {
+    return refuse(absl::StrCat("the server's ", left.message()));
+  }
   absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);
   if (!own.ok()) return refuse(absl::StrCat("the server's ", own.status().message()));
   answer->mutable_shm()->set_segment_bytes(shm::kSegmentBytes);

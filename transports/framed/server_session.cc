@@ -296,11 +296,15 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
         absl::StrCat("the request is ", control.message_bytes, " bytes long, more than the server's limit of ",
                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
   }
-  // Rather than gather a large message for nothing. Of others BeginCall finds it out.
-  const bool too_many = refused.ok() && more && !(refused = CheckRoomForCall()).ok();
   if (!refused.ok()) {
     if (more) assembly_.BeginDiscarding(header, offset, control.message_bytes);
-    Refuse(header.call_id, refused, /*not_processed=*/too_many);
+    Refuse(header.call_id, refused);
+    return absl::OkStatus();
+  }
+  if (more && !HasRoomForCall()) {
+    // Rather than gather a large message for nothing. Of others BeginCall finds it out.
+    assembly_.BeginDiscarding(header, offset, control.message_bytes);
+    RefuseOneTooMany(header.call_id);
     return absl::OkStatus();
   }
   begun->id = header.call_id;
@@ -341,8 +345,11 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
       begun->chunks.clear();
     }
   }
-  absl::Status refused = CheckRoomForCall();
-  if (refused.ok()) {
+  if (!HasRoomForCall()) {
+    RefuseOneTooMany(id);
+    return absl::OkStatus();
+  }
+  {
     // With the lock either the call is seen by whoever waits for the last one, or the call sees the draining.
     MutexLock lock(&calls_mutex_);
     if (!draining_.load(std::memory_order_relaxed)) {
@@ -363,23 +370,19 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
       return Malformed(absl::StrCat("a request for call ", id, ", which is in progress"));
     }
   }
-  if (refused.ok()) refused = absl::UnavailableError(kShuttingDown);
-  Refuse(id, refused, /*not_processed=*/true);
+  Refuse(id, absl::UnavailableError(kShuttingDown), /*not_processed=*/true);
   return absl::OkStatus();
 }
 
-// Only the receiver makes calls more, so what is allowed here is so until it has begun its call.
-absl::Status ServerSession::CheckRoomForCall() const {
-  if (unanswered_calls_.load(std::memory_order_relaxed) < options_.max_calls || draining_) return absl::OkStatus();
-  absl::Status status = absl::ResourceExhaustedError(absl::StrCat(
+void ServerSession::RefuseOneTooMany(uint64_t call_id) {
+  const absl::Status status = absl::ResourceExhaustedError(absl::StrCat(
       "the connection has ", options_.max_calls,
-      " calls in progress, as many as "
-      "ConnectionLimits::max_calls_per_connection allows, and the handler did not run: wait for some of them, or raise "
-      "the limit with ServerBuilder::SetConnectionLimits"));
+      " calls in progress, as many as ConnectionLimits::max_calls_per_connection allows, and the handler did not run: "
+      "wait for some of them, or raise the limit with ServerBuilder::SetConnectionLimits"));
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", options_.peer.address, " over ",
                                                     link_->name(), ": ", status.message()));
-  return status;
+  Refuse(call_id, status, /*not_processed=*/true);
 }
 
 absl::Status ServerSession::HandleReset(const FrameHeader& header) {

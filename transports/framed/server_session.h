@@ -106,8 +106,12 @@ class ServerSession final : public Session {
   void EndTooLarge(uint64_t call_id, size_t message_bytes);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
-  // OK, or why there are too many calls for another one. A session that drains refuses it for that.
-  absl::Status CheckRoomForCall() const;
+  // Only the receiver makes calls more, so if there is room for one it is there until it has begun. A session that
+  // drains refuses calls for that.
+  bool HasRoomForCall() const {
+    return unanswered_calls_.load(std::memory_order_relaxed) < options_.max_calls || draining_;
+  }
+  void RefuseOneTooMany(uint64_t call_id);
   void Refuse(uint64_t call_id, const absl::Status& status, bool not_processed = false);
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
