@@ -18,12 +18,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "tests/sanitizers.h"
 
 namespace shmrpc::tests {
 
 // Once, before there are other threads: from then on malloc gives from memory that is there already, on every thread,
 // and some threads find a stack that is. So what fails for want of address space is what maps memory itself.
 inline void ReserveHeapAndStacks() {
+  if (SHMRPC_ASAN || SHMRPC_TSAN) return;  // they map memory as they like, and have larger stacks
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
   mallopt(M_MMAP_MAX, 0);
