@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/channel_impl.h"
+#include "runtime/src/option_checks.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc {
@@ -27,6 +28,7 @@ absl::Status CheckOptions(const ChannelOptions& options) {
   if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
     status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
   }
+  status.Update(internal::CheckFlowControl("ChannelOptions::flow_control", options.flow_control));
   if (options.keepalive_timeout < kMinKeepaliveTimeout) {
     status.Update(absl::InvalidArgumentError(
         absl::StrCat("ChannelOptions::keepalive_timeout is ", absl::FormatDuration(options.keepalive_timeout),

@@ -368,7 +368,10 @@ absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) cons
   ConnectOptions connect_options;
   connect_options.transport = options_.transport;
   connect_options.wait_mode = options_.wait_mode;
+  connect_options.flow_control = options_.flow_control;
   connect_options.keepalive_timeout = options_.keepalive_timeout;
+  connect_options.shared_memory_access = options_.shared_memory_access;
+  connect_options.unix_socket_access = options_.unix_socket_access;
   connect_options.interrupt_fd = interrupt_fd;
   const SteadyTime deadline = SteadyTime::Now() + options_.connect_timeout;
   std::string failures;

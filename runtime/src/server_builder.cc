@@ -7,7 +7,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/connection_limiter.h"
 #include "runtime/src/health_service.h"
+#include "runtime/src/option_checks.h"
 #include "runtime/src/running_server.h"
 #include "shmrpc/server.h"
 
@@ -53,21 +55,6 @@ absl::Status CheckLimit(absl::string_view setter, size_t limit) {
                                                  kMaxMaxMessageBytes, " bytes at most"));
 }
 
-absl::Status CheckFlowControl(const FlowControlOptions& options) {
-  constexpr size_t kMin = FlowControlOptions::kMinStreamBytes;
-  constexpr size_t kMax = FlowControlOptions::kMaxBytes;
-  if (options.stream_bytes < kMin || options.stream_bytes > kMax) {
-    return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetFlowControl: stream_bytes is ",
-                                                   options.stream_bytes, "; it must be from ", kMin, " to ", kMax));
-  }
-  if (options.connection_bytes < options.stream_bytes || options.connection_bytes > kMax) {
-    return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetFlowControl: connection_bytes is ",
-                                                   options.connection_bytes, "; it must be from stream_bytes, ",
-                                                   options.stream_bytes, ", to ", kMax));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 ServerBuilder::ServerBuilder(TransportSet transports) : transports_(std::move(transports)) {}
@@ -107,6 +94,11 @@ ServerBuilder& ServerBuilder::SetMaxConcurrentCalls(int limit) {
   return *this;
 }
 
+ServerBuilder& ServerBuilder::SetConnectionLimits(const ConnectionLimits& limits) {
+  options_.limits = limits;
+  return *this;
+}
+
 ServerBuilder& ServerBuilder::SetFlowControl(const FlowControlOptions& flow_control) {
   options_.flow_control = flow_control;
   return *this;
@@ -137,8 +129,13 @@ ServerBuilder& ServerBuilder::SetUnixSocketMode(mode_t mode) {
   return *this;
 }
 
-ServerBuilder& ServerBuilder::AllowOtherUsers(bool allow) {
-  options_.same_user_only = !allow;
+ServerBuilder& ServerBuilder::SetSharedMemoryAccess(AccessPolicy policy) {
+  options_.shared_memory_access = std::move(policy);
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::SetUnixSocketAccess(AccessPolicy policy) {
+  options_.unix_socket_access = std::move(policy);
   return *this;
 }
 
@@ -170,7 +167,8 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
         absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetMaxConcurrentCalls(", *max_concurrent_calls_,
                                                 "): a server must be allowed to run at least one call")));
   }
-  status.Update(CheckFlowControl(options_.flow_control));
+  status.Update(internal::CheckFlowControl("ServerBuilder::SetFlowControl", options_.flow_control));
+  status.Update(internal::CheckConnectionLimits(options_.limits));
   if (options_.keepalive_timeout < kMinKeepaliveTimeout) {
     status.Update(absl::InvalidArgumentError(
         absl::StrCat("ServerBuilder::SetKeepaliveTimeout(", absl::FormatDuration(options_.keepalive_timeout),
@@ -206,8 +204,9 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   }
   if (!status.ok()) return status;
 
-  // The limit is for all addresses together.
+  // These limits are for all addresses together.
   ListenOptions options = options_;
+  options.connection_limiter = std::make_shared<internal::ConnectionLimiter>(options_.limits);
   options.max_threads = std::max(1, options_.max_threads / static_cast<int>(places.size()));
   std::unique_ptr<internal::ServedHealthService> health;
   if (HasOwnHealthService()) {

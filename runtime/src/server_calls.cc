@@ -1,13 +1,17 @@
 #include "runtime/src/server_calls.h"
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/log.h"
 
 namespace shmrpc::internal {
 
 absl::Status ServerCalls::TooManyCalls() const {
-  return absl::ResourceExhaustedError(absl::StrCat("the server runs ", max_concurrent_calls_,
-                                                   " calls already, as many as ServerBuilder::SetMaxConcurrentCalls "
-                                                   "allows; the handler did not run"));
+  absl::Status status = absl::ResourceExhaustedError(
+      absl::StrCat("the server runs ", max_concurrent_calls_,
+                   " calls already, as many as ServerBuilder::SetMaxConcurrentCalls allows; the handler did not run"));
+  static LogLimiter limiter;
+  LogWarningLimited(limiter, absl::StrCat("refused a call: ", status.message()));
+  return status;
 }
 
 void ServerCalls::EndAsynchronous() {

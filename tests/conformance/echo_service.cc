@@ -24,8 +24,12 @@ void Observe(const ServerContext& context, Observed* observed) {
   }
   observed->set_peer_transport(context.peer().transport);
   observed->set_peer_address(context.peer().address);
-  if (context.peer().uid.has_value()) observed->set_peer_uid(*context.peer().uid);
-  if (context.peer().pid.has_value()) observed->set_peer_pid(*context.peer().pid);
+  if (const absl::optional<PeerCredentials>& credentials = context.peer_credentials()) {
+    observed->set_peer_uid(credentials->uid);
+    if (credentials->gid.has_value()) observed->set_peer_gid(*credentials->gid);
+    if (credentials->pid.has_value()) observed->set_peer_pid(*credentials->pid);
+    observed->mutable_peer_groups()->Add(credentials->groups.begin(), credentials->groups.end());
+  }
 }
 
 }  // namespace

@@ -64,7 +64,8 @@ TEST_P(ConformanceProcessTest, ProcessPeerIsTheOtherProcess) {
   EchoReply reply;
   const absl::Status status = stub.Echo(&context, request, &reply);
   ASSERT_TRUE(status.ok()) << status;
-  EXPECT_EQ(context.peer().pid, server.process().pid());
+  ASSERT_TRUE(context.peer().credentials.has_value());
+  EXPECT_EQ(context.peer().credentials->pid, server.process().pid());
   EXPECT_EQ(reply.observed().peer_pid(), getpid());
 }
 

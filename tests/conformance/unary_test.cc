@@ -82,10 +82,16 @@ TEST_P(ConformanceTest, UnaryEachSideLearnsWhoTheOtherIs) {
   EXPECT_NE(reply.observed().peer_address(), "");
   EXPECT_NE(context.peer().address, "");
   if (GetParam().kernel_credentials) {
-    EXPECT_EQ(context.peer().uid, geteuid());
-    EXPECT_EQ(context.peer().pid, getpid());
+    ASSERT_TRUE(context.peer().credentials.has_value());
+    EXPECT_EQ(context.peer().credentials->uid, geteuid());
+    EXPECT_EQ(context.peer().credentials->gid, getegid());
+    EXPECT_EQ(context.peer().credentials->pid, getpid());
     EXPECT_EQ(reply.observed().peer_uid(), geteuid());
+    EXPECT_EQ(reply.observed().peer_gid(), getegid());
     EXPECT_EQ(reply.observed().peer_pid(), getpid());
+  } else if (GetParam().transport_name() == "tcp") {
+    EXPECT_FALSE(context.peer().credentials.has_value());
+    EXPECT_FALSE(reply.observed().has_peer_uid());
   }
 }
 

@@ -106,7 +106,8 @@ class VisitorsBook final : public Echo::Service {
   absl::Status Echo(ServerContext* context, const EchoRequest* request, EchoReply* reply) override {
     {
       MutexLock lock(&mutex_);
-      ++calls_[context->peer().uid];
+      const auto& credentials = context->peer_credentials();
+      ++calls_[credentials.has_value() ? absl::make_optional(credentials->uid) : absl::nullopt];
     }
     reply->set_payload(request->payload());
     return absl::OkStatus();

@@ -49,7 +49,7 @@ class AutoShutdownTest : public ::testing::TestWithParam<RawWay> {
  protected:
   AutoShutdownTest() {
     ListenOptions options;
-    options.handshake_timeout = absl::InfiniteDuration();
+    options.limits.handshake_timeout = absl::InfiniteDuration();
     options.keepalive_timeout = absl::InfiniteDuration();
     options.max_threads = 4;
     absl::StatusOr<std::unique_ptr<Listener>> listener =

@@ -1,5 +1,6 @@
 // A server's session, whose client is the test.
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -118,6 +119,51 @@ class ServerSessionTest : public ::testing::Test {
   KeepingHandler handler_;
   ServerSessions sessions_;
 };
+
+// What waits for a client that does not read is bounded: then the connection is ended, and what waited is dropped.
+TEST(ServerSessionLimitsTest, AClientThatTakesNoRepliesIsGivenUpWhenTooMuchWaits) {
+  constexpr size_t kReplyBytes = 60 * 1024;
+  constexpr int kCalls = 100;
+  for (const size_t max_unsent : {size_t{256} * 1024, size_t{64} << 20}) {
+    RawPeer peer;
+    KeepingHandler handler;
+    ListenOptions options;
+    options.max_threads = 4;
+    options.flow_control = kWindows;
+    options.keepalive_timeout = absl::InfiniteDuration();
+    options.limits.hold_back_bytes = std::min(max_unsent, size_t{1} << 20);
+    options.limits.max_unsent_bytes = max_unsent;
+    ServerSessions sessions(options, &handler);
+    ASSERT_EQ(sessions.Init(), absl::OkStatus());
+    sessions.Add(peer.TakeLink(), {.granted_by_peer = kWindows}, Peer());
+    peer.SendMethod();
+    for (uint64_t id = 1; id <= kCalls; ++id) peer.SendRequest(id, 0);
+    ASSERT_NE(handler.Get(kCalls - 1), nullptr);
+    google::protobuf::BytesValue reply;
+    reply.set_value(std::string(kReplyBytes, 'r'));
+    const OutgoingProto message(reply);
+    ServerCall* const last = handler.Get(kCalls - 1);
+    for (int i = 0; i < kCalls - 1; ++i) handler.Finish(i, absl::OkStatus(), &message);
+    const bool given_up = max_unsent < kCalls * kReplyBytes / 2;
+    if (given_up) {
+      EXPECT_TRUE(conformance::Eventually([&] { return last->IsCancelled(); }));
+    } else {
+      EXPECT_FALSE(last->IsCancelled());
+      handler.Finish(kCalls - 1, absl::OkStatus(), nullptr);
+    }
+    int replies = 0;
+    for (; replies < kCalls; ++replies) {
+      if (!peer.Receive().has_value()) break;
+    }
+    if (given_up) {
+      EXPECT_LT(replies, kCalls / 2);
+      EXPECT_TRUE(peer.SeesTheEnd());
+    } else {
+      EXPECT_EQ(replies, kCalls) << "nothing is lost below the limit";
+    }
+    handler.Clear();
+  }
+}
 
 TEST_F(ServerSessionTest, AMessageAfterTheLastOneEndsTheConnection) {
   peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);

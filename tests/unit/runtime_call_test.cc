@@ -88,7 +88,8 @@ TEST_F(CallTest, EchoesWithAndWithoutContext) {
   EXPECT_EQ(reply_.value(), "");
   EXPECT_EQ(context.peer().transport, "inproc");
   EXPECT_EQ(context.peer().address, kAddress);
-  EXPECT_EQ(context.peer().pid, absl::optional<pid_t>(getpid()));
+  ASSERT_TRUE(context.peer().credentials.has_value());
+  EXPECT_EQ(context.peer().credentials->pid, absl::optional<pid_t>(getpid()));
   EXPECT_EQ(channel_->transport(), "inproc");
   EXPECT_EQ(channel_->target(), kAddress);
 }

@@ -119,11 +119,15 @@ TEST(PeerTest, CredentialsOfAUnixSocketAreThisProcess) {
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
   const UniqueFd a(sockets[0]);
   const UniqueFd b(sockets[1]);
-  const std::optional<PeerCredentials> credentials = GetPeerCredentials(a.get());
+  const absl::optional<PeerCredentials> credentials = GetPeerCredentials(a.get());
   ASSERT_TRUE(credentials.has_value());
   EXPECT_EQ(credentials->pid, getpid());
   EXPECT_EQ(credentials->uid, geteuid());
   EXPECT_EQ(credentials->gid, getegid());
+  std::vector<gid_t> groups(static_cast<size_t>(getgroups(0, nullptr)));
+  ASSERT_EQ(getgroups(static_cast<int>(groups.size()), groups.data()), static_cast<int>(groups.size()));
+  EXPECT_EQ(credentials->groups, groups);
+  EXPECT_EQ(PeerHost(a.get()), "");
   EXPECT_EQ(PeerAddress(a.get()), "unix:");
 }
 

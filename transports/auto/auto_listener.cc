@@ -10,11 +10,14 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/access_check.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
 #include "transports/auto/acceptor.h"
+#include "transports/auto/hello.h"
 #include "transports/auto/server_handshake.h"
+#include "transports/shm/fd_passing.h"
 #include "transports/tcp/socket_address.h"
 
 namespace shmrpc::autoselect {
@@ -113,7 +116,7 @@ std::string AutoListener::IssueToken() {
   std::string token = RandomBytes(kTokenBytes);
   const SteadyTime now = SteadyTime::Now();
   MutexLock lock(&mutex_);
-  while (!token_ages_.empty() && now - token_ages_.front().first > options_.handshake_timeout) {
+  while (!token_ages_.empty() && now - token_ages_.front().first > options_.limits.handshake_timeout) {
     tokens_.erase(token_ages_.front().second);
     token_ages_.pop_front();
   }
@@ -128,11 +131,11 @@ bool AutoListener::RedeemToken(const std::string& token) {
 }
 
 void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
-  if (http2_only_) {
-    const Peer peer = PeerOf(socket.get(), door);
-    return http2_->Serve(std::move(socket), peer, absl::string_view());
-  }
-  auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door);
+  Peer peer = PeerOf(socket.get(), door);
+  absl::StatusOr<internal::ConnectionLimiter::PlacePtr> place = Admit(socket.get(), peer, door);
+  if (!place.ok()) return Refuse(std::move(socket), peer, place.status().message());
+  if (http2_only_) return http2_->Serve(std::move(socket), peer, absl::string_view());
+  auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door, std::move(peer), *std::move(place));
   {
     MutexLock lock(&mutex_);
     if (shutting_down_) return;
@@ -141,14 +144,42 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
   if (!handshake->Start().ok()) HandshakeOver(handshake.get());
 }
 
+absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int socket, const Peer& peer, Door door) {
+  if (door == Door::kUnix) {
+    const std::string why_not =
+        internal::WhyNotLetIn(options_.unix_socket_access, peer.credentials, "the client",
+                              "may connect to the server's Unix socket", "ServerBuilder::SetUnixSocketAccess");
+    if (!why_not.empty()) return absl::PermissionDeniedError(why_not);
+  }
+  internal::ConnectionLimiter::Origin origin;
+  if (peer.credentials.has_value()) origin.user = peer.credentials->uid;
+  origin.address = tcp::PeerHost(socket);
+  origin.second = door == Door::kRendezvous;
+  return limiter_->Admit(std::move(origin));
+}
+
+// At once, and without the client's hello: that of a client that is not admitted is not worth waiting for.
+void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, absl::string_view reason) {
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(
+      limiter, absl::StrCat("refused a connection from ", peer.address, " to ", address_.ToString(), ": ", reason));
+  if (http2_only_) return;
+  wire::ServerHello answer;
+  answer.set_version(kProtocolVersion);
+  answer.set_refused(std::string(reason));
+  const std::string bytes = EncodeHello(answer);
+  // The socket's buffer is empty. A client that has gone need not be told.
+  (void)shm::SendWithFd(socket.get(), absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()),
+                        -1);
+}
+
 Peer AutoListener::PeerOf(int socket, Door door) {
   Peer peer;
   peer.transport = door == Door::kTcp ? "tcp" : "unix";
   peer.address = tcp::PeerAddress(socket);
-  if (const auto credentials = tcp::GetPeerCredentials(socket)) {
-    peer.uid = credentials->uid;
-    peer.pid = credentials->pid;
-    peer.address = absl::StrCat("unix:pid=", credentials->pid);
+  peer.credentials = tcp::GetPeerCredentials(socket);
+  if (peer.credentials.has_value()) {
+    peer.address = absl::StrCat("unix:pid=", peer.credentials->pid.value_or(0), ",uid=", peer.credentials->uid);
   }
   return peer;
 }

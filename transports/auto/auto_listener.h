@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "runtime/src/connection_limiter.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
@@ -51,7 +52,12 @@ class AutoListener final : public Listener {
   friend class ServerHandshake;
 
   AutoListener(const ListenOptions& options, CallHandler* handler, std::unique_ptr<Http2Server> http2, bool http2_only)
-      : options_(options), http2_(std::move(http2)), http2_only_(http2_only), sessions_(options, handler) {}
+      : options_(options),
+        limiter_(options.connection_limiter != nullptr ? options.connection_limiter
+                                                       : std::make_shared<internal::ConnectionLimiter>(options.limits)),
+        http2_(std::move(http2)),
+        http2_only_(http2_only),
+        sessions_(options, handler) {}
   absl::Status Init(const Target& target);
   absl::Status OpenDoor(const Target& target, Door door, Target* bound);
   bool OffersShm(Door door) const;
@@ -61,10 +67,14 @@ class AutoListener final : public Listener {
   bool RedeemToken(const std::string& token) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Accepted(framed::UniqueFd socket, Door door);
+  // A place for a connection that has come, or why it is refused.
+  absl::StatusOr<internal::ConnectionLimiter::PlacePtr> Admit(int socket, const Peer& peer, Door door);
+  void Refuse(framed::UniqueFd socket, const Peer& peer, absl::string_view reason);
   static Peer PeerOf(int socket, Door door);
   void HandshakeOver(ServerHandshake* handshake);
 
   const ListenOptions options_;
+  const std::shared_ptr<internal::ConnectionLimiter> limiter_;
   const std::unique_ptr<Http2Server> http2_;  // null: such clients are not served
   const bool http2_only_;
   Target address_;

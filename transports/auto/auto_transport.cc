@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/access_check.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/hello.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/framed_connection.h"
+#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/connect_socket.h"
@@ -41,6 +43,7 @@ class Connector {
   };
 
   absl::Status ConnectTcp();
+  absl::StatusOr<UniqueFd> ConnectUnixSocket();
   absl::Status ConnectUnix();
   std::string TryRendezvous(const wire::ServerHello& hello);
   absl::StatusOr<ShmAttempt> TryShm(UniqueFd& socket, const std::string& token);
@@ -112,17 +115,13 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   ShmAttempt attempt;
   wire::ClientHello hello = MakeHello();
   hello.set_token(token);
-  const auto credentials = tcp::GetPeerCredentials(socket.get());
   absl::StatusOr<shm::Segment> own = absl::FailedPreconditionError("");
-  if (credentials.has_value()) {
-    peer_.uid = credentials->uid;
-    peer_.pid = credentials->pid;
-  }
-  if (!credentials.has_value() || (credentials->uid != geteuid() && credentials->uid != 0)) {
-    attempt.reason = absl::StrCat("the server runs as another user (uid ",
-                                  credentials.has_value() ? absl::StrCat(credentials->uid) : "unknown", ")");
-  } else {
-    own = shm::Segment::Create(shm::kSegmentBytes);
+  peer_.credentials = tcp::GetPeerCredentials(socket.get());
+  attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
+                                         "this channel shares memory with", "ChannelOptions::shared_memory_access");
+  if (attempt.reason.empty()) {
+    const absl::Status left = shm::CheckMemoryLeft();
+    own = left.ok() ? shm::Segment::Create(shm::kSegmentBytes) : left;
     if (!own.ok()) attempt.reason = std::string(own.status().message());
   }
   if (own.ok()) {
@@ -157,8 +156,20 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   return attempt;
 }
 
-absl::Status Connector::ConnectUnix() {
+// To the address itself, whose server has to be one that this channel talks to.
+absl::StatusOr<UniqueFd> Connector::ConnectUnixSocket() {
   absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+  if (!socket.ok()) return socket;
+  peer_.credentials = tcp::GetPeerCredentials(socket->get());
+  const std::string why_not =
+      internal::WhyNotLetIn(options_.unix_socket_access, peer_.credentials, "the server",
+                            "this channel talks to over Unix sockets", "ChannelOptions::unix_socket_access");
+  if (!why_not.empty()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", why_not));
+  return socket;
+}
+
+absl::Status Connector::ConnectUnix() {
+  absl::StatusOr<UniqueFd> socket = ConnectUnixSocket();
   if (!socket.ok()) return socket.status();
   std::string reason = "asked for";
   if (options_.transport != TransportPreference::kUnix) {
@@ -179,13 +190,8 @@ absl::Status Connector::ConnectUnix() {
       return absl::OkStatus();
     }
     // The server took the offer, but this side could not: once more, without one.
-    socket = tcp::ConnectSocket(target_, options_.deadline, options_.interrupt_fd);
+    socket = ConnectUnixSocket();
     if (!socket.ok()) return socket.status();
-  }
-  const auto credentials = tcp::GetPeerCredentials(socket->get());
-  if (credentials.has_value()) {
-    peer_.uid = credentials->uid;
-    peer_.pid = credentials->pid;
   }
   wire::ServerHello answer;
   std::vector<UniqueFd> fds;
@@ -200,9 +206,10 @@ absl::Status Connector::ConnectUnix() {
 std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
   const absl::StatusOr<std::string> boot_id = BootId();
   if (!boot_id.ok()) return std::string(boot_id.status().message());
-  if (hello.boot_id() != *boot_id) {
-    return hello.boot_id().empty() ? "the server does not know its host's boot id" : "peer on another host";
+  if (hello.boot_id().empty()) {
+    return hello.no_shm_reason().empty() ? "the server does not know its host's boot id" : hello.no_shm_reason();
   }
+  if (hello.boot_id() != *boot_id) return "peer on another host";
   if (!hello.has_rendezvous()) {
     return hello.no_shm_reason().empty() ? "the server offers no shared memory" : hello.no_shm_reason();
   }
@@ -242,8 +249,7 @@ absl::Status Connector::ConnectTcp() {
     return absl::OkStatus();
   }
   if (options_.transport == TransportPreference::kShm) return InsistedOnShm(reason);
-  peer_.uid.reset();
-  peer_.pid.reset();
+  peer_.credentials.reset();
   UseSocket(*std::move(socket), "tcp", std::move(reason));
   return absl::OkStatus();
 }

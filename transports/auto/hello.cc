@@ -118,9 +118,14 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
   *foreign = Foreign::kNo;
   const std::string bytes = EncodeHello(hello);
   absl::Span<const uint8_t> rest(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  absl::Status not_sent;
   while (!rest.empty()) {
     absl::StatusOr<size_t> sent = shm::SendWithFd(socket, rest, fd);
-    if (!sent.ok()) return sent.status();
+    if (!sent.ok()) {
+      // A server that refuses the connection for a limit closes it at once; why is in its answer.
+      not_sent = sent.status();
+      break;
+    }
     if (*sent > 0) {
       fd = -1;
       rest.remove_prefix(*sent);
@@ -134,13 +139,15 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
     uint8_t buffer[512];
     const size_t size = std::min(reader.Wanted(), sizeof buffer);
     absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, absl::MakeSpan(buffer, size), fds);
-    if (!received.ok()) return received.status();
+    if (!received.ok()) return not_sent.ok() ? received.status() : not_sent;
     if (!received->has_value()) {
+      if (!not_sent.ok()) return not_sent;
       absl::Status ready = WaitReady(socket, POLLIN, deadline, interrupt_fd);
       if (!ready.ok()) return ready;
       continue;
     }
     if (**received == 0) {
+      if (!not_sent.ok()) return not_sent;
       *foreign = reader.received().empty() ? Foreign::kSilent : Foreign::kOther;
       return absl::UnavailableError("the server closed the connection instead of answering the hello");
     }

@@ -9,9 +9,11 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/access_check.h"
 #include "runtime/src/log.h"
 #include "shmrpc/steady_time.h"
 #include "transports/shm/fd_passing.h"
+#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/socket_address.h"
@@ -21,11 +23,13 @@ namespace shmrpc::autoselect {
 
 using Door = AutoListener::Door;
 
-ServerHandshake::ServerHandshake(AutoListener* listener, framed::UniqueFd socket, Door door)
+ServerHandshake::ServerHandshake(AutoListener* listener, framed::UniqueFd socket, Door door, Peer peer,
+                                 internal::ConnectionLimiter::PlacePtr place)
     : listener_(listener),
       door_(door),
       fd_(socket.get()),
-      peer_(AutoListener::PeerOf(fd_, door)),
+      peer_(std::move(peer)),
+      place_(std::move(place)),
       socket_(std::move(socket)) {}
 
 ServerHandshake::~ServerHandshake() {
@@ -40,7 +44,7 @@ ServerHandshake::~ServerHandshake() {
 absl::Status ServerHandshake::Start() {
   {
     MutexLock lock(&mutex_);
-    timeout_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + listener_->options_.handshake_timeout,
+    timeout_ = internal::DeadlineTimer::Get().Schedule(SteadyTime::Now() + listener_->options_.limits.handshake_timeout,
                                                        [weak = weak_from_this()] {
                                                          if (auto self = weak.lock()) {
                                                            static_cast<ServerHandshake*>(self.get())->Abort();
@@ -76,7 +80,10 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
     const size_t size = std::min(reader_.Wanted(), sizeof buffer);
     absl::StatusOr<std::optional<size_t>> received =
         shm::ReceiveWithFds(fd_, absl::MakeSpan(buffer, size), &received_fds_);
-    if (!received.ok()) return Progress::kOver;
+    if (!received.ok()) {
+      if (absl::IsResourceExhausted(received.status())) RefuseFor(received.status());
+      return Progress::kOver;
+    }
     if (!received->has_value()) return Progress::kMore;
     if (**received == 0) return Progress::kOver;
     reader_.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
@@ -128,7 +135,8 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
-  const std::string boot_id = BootId().value_or("");
+  const absl::StatusOr<std::string> known_boot_id = BootId();
+  const std::string boot_id = known_boot_id.value_or("");
   answer.set_boot_id(boot_id);
   answer.set_cpus(framed::AllowedCpus());
   answer.set_instance_id(listener_->instance_id_);
@@ -161,13 +169,15 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
       answer.mutable_rendezvous()->set_token(listener_->IssueToken());
     } else if (listener_->rendezvous_name_.empty()) {
       answer.set_no_shm_reason("the server does not offer shared memory");
+    } else if (!known_boot_id.ok()) {
+      answer.set_no_shm_reason(absl::StrCat("at the server ", known_boot_id.status().message()));
     }
   } else if (client.has_shm()) {
     // The link owns the socket from here on, and AcceptShm has sent the answer.
     std::unique_ptr<framed::Link> link = AcceptShm(client, &answer);
     if (link != nullptr) {
       peer_.transport = "shm";
-      listener_->sessions_.Add(std::move(link), agreed, std::move(peer_));
+      listener_->sessions_.Add(std::move(link), agreed, std::move(peer_), std::move(place_));
       return;
     }
     if (door_ == Door::kRendezvous) {
@@ -184,7 +194,7 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   listener_->sessions_.poller()->Remove(this);
   const char* const name = door_ == Door::kTcp ? "tcp" : "unix";
   listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), agreed,
-                           std::move(peer_));
+                           std::move(peer_), std::move(place_));
 }
 
 // Takes the client's segment, answers with the server's. Null: no shared memory, `answer` says why, nothing was sent.
@@ -195,10 +205,14 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
     return nullptr;
   };
   if (!listener_->OffersShm(door_)) return refuse("the server does not offer shared memory");
-  if (listener_->options_.same_user_only && (!peer_.uid.has_value() || (*peer_.uid != geteuid() && *peer_.uid != 0))) {
-    return refuse(absl::StrCat("the client runs as another user (uid ",
-                               peer_.uid.has_value() ? absl::StrCat(*peer_.uid) : "unknown",
-                               ") than the server, which shares memory with its own only"));
+  const std::string stranger =
+      internal::WhyNotLetIn(listener_->options_.shared_memory_access, peer_.credentials, "the client",
+                            "the server shares memory with", "ServerBuilder::SetSharedMemoryAccess");
+  if (!stranger.empty()) {
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(limiter, absl::StrCat("no shared memory for a client (", peer_.address, ") of ",
+                                                      listener_->address_.ToString(), ": ", stranger));
+    return refuse(stranger);
   }
   if (received_fds_.size() != 1) {
     return refuse(absl::StrCat("the client sent ", received_fds_.size(), " descriptors where 1 is expected"));
@@ -211,6 +225,10 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
       shm::PeerSegment::Map(std::move(received_fds_[0]), shm::kSegmentBytes, shm::kSegmentBytes);
   received_fds_.clear();
   if (!peer.ok()) return refuse(absl::StrCat("the server refused the client's memory: ", peer.status().message()));
+  if (absl::Status room = place_->TakeSharedMemory(shm::kSegmentBytes); !room.ok()) return refuse(room.message());
+  if (absl::Status left = shm::CheckMemoryLeft(); !left.ok()) {
+    return refuse(absl::StrCat("the server's ", left.message()));
+  }
   absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);
   if (!own.ok()) return refuse(absl::StrCat("the server's ", own.status().message()));
   answer->mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
@@ -226,6 +244,17 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
   return std::make_unique<shm::ShmLink>(std::move(socket), *std::move(own), *std::move(peer));
 }
 
+// A client whose hello cannot be received.
+void ServerHandshake::RefuseFor(const absl::Status& reason) {
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(limiter, absl::StrCat("refused a connection from ", peer_.address, " to ",
+                                                    listener_->address_.ToString(), ": ", reason.message()));
+  wire::ServerHello answer;
+  answer.set_version(kProtocolVersion);
+  answer.set_refused(absl::StrCat("the server could not receive the client's hello: ", reason.message()));
+  Send(answer, -1);
+}
+
 // A hello is small and the socket's buffer empty: what does not go at once is not worth waiting for.
 bool ServerHandshake::Send(const wire::ServerHello& answer, int fd_to_pass) {
   const std::string bytes = EncodeHello(answer);
@@ -236,6 +265,7 @@ bool ServerHandshake::Send(const wire::ServerHello& answer, int fd_to_pass) {
 
 void ServerHandshake::Finish() {
   received_fds_.clear();
+  place_.reset();
   internal::DeadlineTimer::Handle timeout;
   framed::UniqueFd socket;
   {

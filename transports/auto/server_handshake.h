@@ -18,7 +18,8 @@ namespace shmrpc::autoselect {
 class ServerHandshake final : public framed::Pollable {
  public:
   // `listener` outlives it.
-  ServerHandshake(AutoListener* listener, framed::UniqueFd socket, AutoListener::Door door);
+  ServerHandshake(AutoListener* listener, framed::UniqueFd socket, AutoListener::Door door, Peer peer,
+                  internal::ConnectionLimiter::PlacePtr place);
   ~ServerHandshake() override;
 
   absl::Status Start();
@@ -37,6 +38,7 @@ class ServerHandshake final : public framed::Pollable {
   void HandOverHttp2();
   void Answer(const wire::ClientHello& client);
   std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);
+  void RefuseFor(const absl::Status& reason);
   bool Send(const wire::ServerHello& answer, int fd_to_pass);
   void Finish();
 
@@ -48,6 +50,7 @@ class ServerHandshake final : public framed::Pollable {
   HelloReader reader_;
   std::vector<framed::UniqueFd> received_fds_;
   Peer peer_;
+  internal::ConnectionLimiter::PlacePtr place_;  // with right_; until it is the session's
 
   Mutex mutex_;
   bool answering_ ABSL_GUARDED_BY(mutex_) = false;   // the hello has come, and Abort is too late

@@ -60,6 +60,18 @@ uint8_t* Sender::SpinForRoom(size_t size) {
 }
 
 uint8_t* Sender::ReserveSpilled(size_t size) {
+  const size_t spilled = spilled_bytes_.load(std::memory_order_relaxed);
+  if (size > max_spilled_bytes_ || spilled > max_spilled_bytes_ - size) {
+    reserved_spilled_ = false;
+    closed_ = true;
+    std::deque<std::string>().swap(spilled_);
+    spilled_bytes_.store(std::numeric_limits<size_t>::max(), std::memory_order_relaxed);
+    leftover_.store(0, std::memory_order_relaxed);
+    overflowed_.store(true, std::memory_order_release);
+    link_->Shutdown();  // the receiver finds it, and ends the session
+    pieces_done_.SignalAll();
+    return nullptr;
+  }
   reserved_spilled_ = true;
   spilled_.emplace_back(size, '\0');
   spilled_bytes_.fetch_add(size, std::memory_order_relaxed);
@@ -197,6 +209,7 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
   uint8_t* frame = FlushSpilled() ? link_->Reserve(size) : nullptr;
   reserved_spilled_ = false;
   if (frame == nullptr) frame = ReserveSpilled(size);
+  if (frame == nullptr) return;
   StoreFrameHeader(frame, header);
   if (!body.empty()) std::memcpy(frame + kFrameHeaderBytes, body.data(), body.size());
   Commit(size);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <deque>
+#include <limits>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -53,8 +54,10 @@ class Sender {
   };
 
   // `host` and `link` outlive this object. `may_spin`: the peer can make room while this side looks for it.
-  Sender(Host* host, Link* link, bool may_spill, bool may_spin)
-      : host_(host), link_(link), may_spill_(may_spill), may_spin_(may_spin) {}
+  // `max_spilled_bytes`: with more than that in private memory the link is shut down, see overflowed().
+  Sender(Host* host, Link* link, bool may_spill, bool may_spin,
+         size_t max_spilled_bytes = std::numeric_limits<size_t>::max())
+      : host_(host), link_(link), may_spill_(may_spill), may_spin_(may_spin), max_spilled_bytes_(max_spilled_bytes) {}
 
   // Taken for everything that concerns the order of frames.
   Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
@@ -108,8 +111,11 @@ class Sender {
   void RevokeBatches() ABSL_LOCKS_EXCLUDED(mutex_);
   uint32_t revocations() const { return revocations_.load(std::memory_order_relaxed); }
 
-  // How much waits in private memory. A hint.
+  // How much waits in private memory, a hint; more than any limit when that became too much.
   size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
+
+  // More than max_spilled_bytes would have waited. What waited was dropped, as is everything sent from then on.
+  bool overflowed() const { return overflowed_.load(std::memory_order_acquire); }
 
   // The bytes of messages in pieces that were sent so far. A hint.
   uint64_t BytesInPieces() const { return bytes_in_pieces_.load(std::memory_order_relaxed); }
@@ -135,6 +141,7 @@ class Sender {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* SpinForRoom(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Null: that would be too much, and the sender has closed.
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FlushOrPutOff(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -151,6 +158,7 @@ class Sender {
   Link* const link_;
   const bool may_spill_;
   const bool may_spin_;
+  const size_t max_spilled_bytes_;
 
   Mutex mutex_;  // also guards the sender's role of *link_
   CondVar pieces_done_;
@@ -159,6 +167,7 @@ class Sender {
   bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
   std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
   std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
+  std::atomic<bool> overflowed_{false};                      // changed with mutex_
   std::atomic<uint32_t> leftover_{0};                        // changed with mutex_
   std::atomic<uint32_t> revocations_{0};                     // changed with mutex_
   std::atomic<uint64_t> bytes_in_pieces_{0};                 // changed with mutex_

@@ -25,10 +25,12 @@ constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
 
-ServerSession::ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options)
+ServerSession::ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options,
+                             internal::ConnectionLimiter::PlacePtr place)
     : Session(std::move(link), poller.get(), options.session, /*may_spill=*/true, EPOLLIN),
       kept_poller_(std::move(poller)),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      place_(std::move(place)) {}
 
 ServerSession::~ServerSession() = default;
 
@@ -78,7 +80,7 @@ void ServerSession::Close() { Fail(absl::UnavailableError(kShuttingDown)); }
 
 void ServerSession::Fail(const absl::Status& status) {
   if (over_.exchange(true)) return;
-  if (absl::IsInternal(status)) {
+  if (absl::IsInternal(status) || absl::IsResourceExhausted(status)) {
     static internal::LogLimiter limiter;
     internal::LogWarningLimited(limiter, absl::StrCat("connection from ", options_.peer.address, " over ",
                                                       link_->name(), " ended: ", status.message()));
@@ -86,8 +88,10 @@ void ServerSession::Fail(const absl::Status& status) {
   sender_.Close();
   link_->Shutdown();
   std::vector<FramedServerCall*> to_run;
+  internal::ConnectionLimiter::PlacePtr place;  // released without the lock
   {
     MutexLock lock(&calls_mutex_);
+    if (calls_.empty()) place = std::move(place_);
     if (!calls_.empty()) self_ = std::static_pointer_cast<ServerSession>(shared_from_this());
     calls_.ForEach([&](FramedServerCall* call) ABSL_NO_THREAD_SAFETY_ANALYSIS {
       Cancelled(call);
@@ -145,6 +149,11 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
   BeginReceiving();
   for (;;) {
     if (HoldsBack()) {
+      if (sender_.overflowed()) {
+        Fail(EndStatus());
+        (void)right_.Release();
+        return Outcome::kOver;
+      }
       const bool marked = right_.Release();
       return marked ? Outcome::kSpin : Outcome::kEmpty;
     }
@@ -189,7 +198,7 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
         return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
       }
       case Link::ReceiveResult::kEnd:
-        Fail(link_->end_status());
+        Fail(EndStatus());
         (void)right_.Release();
         return Outcome::kOver;
     }
@@ -292,6 +301,12 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
     Refuse(header.call_id, refused);
     return absl::OkStatus();
   }
+  if (more && !HasRoomForCall()) {
+    // Rather than gather a large message for nothing. Of others BeginCall finds it out.
+    assembly_.BeginDiscarding(header, offset, control.message_bytes);
+    RefuseOneTooMany(header.call_id);
+    return absl::OkStatus();
+  }
   begun->id = header.call_id;
   Method& method = *methods_[header.code];
   begun->method_path = method.path;
@@ -330,11 +345,16 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
       begun->chunks.clear();
     }
   }
+  if (!HasRoomForCall()) {
+    RefuseOneTooMany(id);
+    return absl::OkStatus();
+  }
   {
     // With the lock either the call is seen by whoever waits for the last one, or the call sees the draining.
     MutexLock lock(&calls_mutex_);
     if (!draining_.load(std::memory_order_relaxed)) {
       if (calls_.Insert(begun.get())) {
+        unanswered_calls_.fetch_add(1, std::memory_order_relaxed);
         // What ends the session marks the calls that it finds here, and has set over_ before: one of the two does it.
         const bool over = over_.load(std::memory_order_relaxed);
         begun->cancelled.store(over, std::memory_order_relaxed);
@@ -352,6 +372,17 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
   }
   Refuse(id, absl::UnavailableError(kShuttingDown), /*not_processed=*/true);
   return absl::OkStatus();
+}
+
+void ServerSession::RefuseOneTooMany(uint64_t call_id) {
+  const absl::Status status = absl::ResourceExhaustedError(absl::StrCat(
+      "the connection has ", options_.max_calls,
+      " calls in progress, as many as ConnectionLimits::max_calls_per_connection allows, and the handler did not run: "
+      "wait for some of them, or raise the limit with ServerBuilder::SetConnectionLimits"));
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", options_.peer.address, " over ",
+                                                    link_->name(), ": ", status.message()));
+  Refuse(call_id, status, /*not_processed=*/true);
 }
 
 absl::Status ServerSession::HandleReset(const FrameHeader& header) {
@@ -425,10 +456,14 @@ void ServerSession::EndCall(FramedServerCall* call) {
     ended->stream = nullptr;
     ReturnUnread(unread);
   }
-  std::shared_ptr<ServerSession> self;  // the same
+  std::shared_ptr<ServerSession> self;          // the same
+  internal::ConnectionLimiter::PlacePtr place;  // the same
   MutexLock lock(&calls_mutex_);
   calls_.Erase(ended.get());
-  if (calls_.empty()) self.swap(self_);
+  if (calls_.empty()) {
+    self.swap(self_);
+    if (self != nullptr) place = std::move(place_);  // the connection is over
+  }
   if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
 }
 
@@ -453,6 +488,7 @@ void FramedServerCall::Run() {
 }
 
 void FramedServerCall::Finish(const Reply& reply) {
+  session->unanswered_calls_.fetch_sub(1, std::memory_order_relaxed);
   if (!cancelled.load(std::memory_order_acquire)) {
     session->SendReply(id, reply, [this] { return cancelled.load(std::memory_order_acquire); });
   }

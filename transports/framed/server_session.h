@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "runtime/src/connection_limiter.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
@@ -41,14 +42,17 @@ class ServerSession final : public Session {
     CallHandler* handler = nullptr;  // outlives the session
     size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
     SessionOptions session;
-    size_t max_spilled_bytes = size_t{16} << 20;  // of replies for which there was no room; then no more is received
+    size_t hold_back_bytes = ConnectionLimits().hold_back_bytes;  // of replies that wait; then no more is received
+    int max_calls = ConnectionLimits().max_calls_per_connection;
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
     std::shared_ptr<ServerKeepalive> keepalive;
   };
 
-  ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options);
+  // `place`: the connection's, given back when it is over and its handlers have returned; may be null.
+  ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller> poller, Options options,
+                internal::ConnectionLimiter::PlacePtr place = nullptr);
   ~ServerSession() override;
 
   absl::Status Start();
@@ -102,6 +106,12 @@ class ServerSession final : public Session {
   void EndTooLarge(uint64_t call_id, size_t message_bytes);
   // A call whose request is whole is registered here; null when it was refused.
   absl::Status BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call);
+  // Only the receiver makes calls more, so if there is room for one it is there until it has begun. A session that
+  // drains refuses calls for that.
+  bool HasRoomForCall() const {
+    return unanswered_calls_.load(std::memory_order_relaxed) < options_.max_calls || draining_;
+  }
+  void RefuseOneTooMany(uint64_t call_id);
   void Refuse(uint64_t call_id, const absl::Status& status, bool not_processed = false);
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
@@ -114,7 +124,8 @@ class ServerSession final : public Session {
   // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
   // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
   bool HoldsBack() const {
-    return sender_.SpilledBytes() > options_.max_spilled_bytes && !link_->HasRoom() && !link_->HungUp();
+    return sender_.SpilledBytes() > options_.hold_back_bytes &&
+           (sender_.overflowed() || (!link_->HasRoom() && !link_->HungUp()));
   }
 
   // What the calls ask for; see ServerCall.
@@ -151,6 +162,11 @@ class ServerSession final : public Session {
   bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
   CallTable<FramedServerCall> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  // Calls whose reply is not being sent yet; grows with calls_mutex_. Less than what is in calls_: the client may begin
+  // its next call as soon as it has the reply, before this call is out of the table. Nothing else is ordered by it: who
+  // has the client's next request has what its handler's thread did before it sent the reply.
+  std::atomic<int> unanswered_calls_{0};
+  internal::ConnectionLimiter::PlacePtr place_ ABSL_GUARDED_BY(calls_mutex_);
   std::shared_ptr<ServerSession> self_ ABSL_GUARDED_BY(calls_mutex_);  // while over_ and calls_ is not empty
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads

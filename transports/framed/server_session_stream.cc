@@ -139,7 +139,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       break;
     }
     if (result == Link::ReceiveResult::kEnd) {
-      Fail(link_->end_status());
+      Fail(EndStatus());
       ended = true;
       break;
     }

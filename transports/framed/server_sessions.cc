@@ -49,7 +49,8 @@ absl::Status ServerSessions::Init() {
   return absl::OkStatus();
 }
 
-void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer) {
+void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer,
+                         internal::ConnectionLimiter::PlacePtr place) {
   ServerSession::Options options{
       .handler = handler_,
       .max_receive_message_bytes = options_.max_receive_message_bytes,
@@ -57,7 +58,10 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
                   .granted_by_peer = agreed.granted_by_peer,
                   .granted_to_peer = options_.flow_control,
                   .keepalive_timeout = options_.keepalive_timeout,
-                  .peers_keepalive_timeout = agreed.peers_keepalive_timeout},
+                  .peers_keepalive_timeout = agreed.peers_keepalive_timeout,
+                  .max_unsent_bytes = options_.limits.max_unsent_bytes},
+      .hold_back_bytes = options_.limits.hold_back_bytes,
+      .max_calls = options_.limits.max_calls_per_connection,
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
       .keepalive = keepalive_,
@@ -66,7 +70,7 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
   {
     MutexLock lock(&mutex_);
     if (phase_ == Phase::kServing) {
-      session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options));
+      session = std::make_shared<ServerSession>(std::move(link), poller_, std::move(options), std::move(place));
       sessions_.emplace(session.get(), session);
     }
   }

@@ -36,12 +36,14 @@ class ServerSessions {
   Poller* poller() const { return poller_.get(); }
 
   // A connection whose hellos have been exchanged. One that comes too late is told that its calls are not processed.
+  // `place`: as for ServerSession.
   struct Agreed {
     bool may_spin = false;  // see SpinPolicy
     FlowControlOptions granted_by_peer;
     std::optional<absl::Duration> peers_keepalive_timeout = std::nullopt;  // none: the peer takes no part in keepalive
   };
-  void Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer);
+  void Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer peer,
+           internal::ConnectionLimiter::PlacePtr place = nullptr);
 
   // As Listener::Shutdown. The listener adds no more before it calls this; what comes nevertheless is turned away.
   void Shutdown(SteadyTime deadline);

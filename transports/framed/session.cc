@@ -75,7 +75,8 @@ Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOption
                  uint32_t events)
     : link_(std::move(link)),
       poller_(poller),
-      sender_(this, link_.get(), may_spill, options.spin_policy.spins()),
+      sender_(this, link_.get(), may_spill, options.spin_policy.spins(), options.max_unsent_bytes),
+      max_unsent_bytes_(options.max_unsent_bytes),
       send_account_(options.granted_by_peer),
       receive_account_(options.granted_to_peer),
       keepalive_(options.keepalive_timeout, options.peers_keepalive_timeout),
@@ -224,6 +225,14 @@ Session::KeepaliveResult Session::TickKeepalive(bool expects) {
     sender_.SendIfRoom(header);
   }
   return result;
+}
+
+absl::Status Session::EndStatus() const {
+  if (!sender_.overflowed()) return link_->end_status();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the peer has not taken what was sent to it, and more than ConnectionLimits::max_unsent_bytes (",
+      max_unsent_bytes_,
+      ") of that would have waited: let it read, or raise the limit with ServerBuilder::SetConnectionLimits"));
 }
 
 absl::Status Session::SilentPeer(absl::string_view peer, absl::string_view option) const {

@@ -74,6 +74,8 @@ struct SessionOptions {
   FlowControlOptions granted_to_peer;  // of what this side receives
   absl::Duration keepalive_timeout = absl::InfiniteDuration();
   std::optional<absl::Duration> peers_keepalive_timeout = std::nullopt;  // none: the peer takes no part in keepalive
+  // Of what is kept for a peer that does not take it, see Sender.
+  size_t max_unsent_bytes = ConnectionLimits().max_unsent_bytes;
 };
 
 // What both ends of a framed connection have in common: a link, its two halves, and the way a poller looks after it.
@@ -137,6 +139,8 @@ class Session : public Pollable, private Sender::Host {
     bool dead = false;   // the session is to end with SilentPeer
   };
   KeepaliveResult TickKeepalive(bool expects);
+  // Why nothing more comes from the link.
+  absl::Status EndStatus() const;
   absl::Status SilentPeer(absl::string_view peer, absl::string_view option) const;
   // Gives right_ back after a look that has received nothing and changed no announcement.
   virtual void GiveRightBack() = 0;
@@ -151,6 +155,7 @@ class Session : public Pollable, private Sender::Host {
   const std::unique_ptr<Link> link_;
   Poller* const poller_;
   Sender sender_;
+  const size_t max_unsent_bytes_;
 
   // Guards the calls of the session and what they share.
   mutable Mutex calls_mutex_;

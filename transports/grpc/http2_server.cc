@@ -15,7 +15,8 @@ void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, absl::str
   {
     MutexLock lock(&mutex_);
     if (shutting_down_) return;
-    absl::optional<uid_t> uid = peer.uid;
+    absl::optional<uid_t> uid;
+    if (peer.credentials.has_value()) uid = peer.credentials->uid;
     if (servers_.size() >= kMaxUsers && !servers_.contains(uid)) uid = absl::nullopt;
     std::shared_ptr<GrpcServer>& found = servers_[uid];
     if (found == nullptr) {

@@ -13,7 +13,9 @@ grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::
   call->Ref();  // the gRPC library's, until its reactor is done
   call->peer_.transport = "grpc";
   call->peer_.address = DecodePeer(context->peer());
-  call->peer_.uid = server->options_.peer_uid;
+  if (server->options_.peer_uid.has_value()) {
+    call->peer_.credentials.emplace().uid = *server->options_.peer_uid;
+  }
   const bool wanted = server->CallBegan();
   absl::Status allowed = server->CheckClient(*context);
   if (!allowed.ok()) {

@@ -70,8 +70,13 @@ Peer ThisProcess(absl::string_view name) {
   Peer peer;
   peer.transport = kName;
   peer.address = absl::StrCat("inproc:", name);
-  peer.uid = geteuid();
-  peer.pid = getpid();
+  PeerCredentials& credentials = peer.credentials.emplace();
+  credentials.uid = geteuid();
+  credentials.gid = getegid();
+  credentials.pid = getpid();
+  const int groups = getgroups(0, nullptr);
+  credentials.groups.resize(groups > 0 ? static_cast<size_t>(groups) : 0);
+  if (getgroups(groups, credentials.groups.data()) != groups) credentials.groups.clear();
   return peer;
 }
 

@@ -36,6 +36,8 @@ constexpr size_t kUnixNameOffset = offsetof(sockaddr_un, sun_path);
 // A path needs a NUL behind it, an abstract name one before it.
 constexpr size_t kMaxUnixNameBytes = sizeof(sockaddr_un::sun_path) - 1;
 
+constexpr size_t kGroupsAtFirst = 32;  // most users are in fewer
+
 absl::Status CheckUnixName(absl::string_view kind, absl::string_view name) {
   if (name.empty()) return absl::InvalidArgumentError(absl::StrCat("the ", kind, " of a Unix socket is empty"));
   if (name.size() > kMaxUnixNameBytes) {
@@ -271,16 +273,43 @@ std::string LocalAddress(int fd) {
   return SocketAddress(reinterpret_cast<const sockaddr*>(&storage), length).ToString();
 }
 
-std::optional<PeerCredentials> GetPeerCredentials(int fd) {
+std::string PeerHost(int fd) {
+  sockaddr_storage storage = {};
+  socklen_t length = sizeof(storage);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return std::string();
+  if (storage.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr)) {
+    in6_addr network = reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr;
+    std::memset(&network.s6_addr[8], 0, 8);
+    char text[INET6_ADDRSTRLEN] = "";
+    return absl::StrCat(inet_ntop(AF_INET6, &network, text, sizeof(text)), "/64");
+  }
+  const SocketAddress address(reinterpret_cast<const sockaddr*>(&storage), length);
+  return address.is_ip() ? address.ToTarget().host : std::string();
+}
+
+absl::optional<PeerCredentials> GetPeerCredentials(int fd) {
   int family = 0;
   socklen_t length = sizeof(family);
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || family != AF_UNIX) return std::nullopt;
-  ucred credentials = {};
-  length = sizeof(credentials);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return std::nullopt;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || family != AF_UNIX) return absl::nullopt;
+  ucred kernels = {};
+  length = sizeof(kernels);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &kernels, &length) != 0) return absl::nullopt;
   // The kernel's answer for a socket that is not connected.
-  if (credentials.uid == static_cast<uid_t>(-1)) return std::nullopt;
-  return PeerCredentials{credentials.uid, credentials.pid, credentials.gid};
+  if (kernels.uid == static_cast<uid_t>(-1)) return absl::nullopt;
+  PeerCredentials credentials;
+  credentials.uid = kernels.uid;
+  credentials.gid = kernels.gid;
+  if (kernels.pid > 0) credentials.pid = kernels.pid;
+  credentials.groups.resize(kGroupsAtFirst);
+  // The kernel says how much room it wants, and what it has to say does not change.
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    length = static_cast<socklen_t>(credentials.groups.size() * sizeof(gid_t));
+    const int result = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, credentials.groups.data(), &length);
+    const bool too_small = result != 0 && errno == ERANGE;
+    credentials.groups.resize(result == 0 || too_small ? length / sizeof(gid_t) : 0);
+    if (!too_small) break;
+  }
+  return credentials;
 }
 
 int PollTimeout(SteadyTime deadline) {

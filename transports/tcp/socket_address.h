@@ -11,6 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
+#include "shmrpc/peer.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
 
@@ -65,16 +67,12 @@ absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target,
 std::string PeerAddress(int fd);
 std::string LocalAddress(int fd);
 
-// Who made the connection at the other end of a Unix socket, as the kernel says: the process that called connect() or
-// listen(), with its effective ids at that time.
-struct PeerCredentials {
-  uid_t uid = 0;
-  pid_t pid = 0;
-  gid_t gid = 0;
-};
+// The IP host at the other end of a connected socket, "192.0.2.1"; of IPv6 hosts, which have many addresses, their
+// network, "2001:db8:0:1::/64". Empty for other sockets.
+std::string PeerHost(int fd);
 
-// nullopt for anything but a connected Unix socket.
-std::optional<PeerCredentials> GetPeerCredentials(int fd);
+// Who made the connection at the other end of a Unix socket. nullopt for anything but a connected Unix socket.
+absl::optional<PeerCredentials> GetPeerCredentials(int fd);
 
 // Internal to this folder: poll()'s time-out until `deadline`, rounded up so that nobody spins through the last
 // millisecond; -1 for "for ever".

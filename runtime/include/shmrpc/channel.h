@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "shmrpc/access.h"
 #include "shmrpc/client_interceptor.h"
 #include "shmrpc/options.h"
 #include "shmrpc/retry.h"
@@ -27,6 +28,16 @@ struct ChannelOptions {
   // The encoded size of a message at most; larger ones fail with RESOURCE_EXHAUSTED. Up to kMaxMaxMessageBytes.
   size_t max_send_message_bytes = kDefaultMaxMessageBytes;
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
+
+  // How much a server may send ahead of this side's reading, of one stream and of all streams of the channel.
+  FlowControlOptions flow_control = {};
+
+  // Whom a server may run as: for shared memory with it, and to talk to it over a Unix socket at all. With a server
+  // that shared memory is not for the calls stay with the socket, and transport() says why; to one that is not talked
+  // to over its Unix socket there is no connection. Default of both: the user of this process, and root. (Not for
+  // connections that the gRPC library makes.)
+  AccessPolicy shared_memory_access = {};
+  AccessPolicy unix_socket_access = {};
 
   // One attempt to connect takes this long at most; of several addresses each gets an equal share of what is left.
   // After a failed attempt the next one waits: initial_backoff at first, 1.6 times as long after each further failure,

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 
 namespace shmrpc {
 
@@ -17,6 +18,39 @@ inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 1;  // protobu
 // told, and makes itself heard. At least kMinKeepaliveTimeout; InfiniteDuration: for ever.
 inline constexpr absl::Duration kDefaultKeepaliveTimeout = absl::Seconds(30);
 inline constexpr absl::Duration kMinKeepaliveTimeout = absl::Milliseconds(100);
+
+// What the clients of one server may take of it. docs/reliability.md has all limits of the library on one page, with
+// what the side that meets one is told.
+struct ConnectionLimits {
+  // Connections that the whole server has at the same time, from their acceptance on: in total, of one user (by the
+  // kernel's word for the other end of a Unix socket), and from one IP address (IPv6: one network of 64 bits). One more
+  // is told why, and closed. A client that moves from TCP to shared memory has two for a moment. Those of gRPC clients
+  // count until they are handed to the gRPC library. A connection whose handlers still run counts until they return.
+  // nullopt: 10,000, or three quarters of the descriptors that the process may have when the server starts
+  // (RLIMIT_NOFILE), if that is less.
+  absl::optional<int> max_connections = absl::nullopt;
+  // nullopt: half of max_connections, rounded up.
+  absl::optional<int> max_connections_per_user = absl::nullopt;
+  absl::optional<int> max_connections_per_address = absl::nullopt;
+
+  // How long a new connection may take to say who it is; then it is closed.
+  absl::Duration handshake_timeout = absl::Seconds(5);
+
+  // Calls in progress on one connection, from their arrival until their reply is sent, or until the handler returns if
+  // they are cancelled. A call beyond it gets RESOURCE_EXHAUSTED and its handler does not run; nothing queues. See also
+  // ServerBuilder::SetMaxConcurrentCalls.
+  int max_calls_per_connection = 16384;
+
+  // Bytes of replies and messages that are kept for one client that does not take them. Above hold_back_bytes nothing
+  // more is received from it until there is room again; what grows then is what handlers that run already still send.
+  // Above max_unsent_bytes the connection is ended.
+  size_t hold_back_bytes = size_t{16} << 20;
+  size_t max_unsent_bytes = size_t{1} << 30;
+
+  // Shared memory that this server makes for all of its connections, 260 KiB for each. A client for which there is none
+  // stays with the socket, and is told why.
+  size_t max_shared_memory_bytes = size_t{1} << 30;
+};
 
 // Which way a connection may go.
 enum class TransportPreference {

@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "shmrpc/access.h"
 #include "shmrpc/health.h"
 #include "shmrpc/options.h"
 #include "shmrpc/server_interceptor.h"
@@ -78,6 +79,9 @@ class ServerBuilder final {
   // count. Default: no limit.
   ServerBuilder& SetMaxConcurrentCalls(int limit);
 
+  // Connections, and what one of them may take. For the limits of the limits see ConnectionLimits.
+  ServerBuilder& SetConnectionLimits(const ConnectionLimits& limits);
+
   // How much a stream's client may send ahead of its handler. For the limits see FlowControlOptions.
   ServerBuilder& SetFlowControl(const FlowControlOptions& flow_control);
 
@@ -97,8 +101,14 @@ class ServerBuilder final {
   // The mode of the socket files of unix: addresses. Default 0600.
   ServerBuilder& SetUnixSocketMode(mode_t mode);
 
-  // Shared memory for processes of any user, not only of this one's and root. Default: false.
-  ServerBuilder& AllowOtherUsers(bool allow);
+  // Whom the server shares memory with. Who is not among them stays with the socket, and is told why. Default:
+  // processes of its own user, and root's.
+  ServerBuilder& SetSharedMemoryAccess(AccessPolicy policy);
+
+  // Who may connect to unix: and unix-abstract: addresses, gRPC clients included; others are told why, and the
+  // connection is closed. Default: processes of the server's own user, and root's. The mode of a socket file counts as
+  // well.
+  ServerBuilder& SetUnixSocketAccess(AccessPolicy policy);
 
   // The full names of the services that the server would have if it were started now, without order.
   std::vector<std::string> ServiceNames() const;

@@ -76,6 +76,9 @@ class ServerContext final {
 
   const Metadata& client_metadata() const { return call_->metadata(); }
   const Peer& peer() const { return call_->peer(); }
+  // Who the client is, by the kernel's word; none over TCP. The same for all calls of a connection: it is taken when
+  // the client connects. See PeerCredentials.
+  const absl::optional<PeerCredentials>& peer_credentials() const { return call_->peer().credentials; }
 
   // Sent with the first message, with SendInitialMetadata, or with the reply, whichever comes first; what is added
   // afterwards, like whatever breaks a rule of Metadata, makes the call fail with INTERNAL.

@@ -3,6 +3,7 @@
 
 // The whole public interface for programs that use the library.
 
+#include "shmrpc/access.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/client_coroutine.h"

@@ -29,6 +29,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "shmrpc/access.h"
 #include "shmrpc/message.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/options.h"
@@ -41,6 +42,10 @@ class Descriptor;
 }
 
 namespace shmrpc {
+
+namespace internal {
+class ConnectionLimiter;
+}
 
 // What a client says of one call. A plain struct, so that fields can be added.
 struct CallSpec {
@@ -195,6 +200,8 @@ struct ConnectOptions {
   WaitMode wait_mode = WaitMode::kAdaptive;
   FlowControlOptions flow_control;  // of what this side receives
   absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
+  AccessPolicy shared_memory_access;  // whom the server may run as
+  AccessPolicy unix_socket_access;
   SteadyTime deadline = SteadyTime::InfiniteFuture();
   // A descriptor that becomes readable when the attempt shall be given up, or -1. Not owned.
   int interrupt_fd = -1;
@@ -321,10 +328,13 @@ struct ListenOptions {
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
   FlowControlOptions flow_control;  // of what this side receives
   absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
-  int max_threads = 512;                                // threads that run handlers, at most
-  absl::Duration handshake_timeout = absl::Seconds(5);  // for a new connection to say who it is
-  mode_t unix_socket_mode = 0600;                       // of the socket file of a unix: address
-  bool same_user_only = true;                           // shared memory for this process's user and root only
+  int max_threads = 512;              // threads that run handlers, at most
+  mode_t unix_socket_mode = 0600;     // of the socket file of a unix: address
+  AccessPolicy shared_memory_access;  // whom clients may run as
+  AccessPolicy unix_socket_access;
+  ConnectionLimits limits;
+  // Counts the connections of all listeners of a server together. Null: each counts its own.
+  std::shared_ptr<internal::ConnectionLimiter> connection_limiter;
 };
 
 // A server's ear at one address. Thread-safe.
