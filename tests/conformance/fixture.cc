@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
-#include <iterator>
 #include <random>
 #include <utility>
 
@@ -15,14 +14,6 @@
 #include "absl/time/clock.h"
 
 namespace shmrpc::conformance {
-namespace {
-
-int CountEntries(const char* directory) {
-  const std::filesystem::directory_iterator entries(directory);
-  return static_cast<int>(std::distance(begin(entries), end(entries)));
-}
-
-}  // namespace
 
 bool UnderSanitizer() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -45,10 +36,6 @@ std::string RandomBytes(size_t size, uint64_t seed) {
   for (; position < size; ++position) bytes[position] = static_cast<char>(random());
   return bytes;
 }
-
-// The iterator itself holds one descriptor.
-int CountOpenDescriptors() { return CountEntries("/proc/self/fd") - 1; }
-int CountThreads() { return CountEntries("/proc/self/task"); }
 
 TemporaryDirectory::TemporaryDirectory() {
   path_ = absl::StrCat(std::filesystem::temp_directory_path().string(), "/shmrpc-conformance-XXXXXX");

@@ -13,6 +13,7 @@
 #include "echo_service.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "process_state.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
 #include "transport_case.h"
@@ -27,14 +28,6 @@ int Scaled(int count);
 
 // Bytes that look random, always the same for the same arguments.
 std::string RandomBytes(size_t size, uint64_t seed);
-
-// The library keeps one descriptor for a thread that has slept in a synchronous call, for as long as the thread lives.
-// A test's thread may sleep for the first time between two counts.
-inline constexpr int kThreadDescriptors = 1;
-
-// What this process holds. Taken before and after, they show a leak.
-int CountOpenDescriptors();
-int CountThreads();
 
 // A directory in TMPDIR that is removed, with what is in it, at the end.
 class TemporaryDirectory {
