@@ -28,10 +28,10 @@ ChannelOptions OptionsFor(TransportPreference way) {
 
 }  // namespace
 
-Neighbour::Neighbour(const Target& address, TransportPreference way)
+Neighbour::Neighbour(const Target& address, TransportPreference way, bool held)
     : stub_(Channel::Create(address.ToString(), OptionsFor(way))) {
   EchoRequest request;
-  request.set_hold(true);
+  request.set_hold(held);
   request.set_payload("held");
   stub_.async().Echo(&context_, &request, &reply_, [this](absl::Status status) {
     status_ = std::move(status);
@@ -74,6 +74,7 @@ void HostileTest::SetUp() {
       AnnounceMethods(*connection);
       ExpectEchoOver(*connection, 1);
     }
+    Neighbour(address(), TransportPreference::kShm, /*held=*/false).ExpectServed();
     StopServer();
   }
   threads_before_ = conformance::CountThreads();

@@ -24,7 +24,7 @@ inline constexpr absl::string_view kCountMethod = "/shmrpc.conformance.Streams/C
 // the connection is lost in between, whatever the channel does about it. Not thread-safe.
 class Neighbour {
  public:
-  Neighbour(const Target& address, TransportPreference way);
+  Neighbour(const Target& address, TransportPreference way, bool held = true);
   ~Neighbour();
 
   // Makes calls and checks their replies.

@@ -1,7 +1,6 @@
 #include "transports/framed/server_sessions.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -92,16 +91,14 @@ ServerKeepalive::Look ServerSessions::LookForKeepalive() {
 }
 
 void ServerSessions::Over(ServerSession* session) {
-  std::vector<std::shared_ptr<ServerSession>> idle;  // destroyed without the lock
+  std::shared_ptr<ServerSession> over;  // released without the lock
   MutexLock lock(&mutex_);
   auto found = sessions_.find(session);
   if (found == sessions_.end()) return;
-  ending_.push_back(std::move(found->second));
+  over = std::move(found->second);
   sessions_.erase(found);
-  const auto first_idle =
-      std::partition(ending_.begin(), ending_.end(), [](const auto& ending) { return !ending->IsIdle(); });
-  std::move(first_idle, ending_.end(), std::back_inserter(idle));
-  ending_.erase(first_idle, ending_.end());
+  std::erase_if(ending_, [](const auto& ending) { return ending.expired(); });
+  if (!over->IsIdle()) ending_.push_back(over);
   changed_.SignalAll();
 }
 
@@ -151,17 +148,18 @@ void ServerSessions::Shutdown(SteadyTime deadline) {
     // told of their cancellation by the poller's threads end there, too.
     MutexLock lock(&mutex_);
     const auto ended = [&] {
-      return sessions_.empty() &&
-             std::all_of(ending_.begin(), ending_.end(), [](const auto& session) { return session->IsIdle(); });
+      return sessions_.empty() && std::all_of(ending_.begin(), ending_.end(), [](const auto& ending) {
+               const std::shared_ptr<ServerSession> session = ending.lock();
+               return session == nullptr || session->IsIdle();
+             });
     };
     for (Steps steps; !ended();) changed_.WaitUntil(&mutex_, steps.Next());
   }
   sessions.clear();
   keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
-  std::vector<std::shared_ptr<ServerSession>> ended;
   MutexLock lock(&mutex_);
-  ended.swap(ending_);
+  ending_.clear();
   phase_ = Phase::kDown;
   changed_.SignalAll();
 }

@@ -67,7 +67,8 @@ class ServerSessions {
   CondVar changed_;  // a session has ended, or the shutdown is complete
   enum class Phase { kServing, kShuttingDown, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
   absl::flat_hash_map<const ServerSession*, std::shared_ptr<ServerSession>> sessions_ ABSL_GUARDED_BY(mutex_);
-  SessionList ending_ ABSL_GUARDED_BY(mutex_);  // over, but with calls in progress
+  // Over, but with calls in progress, which keep their session, and its descriptor and memory, until they are done.
+  std::vector<std::weak_ptr<ServerSession>> ending_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc::framed
