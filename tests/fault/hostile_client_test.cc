@@ -96,6 +96,12 @@ NativeFrame Fragment(uint64_t call_id, uint8_t flags, std::string body) {
 NativeFrame CreditFrame(uint64_t call_id, uint32_t call_bytes, uint32_t connection_bytes) {
   return {.type = kCreditFrame, .call_id = call_id, .body = U32(call_bytes) + U32(connection_bytes)};
 }
+// A request that the handler holds, so that the call does not end by itself.
+NativeFrame HeldRequest(uint8_t flags) {
+  EchoRequest request;
+  request.set_hold(true);
+  return Request(flags, request.SerializeAsString());
+}
 // The first piece of a request of 10 bytes: four of them.
 NativeFrame FirstPiece() { return Request(kMore, U32(10) + "abcd"); }
 
@@ -123,6 +129,7 @@ void ReturnAMessageTwice(NativeConnection& connection) {
   request.set_wait_for_cancellation(true);
   connection.Send(
       {.type = kRequestFrame, .code = kCountNumber, .call_id = kNewCall, .body = request.SerializeAsString()});
+  connection.Expect(kHeadersFrame, kNewCall);
   const NativeFrame message = connection.Expect(kMessageFrame, kNewCall);
   const auto cost = static_cast<uint32_t>(message.body.size() + 64);
   connection.Send(CreditFrame(kNewCall, cost, cost));
@@ -206,7 +213,7 @@ std::vector<Attack> Violations() {
       {"RequestInPiecesWithoutMessage", Frame(Request(kNoMessage | kMore, U32(10) + "abcd"))},
 
       {"MessageToAUnaryCall", Frame(Message(kHeldCall, 0))},
-      {"MessageAfterHalfClose", Frames({Message(kChatCall, kNoMessage), Message(kChatCall, kOpen)})},
+      {"MessageAfterHalfClose", Frames({HeldRequest(kOpen), Message(kNewCall, kNoMessage), Message(kNewCall, kOpen)})},
       {"MessageWithUnknownFlag", Frame(Message(kChatCall, kOpen | kUnknownFlag))},
       {"MessageWithARequestsFlag", Frame(Message(kChatCall, kOpen | kDeadline, U64(1)))},
       {"MessageThatIsNoneAndGoesOn", Frame(Message(kChatCall, kNoMessage | kOpen))},
