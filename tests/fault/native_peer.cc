@@ -214,11 +214,7 @@ bool NativeConnection::SendBytes(absl::string_view frame) {
            if (TrySendBytes(frame)) return true;
            producer_->AskForRoom();
            if (TrySendBytes(frame)) return true;
-           // The rings for room are doorbells as well. An end is seen by looking at what comes before it.
-           char bells[64];
-           const ssize_t taken = recv(socket_.get(), bells, sizeof bells, MSG_DONTWAIT);
-           if (taken == 0 || (taken < 0 && errno != EAGAIN)) ended_ = true;
-           return ended_;
+           return HasEnded();
          }) &&
          !ended_;
 }
@@ -246,9 +242,7 @@ std::optional<std::string> NativeConnection::ReceiveRecord() {
     const bool readable = WaitFor(socket_.get(), POLLIN | POLLRDHUP);
     consumer_->Unpark();
     if (!readable) return std::nullopt;
-    char bells[4096];
-    const ssize_t taken = recv(socket_.get(), bells, sizeof bells, MSG_DONTWAIT);
-    ended_ = taken == 0 || (taken < 0 && errno == ECONNRESET);
+    (void)HasEnded();
   }
 }
 
@@ -269,6 +263,20 @@ std::optional<NativeFrame> NativeConnection::Receive() {
   }
   if (!frame.has_value()) return std::nullopt;
   return DecodeFrame(*frame);
+}
+
+std::optional<NativeFrame> NativeConnection::TryReceive() {
+  const std::optional<std::string> record = consumer_->Take();
+  if (consumer_->TakeRoomRequest()) RingDoorbell();
+  if (!record.has_value()) return std::nullopt;
+  return DecodeFrame(*record);
+}
+
+bool NativeConnection::HasEnded() {
+  char bells[4096];
+  const ssize_t taken = recv(socket_.get(), bells, sizeof bells, MSG_DONTWAIT);
+  if (taken == 0 || (taken < 0 && errno != EAGAIN && errno != EINTR)) ended_ = true;
+  return ended_;
 }
 
 NativeFrame NativeConnection::Expect(FrameType type, uint64_t call_id) {
@@ -386,13 +394,10 @@ Hello NativeServer::Invite() const {
   return hello;
 }
 
-std::unique_ptr<NativeConnection> NativeServer::Accept() {
+std::unique_ptr<NativeConnection> NativeServer::Accept(Hello answer) {
   UniqueFd tcp = AcceptTcp();
-  if (!tcp.valid() || !AnswerHello(tcp.get(), way_ == Way::kTcp ? Hello() : Invite())) return nullptr;
-  return way_ == Way::kTcp ? std::make_unique<NativeConnection>(std::move(tcp)) : AcceptInvited();
-}
-
-std::unique_ptr<NativeConnection> NativeServer::AcceptInvited() {
+  if (!tcp.valid() || !AnswerHello(tcp.get(), way_ == Way::kTcp ? answer : Invite())) return nullptr;
+  if (way_ == Way::kTcp) return std::make_unique<NativeConnection>(std::move(tcp));
   UniqueFd socket = AcceptAtRendezvous();
   std::vector<UniqueFd> fds;
   const std::optional<std::string> message = ReceiveHelloMessage(socket.get(), &fds);
@@ -405,7 +410,6 @@ std::unique_ptr<NativeConnection> NativeServer::AcceptInvited() {
   EXPECT_EQ(hello->shm->segment_bytes, kSegmentBytes);
   EXPECT_EQ(hello->shm->ring_bytes, kRingBytes);
   NativeSegment own = NativeSegment::Own();
-  Hello answer;
   answer.shm.emplace();
   EXPECT_TRUE(SendWithFds(socket.get(), answer.EncodeAsServer(), {own.fd()}));
   return std::make_unique<NativeConnection>(std::move(socket), std::move(own),

@@ -61,6 +61,11 @@ class NativeConnection {
 
   // The next frame. None when the other side has closed, or nothing has come for implausibly long.
   std::optional<NativeFrame> Receive();
+  // The next record of the ring, if it is there already.
+  std::optional<NativeFrame> TryReceive();
+  // Whether the other side has closed, as far as can be told without waiting. Over shared memory, where nothing but
+  // doorbells comes by the socket.
+  bool HasEnded();
   // The next frame that is neither alive nor credit, which has to be of this type and call.
   NativeFrame Expect(FrameType type, uint64_t call_id);
   // Whether the other side closes, whatever it sends before.
@@ -128,9 +133,8 @@ class NativeServer {
   Hello Invite() const;
 
   // The next client, served as it should be up to its first frame. Null, and a failure, when none comes.
-  std::unique_ptr<NativeConnection> Accept();
-  // The same from the rendezvous on, for a client that was invited.
-  std::unique_ptr<NativeConnection> AcceptInvited();
+  // `answer` is what the connection that the frames go over begins with, but for the offer.
+  std::unique_ptr<NativeConnection> Accept(Hello answer = {});
 
  private:
   const Way way_;
