@@ -110,7 +110,7 @@ TEST_F(FdPassingTest, TwoDescriptorsAreAppended) {
 
 TEST_F(FdPassingTest, TooManyAreClosedAndRefused) {
   const int before = OpenDescriptors();
-  for (const size_t count : {kMaxFdsPerReceive + 1, size_t{253}}) {
+  for (const size_t count : {kMaxFdsReceived + 1, size_t{253}}) {
     SendMany(count);
     const absl::Status status = Receive().status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
@@ -118,6 +118,17 @@ TEST_F(FdPassingTest, TooManyAreClosedAndRefused) {
     EXPECT_TRUE(received_.empty());
     EXPECT_EQ(OpenDescriptors(), before);
   }
+}
+
+TEST_F(FdPassingTest, TooManyInSeveralCallsAreRefused) {
+  SendMany(kMaxFdsReceived);
+  EXPECT_EQ(**Receive(), 1u);
+  EXPECT_EQ(received_.size(), kMaxFdsReceived);
+  const int before = OpenDescriptors();
+  SendMany(1);
+  EXPECT_EQ(Receive().status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(received_.size(), kMaxFdsReceived);
+  EXPECT_EQ(OpenDescriptors(), before);
 }
 
 TEST_F(FdPassingTest, WithoutRoomInTheTableAllAreClosed) {

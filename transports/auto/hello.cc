@@ -139,6 +139,8 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
     uint8_t buffer[512];
     const size_t size = std::min(reader.Wanted(), sizeof buffer);
     absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, absl::MakeSpan(buffer, size), fds);
+    // It is the server that has done something wrong, not this side's caller.
+    if (absl::IsInvalidArgument(received.status())) return absl::UnavailableError(received.status().message());
     if (!received.ok()) return not_sent.ok() ? received.status() : not_sent;
     if (!received->has_value()) {
       if (!not_sent.ok()) return not_sent;

@@ -111,8 +111,8 @@ class Link {
   // For poll and epoll. Readable means a doorbell, bytes or a hang-up. Owned by the link.
   virtual int fd() const = 0;
 
-  // Whether DrainWakeups has noticed, or been told, that the peer is gone. A stream socket need not know: it has room
-  // then.
+  // Whether there will be no room again, because DrainWakeups has noticed, or been told, that the peer is gone, or a
+  // stream socket takes no more. The receiver is then to come to the end, whatever waits for room.
   virtual bool HungUp() const { return false; }
 
   // Whether looking again at once may be cheaper than sleeping (a ring: a load; a socket: a system call).

@@ -215,7 +215,12 @@ bool Session::HasUnread() {
 Session::KeepaliveResult Session::TickKeepalive(bool expects) {
   KeepaliveResult result;
   // What nobody has received yet is a sign of life, too: it is this side that is slow.
-  result.heard = keepalive_.TakeHeard() || HasUnread();
+  result.heard = keepalive_.TakeHeard();
+  if (!result.heard && HasUnread()) {
+    result.heard = true;
+    // Or it is the peer, which has not rung. That must not pass for a sign of life while calls wait for ever.
+    poller_->Kick(shared_from_this());
+  }
   const Keepalive::Verdict verdict = keepalive_.Tick(SteadyClock::now(), result.heard, expects);
   result.dead = verdict.dead;
   if (verdict.beat && !result.dead && (expects || result.heard)) {

@@ -96,9 +96,9 @@ absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint
                      " arrived and were closed (EMFILE): this process has no descriptor left; raise RLIMIT_NOFILE "
                      "(ulimit -n)"));
   }
-  if (received.size() > kMaxFdsPerReceive) {
+  if (fds->size() + received.size() > kMaxFdsReceived) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the peer sent ", received.size(), " descriptors at once, the limit is ", kMaxFdsPerReceive));
+        absl::StrCat("the peer sent ", fds->size() + received.size(), " descriptors, the limit is ", kMaxFdsReceived));
   }
   std::move(received.begin(), received.end(), std::back_inserter(*fds));
   return std::optional<size_t>(static_cast<size_t>(size));

@@ -64,6 +64,7 @@ class SocketLink final : public framed::Link {
 
   bool PeerBehind() const override { return false; }
   int fd() const override { return socket_.get(); }
+  bool HungUp() const override { return closed_.load(std::memory_order_relaxed); }
   bool CheapToPoll() const override { return false; }
   void Shutdown() override;
 
