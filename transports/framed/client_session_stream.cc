@@ -63,6 +63,23 @@ void ClientSession::DropMessages(ClientCall* call) {
   Wake(call, wake_up);
 }
 
+// The server has ended the call. If that waits behind messages, they are lost now: the server's status, told without
+// them, would pass a part of the stream off as the whole.
+void ClientSession::CancelEnded(ClientCall* call, absl::Status status) {
+  WakeUp wake_up = WakeUp::kNothing;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (call->stream == nullptr) return;
+    ClientCall::Stream& stream = *call->stream;
+    // Not ended: the thread that has received the end is about to note it.
+    const bool loses_messages = !stream.dropping && (!stream.ended || !stream.inbox.empty());
+    if (loses_messages && !stream.done) stream.cancelled = std::move(status);
+    stream.dropping = true;
+    wake_up = MarkDue(call);
+  }
+  Wake(call, wake_up);
+}
+
 // ---- Telling it what has happened.
 
 ClientSession::WakeUp ClientSession::MarkDue(ClientCall* call) {
@@ -142,7 +159,7 @@ void ClientSession::RunEvents(ClientCall* call) {
     }
     if (stream.ended && stream.inbox.empty()) {
       stream.done = true;
-      CallEnd end = call->TakeEnd();
+      CallEnd end = stream.cancelled.ok() ? call->TakeEnd() : CallEnd{.status = std::move(stream.cancelled)};
       calls_mutex_.Unlock();
       events->OnStatus(std::move(end));
       NotifyWaiter(call);
