@@ -1,5 +1,6 @@
 // A server's session, whose client is the test.
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "tests/conformance/sync.h"
+#include "tests/unit/framed_forwarding_link.h"
 #include "tests/unit/framed_raw_peer.h"
 #include "transports/framed/server_sessions.h"
 
@@ -324,6 +326,43 @@ TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
   peer_.Expect(FrameType::kGoAway);
   EXPECT_TRUE(peer_.SeesTheEnd());
   shutdown.join();
+}
+
+// A link with something that happens when the session shuts it down.
+class WatchedLink final : public ForwardingLink {
+ public:
+  WatchedLink(std::unique_ptr<Link> link, std::function<void()> on_shutdown)
+      : ForwardingLink(std::move(link)), on_shutdown_(std::move(on_shutdown)) {}
+  void Shutdown() override {
+    on_shutdown_();
+    ForwardingLink::Shutdown();
+  }
+
+ private:
+  const std::function<void()> on_shutdown_;
+};
+
+TEST_F(ServerSessionTest, AHandlerThatCannotSendAnyMoreSeesThatItsCallIsCancelled) {
+  RawPeer peer;
+  conformance::Event looked;
+  bool sent = true;
+  bool cancelled = false;
+  sessions_.Add(std::make_unique<WatchedLink>(peer.TakeLink(),
+                                              [&] {
+                                                ServerCall* const call = handler_.Get(0);
+                                                const google::protobuf::BytesValue message;
+                                                sent = call->Send(OutgoingProto(message)) == SendResult::kSent;
+                                                cancelled = call->IsCancelled();
+                                                looked.Set();
+                                              }),
+                {.granted_by_peer = kWindows}, Peer());
+  peer.SendMethod();
+  peer.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  handler_.Get(0);
+  peer.HangUp();
+  ASSERT_TRUE(looked.Wait());
+  EXPECT_FALSE(sent);
+  EXPECT_TRUE(cancelled);
 }
 
 }  // namespace
