@@ -43,9 +43,9 @@ absl::StatusOr<std::vector<std::string>> ChooseAddresses(const conformance::Tran
                                                          const std::string& directory, Random* random) {
   std::vector<std::string> addresses;
   while (static_cast<int>(addresses.size()) < servers) {
-    std::string address =
-        absl::StrReplaceAll(transport.listen, {{"{directory}", directory},
-                                               {"{unique}", absl::StrCat("soak-", getpid(), "-", addresses.size())}});
+    std::string address = absl::StrReplaceAll(
+        transport.listen,
+        {{"{directory}", directory}, {"{unique}", absl::StrCat("soak-", getpid(), "-", addresses.size())}});
     if (absl::EndsWith(address, ":0")) {
       const absl::StatusOr<int> port = ChoosePort(random);
       if (!port.ok()) return port.status();

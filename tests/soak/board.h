@@ -57,7 +57,7 @@ struct ServerState {
 };
 
 struct WorkerState {
-  std::atomic<uint64_t> id;           // of the call, or of the first of those that it has begun together
+  std::atomic<uint64_t> id;          // of the call, or of the first of those that it has begun together
   std::atomic<int64_t> begun_nanos;  // 0: no call
 };
 

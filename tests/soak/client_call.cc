@@ -107,8 +107,7 @@ void ClientCall::CheckReply() {
   if (reply_.items() != items) {
     return Fail(absl::StrCat("was told that ", reply_.items(), " items have come, of ", items));
   }
-  const absl::Status payload =
-      CheckPayload(plan().id, Direction::kToClient, 0, plan().reply_bytes, reply_.payload());
+  const absl::Status payload = CheckPayload(plan().id, Direction::kToClient, 0, plan().reply_bytes, reply_.payload());
   if (!payload.ok()) return Fail(payload.message());
   environment_.state->bytes_received.fetch_add(plan().reply_bytes, std::memory_order_relaxed);
   Confirm(reply_.answerer());

@@ -61,8 +61,8 @@ class SoakChannel {
   Confirmed confirmed_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The call must be over when this object goes. What is not said to be thread-safe is for the call's own thread, callback
-// or coroutine; items may be written and read at the same time.
+// The call must be over when this object goes. What is not said to be thread-safe is for the call's own thread,
+// callback or coroutine; items may be written and read at the same time.
 class ClientCall {
  public:
   // The environment and the channel outlive it.

@@ -147,8 +147,8 @@ int RunClient(const ClientSettings& settings, Board* board) {
     }
     for (std::thread& thread : threads) thread.join();
   }
-  TrimHeap();
   do {
+    TrimHeap();
     state->heap.now_bytes.store(HeapBytesInUse());
     state->quiet.store(settings.incarnation);
     absl::SleepFor(absl::Milliseconds(20));

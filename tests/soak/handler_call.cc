@@ -62,7 +62,11 @@ void HandlerCall::MakeReply(Reply* reply) const {
 
 absl::Status HandlerCall::End(bool all) const {
   if (all) return AskedFor(job_.id(), static_cast<absl::StatusCode>(job_.end_code()));
-  if (!context_->IsCancelled()) Fail("has a stream that ended early, and is not cancelled");
+  if (!context_->IsCancelled()) {
+    Fail(absl::StrCat(
+        "has a stream that ended early, after ", items_taken_, " items were received and ", items_made_,
+        " made, and is not cancelled; time left: ", absl::FormatDuration(context_->deadline() - absl::Now())));
+  }
   return absl::Now() < context_->deadline() ? absl::CancelledError("the handler saw the call cancelled")
                                             : absl::DeadlineExceededError("the deadline passed in the handler");
 }

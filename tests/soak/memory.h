@@ -13,8 +13,8 @@ namespace shmrpc::soak {
 // What a process holds, by /proc.
 struct Holdings {
   int descriptors = 0;
-  int shared_mappings = 0;    // of memory without a name in the file system: a connection's rings
-  int mappings = 0;           // all there are
+  int shared_mappings = 0;  // of memory without a name in the file system: a connection's rings
+  int mappings = 0;         // all there are
   int threads = 0;
   int64_t private_bytes = 0;  // resident, not shared: RssAnon
   int64_t shared_bytes = 0;   // resident, shared: RssShmem

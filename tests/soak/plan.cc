@@ -67,7 +67,7 @@ Plan DrawPlan(Random* random) {
   if (server_streams && plan.items > 1 && random->OneIn(20)) plan.read_items = random->Below(plan.items);
   if (random->OneIn(8)) {
     // Some are over before they begin, or in the middle; the others are far from passing.
-    plan.timeout = random->OneIn(4)    ? absl::ZeroDuration()
+    plan.timeout = random->OneIn(4)   ? absl::ZeroDuration()
                    : random->OneIn(2) ? absl::Microseconds(random->LogUniform(10, 20'000))
                                       : absl::Minutes(10);
   }

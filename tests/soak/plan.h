@@ -35,7 +35,7 @@ struct Plan {
   absl::StatusCode end_code = absl::StatusCode::kOk;  // what the handler ends with
   bool metadata = false;
   bool wait_for_ready = false;
-  bool refuse_size = false;                           // the context's limit forbids the request: RESOURCE_EXHAUSTED
+  bool refuse_size = false;                             // the context's limit forbids the request: RESOURCE_EXHAUSTED
   absl::optional<uint32_t> read_items = absl::nullopt;  // reads no more, and finishes
   absl::optional<absl::Duration> timeout = absl::nullopt;
   absl::optional<absl::Duration> cancel_after = absl::nullopt;

@@ -57,7 +57,7 @@ bool Seat::TakeEnd(absl::optional<std::string>* complaint) {
     *complaint = absl::StrCat(name_, ", process ", incarnation_, ", ended ",
                               WIFSIGNALED(*status) ? absl::StrCat("by signal ", WTERMSIG(*status))
                                                    : absl::StrCat("with exit code ", WEXITSTATUS(*status)),
-                              expected_ == Expected::kNothing ? " by itself"
+                              expected_ == Expected::kNothing  ? " by itself"
                               : expected_ == Expected::kKilled ? " although it was killed"
                                                                : " when it was told to end");
   }

@@ -21,10 +21,8 @@ int RunServer(const ServerSettings& settings, Board* board) {
   pthread_sigmask(SIG_BLOCK, &terminate, nullptr);
 
   ServerState* const state = &board->servers[settings.server];
-  const ServerEnvironment environment = {.board = board,
-                                         .server = settings.server,
-                                         .incarnation = settings.incarnation,
-                                         .kills = settings.kills};
+  const ServerEnvironment environment = {
+      .board = board, .server = settings.server, .incarnation = settings.incarnation, .kills = settings.kills};
   const auto make_service = settings.incarnation % 3 == 1   ? MakeBlockingService
                             : settings.incarnation % 3 == 2 ? MakeCoroutineService
                                                             : MakeCallbackService;
@@ -45,12 +43,10 @@ int RunServer(const ServerSettings& settings, Board* board) {
     state->ready_nanos.store(NowNanos());
     state->ready.store(settings.incarnation);
 
-    bool trimmed = false;
     constexpr timespec kLook = {.tv_sec = 0, .tv_nsec = 20'000'000};
     while (sigtimedwait(&terminate, nullptr, &kLook) < 0) {
       if (board->phase() == Phase::kTraffic) continue;
-      if (!trimmed) TrimHeap();
-      trimmed = true;
+      TrimHeap();
       state->heap.now_bytes.store(HeapBytesInUse());
     }
     (*server)->Shutdown(absl::Now() + kDrainTime);

@@ -65,7 +65,8 @@ absl::StatusOr<SoakOptions> ParseOptions() {
         "--keepalive: less than 4s, so that a stop of a second, on a busy machine, could end a connection"));
   }
   if (!(absl::GetFlag(FLAGS_seconds) > 0)) {
-    status.Update(absl::InvalidArgumentError(absl::StrCat("--seconds: ", absl::GetFlag(FLAGS_seconds), " is not above 0")));
+    status.Update(
+        absl::InvalidArgumentError(absl::StrCat("--seconds: ", absl::GetFlag(FLAGS_seconds), " is not above 0")));
   }
   if (!status.ok()) return status;
   options.duration = absl::Seconds(absl::GetFlag(FLAGS_seconds));

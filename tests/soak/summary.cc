@@ -58,10 +58,9 @@ nlohmann::json Json(const Holdings& holdings) {
 
 std::string SummaryText(const SoakOptions& options, const SoakResult& result, const Board& board) {
   const Totals totals(board);
-  std::string text =
-      absl::StrFormat("soak: %s, seed %u, %.1f s; %d servers, %d clients of %d threads\n", options.transport->name,
-                      options.seed, absl::ToDoubleSeconds(result.traffic), options.servers, options.clients,
-                      options.threads);
+  std::string text = absl::StrFormat("soak: %s, seed %u, %.1f s; %d servers, %d clients of %d threads\n",
+                                     options.transport->name, options.seed, absl::ToDoubleSeconds(result.traffic),
+                                     options.servers, options.clients, options.threads);
   absl::StrAppendFormat(&text, "%-20s", "calls");
   for (int outcome = 0; outcome < kOutcomes; ++outcome) {
     if (totals.of_outcome[outcome] > 0) absl::StrAppendFormat(&text, " %*s", 10, OutcomeName(outcome));
@@ -84,9 +83,9 @@ std::string SummaryText(const SoakOptions& options, const SoakResult& result, co
                         "channels\n",
                         totals.calls, totals.items_sent, totals.items_received, totals.bytes_sent / kMiB,
                         totals.bytes_received / kMiB, totals.channels);
-  absl::StrAppendFormat(&text, "%d servers killed, %d shut down; %d clients killed; %d processes stopped, %d for long\n",
-                        result.server_kills, result.server_drains, result.client_kills, result.stops,
-                        result.long_stops);
+  absl::StrAppendFormat(
+      &text, "%d servers killed, %d shut down; %d clients killed; %d processes stopped, %d for long\n",
+      result.server_kills, result.server_drains, result.client_kills, result.stops, result.long_stops);
   absl::StrAppendFormat(&text, "%-22s %12s %12s %12s\n", "held", "at first", "at most", "at last");
   for (const Watched& watched : result.watched) {
     const auto line = [&](absl::string_view what, const std::string& base, const std::string& highest,
@@ -115,8 +114,8 @@ std::string SummaryJson(const SoakOptions& options, const SoakResult& result, co
   nlohmann::json calls = nlohmann::json::object();
   for (int kind = 0; kind < kKinds; ++kind) {
     for (int style = 0; style < kStyles; ++style) {
-      nlohmann::json& row = calls[absl::StrCat(KindName(static_cast<Kind>(kind)), " ",
-                                               StyleName(static_cast<Style>(style)))];
+      nlohmann::json& row =
+          calls[absl::StrCat(KindName(static_cast<Kind>(kind)), " ", StyleName(static_cast<Style>(style)))];
       for (int outcome = 0; outcome < kOutcomes; ++outcome) {
         const uint64_t count = totals.outcomes[kind][style][outcome];
         if (count > 0) row[OutcomeName(outcome)] = count;

@@ -136,12 +136,7 @@ absl::Status Supervisor::WaitForServers() {
     if (!status.ok()) return status;
     const absl::StatusOr<Holdings> base = HoldingsOf(servers_[i]->pid());
     if (!base.ok()) return base.status();
-    result_.watched.push_back({.name = servers_[i]->name(),
-                               .whole_time = i >= mortal_servers(),
-                               .base = *base,
-                               .highest = *base,
-                               .last = {},
-                               .trend = {}});
+    result_.watched.push_back(WatchedServer(servers_[i]->name(), i >= mortal_servers(), *base));
   }
   return absl::OkStatus();
 }
@@ -167,10 +162,7 @@ absl::StatusOr<SoakResult> Supervisor::Run() {
   for (int i = 0; status.ok() && i < options_.clients; ++i) {
     clients_.push_back(std::make_unique<Seat>(absl::StrCat("client ", i)));
     status = StartClient(i);
-    if (i < steady_clients()) {
-      result_.watched.push_back(
-          {.name = clients_[i]->name(), .whole_time = true, .base = *own, .highest = {}, .last = {}, .trend = {}});
-    }
+    if (i < steady_clients()) result_.watched.push_back(WatchedClient(clients_[i]->name(), *own));
   }
 
   began_ = SteadyTime::Now();
@@ -308,14 +300,16 @@ void Supervisor::LookForHangs() {
       const uint64_t id = state.workers[j].id.load();
       const absl::Duration taken = absl::Nanoseconds(now - std::max(begun, state.continued_nanos.load()));
       if (begun == 0 || taken < HangGuard()) continue;
-      board_->Fail(absl::StrCat("call ", id, ", or one that was begun together with it, of thread ", j, " of client ", i,
-                                " (pid ", clients_[i]->pid(), "), has not ended after ", absl::FormatDuration(taken)));
+      board_->Fail(absl::StrCat("call ", id, ", or one that was begun together with it, of thread ", j, " of client ",
+                                i, " (pid ", clients_[i]->pid(), "), has not ended after ",
+                                absl::FormatDuration(taken)));
     }
   }
 }
 
 void Supervisor::Sample() {
-  const int third = std::clamp(static_cast<int>(3 * ((SteadyTime::Now() - began_) / options_.duration)), 0, 2);
+  const int third =
+      std::clamp(static_cast<int>(3 * absl::FDivDuration(SteadyTime::Now() - began_, options_.duration)), 0, 2);
   for (size_t i = 0; i < result_.watched.size(); ++i) {
     Watched& watched = result_.watched[i];
     const Seat& seat = i < servers_.size() ? *servers_[i] : *clients_[i - servers_.size()];

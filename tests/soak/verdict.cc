@@ -42,8 +42,7 @@ absl::optional<std::string> UnexplainedUnavailable(const CallFacts& call, const 
     const auto at = [](int64_t nanos) {
       return SteadyTime::FromChrono(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(nanos)));
     };
-    const SteadyTime reachable =
-        std::max({at(ready_nanos), at(client.continued_nanos.load()), call.channel_created});
+    const SteadyTime reachable = std::max({at(ready_nanos), at(client.continued_nanos.load()), call.channel_created});
     if (call.begun - reachable > kReconnectGuard) {
       return absl::StrCat("although its channel could have reached server process ", ready, " for ",
                           absl::FormatDuration(call.begun - reachable));

@@ -34,12 +34,12 @@ struct Confirmed {
 // One call as its client sees it. A plain struct.
 struct CallFacts {
   Plan plan;
-  Confirmed confirmed;           // on its channel, when it began
-  uint32_t long_stops = 0;       // of this client, when it began
+  Confirmed confirmed;      // on its channel, when it began
+  uint32_t long_stops = 0;  // of this client, when it began
   SteadyTime begun;
   SteadyTime deadline = SteadyTime::InfiniteFuture();
   SteadyTime channel_created;
-  bool cancelled = false;        // somebody has begun to cancel it, or to destroy its channel
+  bool cancelled = false;  // somebody has begun to cancel it, or to destroy its channel
   // The transport proves which calls were not processed; otherwise a server's orderly end may cost some.
   bool proves_not_processed = true;
 };

@@ -22,13 +22,20 @@ struct Trend {
 struct Watched {
   std::string name;
   bool whole_time = false;  // one process, as long as there was traffic
-  Holdings base;            // before any call
-  Holdings highest;         // each by itself
-  Holdings last;            // when all channels were gone
-  int64_t heap_base = 0;    // see HeapBytesInUse
+  // What the library makes for the process as a whole when it is first used, and then keeps: see watched.cc.
+  int kept_threads = 0;
+  int kept_descriptors = 0;
+  Holdings base;          // before any call
+  Holdings highest;       // each by itself
+  Holdings last;          // when all channels were gone
+  int64_t heap_base = 0;  // see HeapBytesInUse
   int64_t heap_last = 0;
   Trend trend;
 };
+
+// With the two numbers filled in.
+Watched WatchedServer(const std::string& name, bool whole_time, const Holdings& base);
+Watched WatchedClient(const std::string& name, const Holdings& base);
 
 void NoteHighest(const Holdings& now, Holdings* highest);
 

@@ -205,6 +205,7 @@ class ClientCall final : public Call, public Task {
   // For calls that stream, or whose server does; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {
     bool one_by_one = false;  // messages are delivered when asked for
+    bool cut = false;         // a message was not sent: nothing may follow, or the rest would pass for the whole
     bool headers_due = false;
     bool headers_told = false;
     Metadata headers;

@@ -20,7 +20,7 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
   if (message == nullptr) header.flags |= kFlagNoMessage;
   {
     MutexLock lock(&calls_mutex_);
-    if (FindCall(id) != call) return SendResult::kOver;
+    if (FindCall(id) != call || call->stream->cut) return SendResult::kOver;
     if (message != nullptr) {
       ClientCall::Stream& stream = *call->stream;
       if (!send_account_.MaySend(stream.sent)) {
@@ -34,9 +34,11 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
   const Sender::Outcome outcome =
       sender_.Send(header, absl::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
+  // Also while the call is active still: the deadline has passed, and whoever keeps it is about to say so.
+  MutexLock lock(&calls_mutex_);
+  ClientCall* const active = FindCall(id);
+  if (active != nullptr) active->stream->cut = true;
   if (outcome == Sender::Outcome::kNothingSent && message != nullptr) {
-    MutexLock lock(&calls_mutex_);
-    ClientCall* const active = FindCall(id);
     send_account_.OnNotSent(active == nullptr ? nullptr : &active->stream->sent, MessageCost(message->size()));
   }
   return SendResult::kOver;
