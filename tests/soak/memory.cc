@@ -98,6 +98,12 @@ int64_t HeapBytesInUse() {
 }
 #endif
 
+void MakeAllocatorGiveBack() {
+  mallopt(M_ARENA_MAX, 4);
+  mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+  mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+}
+
 void TrimHeap() { malloc_trim(0); }
 
 bool HasLeaks() {

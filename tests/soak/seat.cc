@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "tests/soak/memory.h"
 
 namespace shmrpc::soak {
 
@@ -16,6 +17,7 @@ absl::Status Seat::Start(absl::FunctionRef<int()> body) {
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
     prctl(PR_SET_NAME, name_.c_str());
+    MakeAllocatorGiveBack();
     _exit(body());
   });
   if (!process.ok()) return process.status();

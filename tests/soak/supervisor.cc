@@ -369,6 +369,9 @@ absl::Status Supervisor::Quiet() {
       board_->Fail(absl::StrCat(seat.name(), " without calls and channels: ", complaint, "; it has ",
                                 DescribeHoldings(seat.pid())));
     }
+    // A short run is all beginning; and a sanitizer's memory is its own.
+    const std::string growth = Grown(result_.watched[i]);
+    if (!growth.empty() && !kUnderSanitizer && options_.duration >= absl::Seconds(30)) board_->Fail(growth);
   }
   return Check();
 }
