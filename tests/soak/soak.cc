@@ -26,6 +26,10 @@ ABSL_FLAG(absl::Duration, kill_server_every, absl::Seconds(3),
 ABSL_FLAG(absl::Duration, kill_client_every, absl::Seconds(2), "how often a client is killed; inf: never");
 ABSL_FLAG(absl::Duration, stop_every, absl::Seconds(2),
           "how often a process is stopped, mostly for less than a second; inf: never");
+ABSL_FLAG(
+    bool, idle, true,
+    "at the end, wait until processes have given back also what they keep for 10 to 20 seconds in case that it is "
+    "needed again, threads and memory");
 ABSL_FLAG(absl::Duration, keepalive, absl::Seconds(10), "how long a peer may be silent");
 
 namespace shmrpc::soak {
@@ -78,6 +82,7 @@ absl::StatusOr<SoakOptions> ParseOptions() {
   options.kill_client_every = absl::GetFlag(FLAGS_kill_client_every);
   options.stop_every = absl::GetFlag(FLAGS_stop_every);
   options.keepalive = absl::GetFlag(FLAGS_keepalive);
+  options.idle = absl::GetFlag(FLAGS_idle);
   return options;
 }
 

@@ -151,18 +151,21 @@ TEST_F(SoakVerdictTest, ALongStopOfTheClientExplainsUnavailable) {
 TEST(SoakWatchedTest, WhatIsHeldBeyondTheBaseLineIsNamed) {
   Watched watched = WatchedServer("server 0", /*whole_time=*/true, {.descriptors = 9, .threads = 4});
   watched.last = {.descriptors = 9 + watched.kept_descriptors, .threads = 4 + watched.kept_threads};
-  EXPECT_THAT(NotGivenBack(watched), IsEmpty());
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/true), IsEmpty());
   ++watched.last.descriptors;
-  EXPECT_THAT(NotGivenBack(watched), HasSubstr("descriptors"));
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/true), HasSubstr("descriptors"));
   --watched.last.descriptors;
   watched.last.shared_mappings = 1;
-  EXPECT_THAT(NotGivenBack(watched), HasSubstr("mappings"));
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/true), HasSubstr("mappings"));
   watched.last.shared_mappings = 0;
   ++watched.last.threads;
-  EXPECT_THAT(NotGivenBack(watched), HasSubstr("threads"));
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/true), HasSubstr("threads"));
   --watched.last.threads;
   watched.heap_last = 100 << 20;
-  EXPECT_THAT(NotGivenBack(watched), HasSubstr("memory"));
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/true), HasSubstr("memory"));
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/false), IsEmpty());
+  watched.last.descriptors += 100;
+  EXPECT_THAT(NotGivenBack(watched, /*idle=*/false), HasSubstr("descriptors"));
 }
 
 TEST(SoakWatchedTest, ResidentMemoryThatGrowsIsNoticed) {

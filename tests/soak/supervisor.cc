@@ -364,7 +364,7 @@ absl::Status Supervisor::Quiet() {
   while (!AllIsGivenBack() && !limit.HasPassed()) absl::SleepFor(absl::Milliseconds(50));
   for (size_t i = 0; i < result_.watched.size(); ++i) {
     const Seat& seat = i < servers_.size() ? *servers_[i] : *clients_[i - servers_.size()];
-    const std::string complaint = NotGivenBack(result_.watched[i]);
+    const std::string complaint = NotGivenBack(result_.watched[i], options_.idle);
     if (!complaint.empty()) {
       board_->Fail(absl::StrCat(seat.name(), " without calls and channels: ", complaint, "; it has ",
                                 DescribeHoldings(seat.pid())));
@@ -388,7 +388,7 @@ bool Supervisor::AllIsGivenBack() {
     watched.last = *now;
     watched.heap_base = heap.base_bytes.load();
     watched.heap_last = heap.now_bytes.load();
-    all = all && watched.heap_last != 0 && NotGivenBack(watched).empty();
+    all = all && watched.heap_last != 0 && NotGivenBack(watched, options_.idle).empty();
   }
   return all;
 }

@@ -24,6 +24,7 @@ struct SoakOptions {
   absl::Duration kill_client_every;
   absl::Duration stop_every;
   absl::Duration keepalive;
+  bool idle = true;  // at the end, wait until processes have let go of what they keep for the next call
 };
 
 // What the supervisor has done and seen; the rest is on the board.

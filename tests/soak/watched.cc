@@ -61,7 +61,7 @@ void NoteHighest(const Holdings& now, Holdings* highest) {
   highest->shared_bytes = std::max(highest->shared_bytes, now.shared_bytes);
 }
 
-std::string NotGivenBack(const Watched& watched) {
+std::string NotGivenBack(const Watched& watched, bool idle) {
   const Holdings& base = watched.base;
   const Holdings& last = watched.last;
   std::string text;
@@ -70,8 +70,9 @@ std::string NotGivenBack(const Watched& watched) {
     absl::StrAppend(&text, text.empty() ? "" : ", ", now, " ", what, " (before any call: ", before, ", and ", slack,
                     " may stay)");
   };
-  compare("descriptors", base.descriptors, last.descriptors, watched.kept_descriptors);
+  compare("descriptors", base.descriptors, last.descriptors, watched.kept_descriptors + (idle ? 0 : last.threads));
   compare("mappings of shared memory", base.shared_mappings, last.shared_mappings, 0);
+  if (!idle) return text;
   compare("threads", base.threads, last.threads, watched.kept_threads);
   compare("bytes of memory in use", watched.heap_base, watched.heap_last, kHeapSlackBytes);
   return text;

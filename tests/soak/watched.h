@@ -40,7 +40,9 @@ Watched WatchedClient(const std::string& name, const Holdings& base);
 void NoteHighest(const Holdings& now, Holdings* highest);
 
 // What of its descriptors, mappings, threads and memory in use has not come back to the base line; empty when all has.
-std::string NotGivenBack(const Watched& watched);
+// Not `idle`: the process may still have what the library lets go of when it has been idle for 10 to 20 seconds, which
+// are threads, each with a descriptor, and memory for messages.
+std::string NotGivenBack(const Watched& watched, bool idle);
 
 // Whether its resident memory has grown from the first third of the traffic to the last beyond what traffic explains;
 // empty when not.

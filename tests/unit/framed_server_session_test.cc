@@ -1,6 +1,6 @@
 // A server's session, whose client is the test.
 
-#include <functional>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -328,41 +328,33 @@ TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
   shutdown.join();
 }
 
-// A link with something that happens when the session shuts it down.
-class WatchedLink final : public ForwardingLink {
+// A link that turns out to be broken when something is sent, and tells the receiver nothing of that.
+class BrokenLink final : public ForwardingLink {
  public:
-  WatchedLink(std::unique_ptr<Link> link, std::function<void()> on_shutdown)
-      : ForwardingLink(std::move(link)), on_shutdown_(std::move(on_shutdown)) {}
-  void Shutdown() override {
-    on_shutdown_();
-    ForwardingLink::Shutdown();
-  }
+  using ForwardingLink::ForwardingLink;
+  void Break() { broken_ = true; }
+  uint8_t* Reserve(size_t size) override { return broken_ ? nullptr : ForwardingLink::Reserve(size); }
+  bool HasRoom() const override { return !broken_ && ForwardingLink::HasRoom(); }
+  bool AskForRoom() override { return !broken_ && ForwardingLink::AskForRoom(); }
 
  private:
-  const std::function<void()> on_shutdown_;
+  std::atomic<bool> broken_{false};
 };
 
 TEST_F(ServerSessionTest, AHandlerThatCannotSendAnyMoreSeesThatItsCallIsCancelled) {
   RawPeer peer;
-  conformance::Event looked;
-  bool sent = true;
-  bool cancelled = false;
-  sessions_.Add(std::make_unique<WatchedLink>(peer.TakeLink(),
-                                              [&] {
-                                                ServerCall* const call = handler_.Get(0);
-                                                const google::protobuf::BytesValue message;
-                                                sent = call->Send(OutgoingProto(message)) == SendResult::kSent;
-                                                cancelled = call->IsCancelled();
-                                                looked.Set();
-                                              }),
-                {.granted_by_peer = kWindows}, Peer());
+  auto owned = std::make_unique<BrokenLink>(peer.TakeLink());
+  BrokenLink* const link = owned.get();
+  sessions_.Add(std::move(owned), {.granted_by_peer = kWindows}, Peer());
   peer.SendMethod();
   peer.SendRequest(1, kFlagOpen | kFlagNoMessage);
-  handler_.Get(0);
-  peer.HangUp();
-  ASSERT_TRUE(looked.Wait());
-  EXPECT_FALSE(sent);
-  EXPECT_TRUE(cancelled);
+  ServerCall* const call = handler_.Get(0);
+  const google::protobuf::BytesValue message;
+  EXPECT_EQ(call->Send(OutgoingProto(message)), SendResult::kSent);
+  EXPECT_FALSE(call->IsCancelled());
+  link->Break();
+  EXPECT_EQ(call->Send(OutgoingProto(message)), SendResult::kOver);
+  EXPECT_TRUE(call->IsCancelled());
 }
 
 }  // namespace

@@ -83,6 +83,8 @@ void ServerSession::Fail(const absl::Status& status) {
     internal::LogWarningLimited(limiter, absl::StrCat("connection from ", options_.peer.address, " over ",
                                                       link_->name(), " ended: ", status.message()));
   }
+  sender_.Close();
+  link_->Shutdown();
   std::vector<FramedServerCall*> to_run;
   {
     MutexLock lock(&calls_mutex_);
@@ -92,9 +94,6 @@ void ServerSession::Fail(const absl::Status& status) {
       if (MarkDue(call) == WakeUp::kRun) to_run.push_back(call);
     });
   }
-  // Afterwards: a handler that cannot send any more sees that its call is cancelled.
-  sender_.Close();
-  link_->Shutdown();
   for (FramedServerCall* call : to_run) RunEvents(call);
   if (has_tasks_.load(std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
   options_.on_over(this);
