@@ -13,7 +13,8 @@
 #include "absl/strings/strip.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#include <sanitizer/allocator_interface.h>
+// GCC has the function, but not the header that declares it.
+extern "C" size_t __sanitizer_get_current_allocated_bytes();
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/lsan_interface.h>
