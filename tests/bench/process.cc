@@ -43,6 +43,13 @@ ChildProcess::~ChildProcess() {
   }
 }
 
+absl::optional<int> ChildProcess::Ended() {
+  int status = 0;
+  if (pid_ < 0 || waitpid(pid_, &status, WNOHANG) != pid_) return absl::nullopt;
+  pid_ = -1;
+  return status;
+}
+
 Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
   if (this != &other) {
     Close();

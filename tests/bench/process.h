@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 
 namespace shmrpc::bench {
 
@@ -30,10 +31,14 @@ class ChildProcess {
 
   pid_t pid() const { return pid_; }
 
+  // What waitpid says, once the process has ended by itself; it is reaped then, and has no pid any more. Nullopt while
+  // it runs.
+  absl::optional<int> Ended();
+
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}
 
-  pid_t pid_;  // -1 when moved away
+  pid_t pid_;  // -1 when moved away or reaped
 };
 
 // A descriptor, closed when this object goes.

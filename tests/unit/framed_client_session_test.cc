@@ -232,6 +232,33 @@ TEST_F(ClientSessionTest, WhatIsLeftUnreadIsReturnedWhenItIsNotWantedAnyMore) {
   EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
 }
 
+TEST_F(ClientSessionTest, ACancelledCallThatLosesMessagesDoesNotEndAsIfItHadNot) {
+  Recorder recorder;
+  uint64_t id = 0;
+  const CallPtr call = Start(&recorder, /*streams=*/true, &id);
+  peer_.SendMessage(id, 0);
+  Respond(id);
+  ExpectInOrder();  // so message and response have come
+  call->Cancel(absl::CancelledError("enough"));
+  WaitForTheEnd(*call, recorder);
+  EXPECT_EQ(recorder.events(), "HS");
+  EXPECT_EQ(recorder.status(), absl::CancelledError("enough"));
+  EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
+}
+
+TEST_F(ClientSessionTest, ACancelledCallWhoseMessagesNobodyWantsKeepsItsStatus) {
+  Recorder recorder;
+  uint64_t id = 0;
+  const CallPtr call = Start(&recorder, /*streams=*/true, &id);
+  call->DropMessages();
+  peer_.SendMessage(id, 0);
+  Respond(id);
+  WaitForTheEnd(*call, recorder);
+  call->Cancel(absl::CancelledError("too late"));
+  EXPECT_EQ(recorder.events(), "HS");
+  EXPECT_EQ(recorder.status(), absl::OkStatus());
+}
+
 TEST_F(ClientSessionTest, AfterAGoAwayCallsInProgressGoOnAndNoneBegins) {
   Recorder recorder;
   uint64_t id = 0;

@@ -34,13 +34,18 @@ class InterruptedLink final : public ForwardingLink {
     moment_ = moment;
   }
 
+  // Whether there is no room to send.
+  void SetFull(bool full) { full_ = full; }
+
   // From now on there is always one more beat to be received.
   void BeginEndlessBeats() { endless_beats_ = true; }
 
   uint8_t* Reserve(size_t size) override {
     At(Moment::kBeforeReserve);
-    return ForwardingLink::Reserve(size);
+    return full_ ? nullptr : ForwardingLink::Reserve(size);
   }
+  bool HasRoom() const override { return !full_ && ForwardingLink::HasRoom(); }
+  bool AskForRoom() override { return true; }
   void Commit(size_t size) override {
     At(Moment::kBeforeCommit);
     ForwardingLink::Commit(size);
@@ -65,6 +70,7 @@ class InterruptedLink final : public ForwardingLink {
 
   std::atomic<Moment> moment_{Moment::kNever};
   std::function<void()> with_;
+  std::atomic<bool> full_{false};
   std::atomic<bool> endless_beats_{false};
 };
 
@@ -220,6 +226,31 @@ TEST_P(LostLinkTest, FramesWithoutEndKeepNobodyFromItsDeadline) {
   EXPECT_FALSE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + absl::Milliseconds(20)));
   call->Cancel(absl::CancelledError("enough"));
   EXPECT_EQ(recorder.ends(), 1);
+}
+
+// A stream that has lost a message must not look as if it were whole: to a handler the half-close would say so.
+TEST_P(LostLinkTest, NothingFollowsAMessageThatFoundNoRoomUntilTheDeadline) {
+  Recorder recorder(GetParam());
+  const google::protobuf::BytesValue request;
+  const OutgoingProto message(request);
+  CallSpec spec;
+  spec.method = "/a.Service/Method";
+  spec.client_streams = true;
+  spec.deadline = SteadyTime::Now() + absl::Milliseconds(200);
+  Call* started = nullptr;
+  connection_->StartCall(spec, &message, &recorder, &started);
+  const CallPtr call(started);
+  peer_->Expect(FrameType::kMethod);
+  peer_->Expect(FrameType::kRequest);
+  link_->SetFull(true);
+  EXPECT_EQ(call->Send(message, /*last=*/false), SendResult::kOver);
+  link_->SetFull(false);
+  EXPECT_EQ(call->Send(message, /*last=*/false), SendResult::kOver);
+  call->HalfClose();
+  // The runtime, which keeps the deadline, notices it only now.
+  call->Cancel(absl::DeadlineExceededError("too late"));
+  peer_->Expect(FrameType::kReset);
+  EXPECT_TRUE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + kHangGuard));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A server's session, whose client is the test.
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -13,6 +14,7 @@
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "tests/conformance/sync.h"
+#include "tests/unit/framed_forwarding_link.h"
 #include "tests/unit/framed_raw_peer.h"
 #include "transports/framed/server_sessions.h"
 
@@ -370,6 +372,35 @@ TEST_F(ServerSessionTest, AShutdownWaitsUntilRepliesHaveLeft) {
   peer_.Expect(FrameType::kGoAway);
   EXPECT_TRUE(peer_.SeesTheEnd());
   shutdown.join();
+}
+
+// A link that turns out to be broken when something is sent, and tells the receiver nothing of that.
+class BrokenLink final : public ForwardingLink {
+ public:
+  using ForwardingLink::ForwardingLink;
+  void Break() { broken_ = true; }
+  uint8_t* Reserve(size_t size) override { return broken_ ? nullptr : ForwardingLink::Reserve(size); }
+  bool HasRoom() const override { return !broken_ && ForwardingLink::HasRoom(); }
+  bool AskForRoom() override { return !broken_ && ForwardingLink::AskForRoom(); }
+
+ private:
+  std::atomic<bool> broken_{false};
+};
+
+TEST_F(ServerSessionTest, AHandlerThatCannotSendAnyMoreSeesThatItsCallIsCancelled) {
+  RawPeer peer;
+  auto owned = std::make_unique<BrokenLink>(peer.TakeLink());
+  BrokenLink* const link = owned.get();
+  sessions_.Add(std::move(owned), {.granted_by_peer = kWindows}, Peer());
+  peer.SendMethod();
+  peer.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  ServerCall* const call = handler_.Get(0);
+  const google::protobuf::BytesValue message;
+  EXPECT_EQ(call->Send(OutgoingProto(message)), SendResult::kSent);
+  EXPECT_FALSE(call->IsCancelled());
+  link->Break();
+  EXPECT_EQ(call->Send(OutgoingProto(message)), SendResult::kOver);
+  EXPECT_TRUE(call->IsCancelled());
 }
 
 }  // namespace

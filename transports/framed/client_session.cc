@@ -266,7 +266,7 @@ void ClientSession::Release(ClientCall* call) {
 void ClientSession::Cancel(ClientCall* call, absl::Status status) {
   const std::shared_ptr<Pollable> alive = shared_from_this();
   ClientCall* const taken = TakeCall(call->id);
-  if (taken == nullptr) return DropMessages(call);  // over, or its end waits behind messages that are not wanted now
+  if (taken == nullptr) return CancelEnded(call, std::move(status));
   SendReset(taken->id, status);
   EndHere(taken, std::move(status));
 }

@@ -91,6 +91,7 @@ class ClientSession final : public Session {
   // A call from the list of those that the poller has something to tell of. False: it does not stream.
   bool BeginQueued(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void CancelAndReset(uint64_t id, absl::Status status);
+  void CancelEnded(ClientCall* call, absl::Status status);
   void SendReset(uint64_t id, const absl::Status& status);
   void EndHere(ClientCall* call, absl::Status status, bool not_processed = false) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
@@ -204,10 +205,12 @@ class ClientCall final : public Call, public Task {
   // For calls that stream, or whose server does; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {
     bool one_by_one = false;  // messages are delivered when asked for
+    bool cut = false;         // a message was not sent: nothing may follow, or the rest would pass for the whole
     bool headers_due = false;
     bool headers_told = false;
     Metadata headers;
-    bool ended = false;  // `end` holds the call's end
+    bool ended = false;      // `end` holds the call's end
+    absl::Status cancelled;  // what to end with instead, when messages were lost; otherwise OK
     bool WasAnswered() const { return headers_due || headers_told; }
     bool IsDue() const {
       return headers_due || sendable_due || (dropping && !inbox.empty()) ||

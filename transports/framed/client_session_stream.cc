@@ -20,7 +20,7 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
   if (message == nullptr) header.flags |= kFlagNoMessage;
   {
     MutexLock lock(&calls_mutex_);
-    if (FindCall(id) != call) return SendResult::kOver;
+    if (FindCall(id) != call || call->stream->cut) return SendResult::kOver;
     if (message != nullptr) {
       ClientCall::Stream& stream = *call->stream;
       if (!send_account_.MaySend(stream.sent)) {
@@ -34,9 +34,11 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
   const Sender::Outcome outcome =
       sender_.Send(header, absl::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
+  // Also while the call is active still: the deadline has passed, and whoever keeps it is about to say so.
+  MutexLock lock(&calls_mutex_);
+  ClientCall* const active = FindCall(id);
+  if (active != nullptr) active->stream->cut = true;
   if (outcome == Sender::Outcome::kNothingSent && message != nullptr) {
-    MutexLock lock(&calls_mutex_);
-    ClientCall* const active = FindCall(id);
     send_account_.OnNotSent(active == nullptr ? nullptr : &active->stream->sent, MessageCost(message->size()));
   }
   return SendResult::kOver;
@@ -58,6 +60,23 @@ void ClientSession::DropMessages(ClientCall* call) {
     MutexLock lock(&calls_mutex_);
     if (call->stream == nullptr) return;
     call->stream->dropping = true;
+    wake_up = MarkDue(call);
+  }
+  Wake(call, wake_up);
+}
+
+// The server has ended the call. If that waits behind messages, they are lost now: the server's status, told without
+// them, would pass a part of the stream off as the whole.
+void ClientSession::CancelEnded(ClientCall* call, absl::Status status) {
+  WakeUp wake_up = WakeUp::kNothing;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (call->stream == nullptr) return;
+    ClientCall::Stream& stream = *call->stream;
+    // Not ended: the thread that has received the end is about to note it.
+    const bool loses_messages = !stream.dropping && (!stream.ended || !stream.inbox.empty());
+    if (loses_messages && !stream.done) stream.cancelled = std::move(status);
+    stream.dropping = true;
     wake_up = MarkDue(call);
   }
   Wake(call, wake_up);
@@ -142,7 +161,7 @@ void ClientSession::RunEvents(ClientCall* call) {
     }
     if (stream.ended && stream.inbox.empty()) {
       stream.done = true;
-      CallEnd end = call->TakeEnd();
+      CallEnd end = stream.cancelled.ok() ? call->TakeEnd() : CallEnd{.status = std::move(stream.cancelled)};
       calls_mutex_.Unlock();
       events->OnStatus(std::move(end));
       NotifyWaiter(call);

@@ -68,10 +68,18 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   const Sender::Outcome outcome = sender_.Send(header, absl::string_view(), &message, SteadyTime::InfiniteFuture(),
                                                [call] { return call->cancelled.load(std::memory_order_acquire); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
-  if (outcome == Sender::Outcome::kNothingSent) {
+  // The call is cancelled; or the link is broken, which whoever receives may not have noticed yet. A handler that
+  // cannot send any more is to see why.
+  WakeUp wake_up;
+  {
     MutexLock lock(&calls_mutex_);
-    send_account_.OnNotSent(&call->stream->sent, MessageCost(message.size()));
+    if (outcome == Sender::Outcome::kNothingSent) {
+      send_account_.OnNotSent(&call->stream->sent, MessageCost(message.size()));
+    }
+    Cancelled(call);
+    wake_up = MarkDue(call);
   }
+  Wake(call, wake_up);
   return SendResult::kOver;
 }
 

@@ -161,7 +161,8 @@ void ClientCall::CancelAnd(absl::Status status, Where where) {
     MutexLock lock(&mutex_);
     if (!status_told_ && !cancelled_.has_value()) {
       if (ended_) {
-        DropAll();  // its end waits behind messages that are not wanted now
+        // The server's status, told without the messages before it, would pass a part of the stream off as the whole.
+        if (DropAll()) cancelled_ = std::move(status);
       } else {
         cancelled_ = std::move(status);
         context_.TryCancel();

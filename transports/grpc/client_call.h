@@ -65,7 +65,8 @@ class ClientCall : public CallBase, public Call {
   virtual bool HoldsBack() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return false; }
   virtual bool IsMessageDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !inbox_.empty(); }
   virtual void TookMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
-  virtual void DropAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // True: messages are lost that were wanted so far.
+  virtual bool DropAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return false; }
   virtual void OnCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // The gRPC library has told the status.

@@ -147,10 +147,12 @@ void ClientStreamCall::DropMessages() {
   Wake(Where::kElsewhere);
 }
 
-void ClientStreamCall::DropAll() {
+bool ClientStreamCall::DropAll() {
+  const bool loses_messages = !dropping_ && (!inbox_.empty() || HoldsBack());
   dropping_ = true;
   inbox_.clear();
   ContinueReading();
+  return loses_messages;
 }
 
 void ClientStreamCall::OnCancelled() { outbox_.Clear(); }

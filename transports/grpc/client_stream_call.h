@@ -33,7 +33,7 @@ class ClientStreamCall final : public ClientCall {
     return !inbox_.empty() && (wanted_ || !one_by_one_);
   }
   void TookMessage() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DropAll() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool DropAll() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnCancelled() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
