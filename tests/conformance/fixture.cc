@@ -1,6 +1,7 @@
 #include "fixture.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -49,6 +50,13 @@ std::string RandomBytes(size_t size, uint64_t seed) {
 // The iterator itself holds one descriptor.
 int CountOpenDescriptors() { return CountEntries("/proc/self/fd") - 1; }
 int CountThreads() { return CountEntries("/proc/self/task"); }
+
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 TemporaryDirectory::TemporaryDirectory() {
   path_ = absl::StrCat(std::filesystem::temp_directory_path().string(), "/shmrpc-conformance-XXXXXX");

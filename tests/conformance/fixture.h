@@ -36,6 +36,10 @@ inline constexpr int kThreadDescriptors = 1;
 int CountOpenDescriptors();
 int CountThreads();
 
+// For tests with a thousand channels in one process: allows as many descriptors as the process may have, which is more
+// than the usual 1024.
+void RaiseDescriptorLimit();
+
 // A directory in TMPDIR that is removed, with what is in it, at the end.
 class TemporaryDirectory {
  public:
