@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <random>
 #include <utility>
@@ -50,6 +51,13 @@ std::string RandomBytes(size_t size, uint64_t seed) {
 // The iterator itself holds one descriptor.
 int CountOpenDescriptors() { return CountEntries("/proc/self/fd") - 1; }
 int CountThreads() { return CountEntries("/proc/self/task"); }
+
+int64_t ResidentKiB() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
 
 void RaiseDescriptorLimit() {
   rlimit limit;

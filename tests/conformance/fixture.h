@@ -36,6 +36,9 @@ inline constexpr int kThreadDescriptors = 1;
 int CountOpenDescriptors();
 int CountThreads();
 
+// Resident memory of this process, which mostly is client and server, in KiB.
+int64_t ResidentKiB();
+
 // For tests with a thousand channels in one process: allows as many descriptors as the process may have, which is more
 // than the usual 1024.
 void RaiseDescriptorLimit();
