@@ -150,7 +150,7 @@ TEST_P(AtMostOnceTest, WhenTheServerIsKilledAtRandomMoments) {
 #if SHMRPC_LONG_TESTS
   const int rounds = Scaled(300);
 #else
-  const int rounds = Scaled(20);
+  const int rounds = Scaled(8);
 #endif
   for (int round = 0; round < rounds && !HasFailure(); ++round) {
     EXPECT_TRUE(callers.WaitForSuccesses(1 + random() % 100));
