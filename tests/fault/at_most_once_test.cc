@@ -76,7 +76,8 @@ class EagerCallers {
       context.set_wait_for_ready(true);
       context.set_timeout(kHangGuard);
       EchoReply reply;
-      const absl::Status status = thread % 2 == 0 ? Wait(&context, request, &reply) : Callback(&context, request, &reply);
+      const absl::Status status =
+          thread % 2 == 0 ? Wait(&context, request, &reply) : Callback(&context, request, &reply);
       EXPECT_FALSE(absl::IsDeadlineExceeded(status)) << status;
       if (status.ok()) {
         EXPECT_TRUE(reply.payload() == request.payload());
@@ -140,8 +141,8 @@ TEST_P(AtMostOnceTest, WhenTheServerIsKilledAtRandomMoments) {
   // What a handler has written there stays, whatever becomes of its process.
   const std::string record = directory() + "/record";
   const auto start = [&](const std::string& address) {
-    return std::make_unique<ServerProcess>(
-        SHMRPC_FAULT_PEER, std::vector<std::string>{"recorder", GetParam().name, address, record});
+    return std::make_unique<ServerProcess>(SHMRPC_FAULT_PEER,
+                                           std::vector<std::string>{"recorder", GetParam().name, address, record});
   };
   std::unique_ptr<ServerProcess> server = start(listen_address());
   const std::string address = server->address();

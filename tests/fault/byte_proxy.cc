@@ -46,7 +46,10 @@ bool HasToWait() { return errno == EAGAIN || errno == EINTR; }
 class ByteProxy::Relay {
  public:
   Relay(int client, int server, int stop, const Rules& rules)
-      : stop_(stop), rules_(rules), up_{client, server, rules.client_bytes}, down_{server, client, rules.server_bytes} {}
+      : stop_(stop),
+        rules_(rules),
+        up_{client, server, rules.client_bytes},
+        down_{server, client, rules.server_bytes} {}
   ~Relay() {
     close(up_.from);
     close(up_.to);

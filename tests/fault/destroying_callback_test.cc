@@ -177,8 +177,8 @@ TEST_P(DestroyingCallbackTest, OfAUnaryCall) {
   }
 }
 
-// What ends the call decides which thread calls back: the deadline's, that of TryCancel, the one that has seen the server
-// go.
+// What ends the call decides which thread calls back: the deadline's, that of TryCancel, the one that has seen the
+// server go.
 TEST_P(DestroyingCallbackTest, OfAUnaryCallThatFails) {
   enum class Cause { kDeadline, kTryCancel, kServerGone };
   for (const Cause cause : {Cause::kDeadline, Cause::kTryCancel, Cause::kServerGone}) {

@@ -17,7 +17,6 @@ std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return
 
 constexpr int64_t kKiB = 1024;
 
-
 // Waits until `counter` has stood still for a while.
 bool Settles(const Counter& counter) {
   const SteadyTime give_up = SteadyTime::Now() + 2 * kHangGuard;
@@ -71,9 +70,8 @@ class UnreadStreamsTest : public ConformanceStreamTest {
   // What they may take, in KiB: of windows, and for themselves at both ends.
   static int64_t Bound(int streams, const FlowControlOptions& windows, size_t item_bytes) {
     // Over HTTP/2 there is no window for all streams together: each has its own, and 64 KiB to begin with.
-    const size_t each = OverGrpc()
-                            ? std::max(windows.stream_bytes, size_t{64 * kKiB}) * 2
-                            : windows.stream_bytes / 4 + item_bytes;
+    const size_t each =
+        OverGrpc() ? std::max(windows.stream_bytes, size_t{64 * kKiB}) * 2 : windows.stream_bytes / 4 + item_bytes;
     return static_cast<int64_t>(2 * windows.connection_bytes + streams * (each + 24 * kKiB)) / kKiB +
            (UnderSanitizer() ? 1024 * 1024 : 64 * 1024);
   }
@@ -189,10 +187,9 @@ class LargeMessageTest : public ConformanceTest {};
 
 TEST_P(LargeMessageTest, OneGiBEachWay) {
   if (UnderSanitizer()) GTEST_SKIP() << "takes too much memory under a sanitizer";
-  StartServer(NewServerBuilder()
-                  .SetMaxReceiveMessageBytes(kMaxMaxMessageBytes)
-                  .SetMaxSendMessageBytes(kMaxMaxMessageBytes),
-              listen_address());
+  StartServer(
+      NewServerBuilder().SetMaxReceiveMessageBytes(kMaxMaxMessageBytes).SetMaxSendMessageBytes(kMaxMaxMessageBytes),
+      listen_address());
   ChannelOptions options = NewChannelOptions();
   options.max_send_message_bytes = kMaxMaxMessageBytes;
   options.max_receive_message_bytes = kMaxMaxMessageBytes;

@@ -92,7 +92,9 @@ const std::vector<Style>& Styles() {
        [](const ChannelPtr& channel, ClientContext* context, bool held) {
          Echo::Stub stub(channel);
          const EchoRequest request = Request(held);
-         const auto call = [&]() -> Task<absl::Status> { co_return (co_await stub.co().Echo(context, request)).status(); };
+         const auto call = [&]() -> Task<absl::Status> {
+           co_return (co_await stub.co().Echo(context, request)).status();
+         };
          return SyncWait(call());
        }},
       {"stream, waiting",

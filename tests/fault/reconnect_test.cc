@@ -54,8 +54,10 @@ TEST_P(TwoServersTest, OfManyThatStartAtOnceOneWins) {
   for (std::thread& thread : threads) thread.join();
   int running = 0;
   for (const auto& server : servers) {
-    if (server.ok()) ++running;
-    else EXPECT_EQ(server.status().code(), absl::StatusCode::kAlreadyExists) << server.status();
+    if (server.ok())
+      ++running;
+    else
+      EXPECT_EQ(server.status().code(), absl::StatusCode::kAlreadyExists) << server.status();
   }
   EXPECT_EQ(running, 1);
   ExpectEcho(NewChannelTo(address));

@@ -41,8 +41,8 @@ TEST_P(StoppedClientTest, TheServersMemoryIsBoundedAndOthersAreServed) {
   const auto other = NewChannel();
   ExpectEcho(other, RandomBytes(kMiB, 1));
   const int64_t before = ResidentKiB();
-  ChildProcess client({SHMRPC_FAULT_PEER, "hoarder", GetParam().name, server_address(), absl::StrCat(kStreams),
-                       absl::StrCat(kCalls)});
+  ChildProcess client(
+      {SHMRPC_FAULT_PEER, "hoarder", GetParam().name, server_address(), absl::StrCat(kStreams), absl::StrCat(kCalls)});
   const absl::StatusOr<std::string> ready = client.ReadLine();
   ASSERT_TRUE(ready.ok()) << ready.status();
   ASSERT_TRUE(counters_->started.WaitFor(kStreams));
