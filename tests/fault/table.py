@@ -130,12 +130,16 @@ def run_tests(build, names, jobs):
     numbers = {name: number for number, name in enumerate(known_tests(build), start=1)}
     with tempfile.TemporaryDirectory() as folder:
         selection = pathlib.Path(folder, "selection")
-        selection.write_text(",".join(["0,0,0", *(str(numbers[name]) for name in names)]), encoding="utf-8")
+        # From 0 to 0 in steps of 0, and these. Without an end of the line the last of them would not count.
+        selection.write_text(",".join(["0,0,0", *(str(numbers[name]) for name in names)]) + "\n", encoding="utf-8")
         junit = pathlib.Path(folder, "junit.xml")
         ctest = run_ctest(build, ["-I", str(selection), "--output-junit", str(junit), "--output-on-failure",
                                   "--parallel", str(jobs)])
         sys.stderr.write(ctest.stdout)
-        return parse_junit(junit)
+        outcomes = parse_junit(junit)
+    if set(outcomes) != set(names):
+        raise TableError(f"ctest did not run what it was asked to: {sorted(set(outcomes) ^ set(names))}")
+    return outcomes
 
 
 def evaluate(faults, outcomes, options):

@@ -43,14 +43,28 @@ class TableTest(unittest.TestCase):
         (self.folder / name).write_text(text, encoding="utf-8")
         return self.folder / name
 
-    def run_table(self, faults, *arguments):
+    def run_program(self, faults, *arguments):
         """The exit code and everything that was printed."""
         faults = self.write("faults.json", json.dumps(faults))
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            code = table.main([f"--faults={faults}", f"--document={self.folder / 'document.md'}",
-                               f"--junit={self.folder / 'junit.xml'}", *arguments])
+            code = table.main([f"--faults={faults}", f"--document={self.folder / 'document.md'}", *arguments])
         return code, output.getvalue()
+
+    def run_table(self, faults, *arguments):
+        """The same with the results above."""
+        return self.run_program(faults, f"--junit={self.folder / 'junit.xml'}", *arguments)
+
+    def write_build(self):
+        """A build folder with four tests, as far as ctest is concerned."""
+        self.write("CMakeCache.txt", "SHMRPC_FUZZ:BOOL=OFF\n")
+        self.write("CTestTestfile.cmake", """
+            add_test([=[fault.first]=] "true")
+            add_test([=[unit.Case/Fails.Always/1]=] "false")
+            add_test([=[fault.skips]=] "sh" "-c" "exit 77")
+            set_tests_properties([=[fault.skips]=] PROPERTIES SKIP_RETURN_CODE "77")
+            add_test([=[fault.last]=] "true")
+            """)
 
     def document(self):
         return (self.folder / "document.md").read_text(encoding="utf-8")
@@ -104,6 +118,29 @@ class TableTest(unittest.TestCase):
         code, output = self.run_table(faults, str(self.folder))
         self.assertEqual(code, 1)
         self.assertIn("no test has a name like fuzz.ring [SHMRPC_FUZZ]", output)
+
+    def test_runs_the_tests_of_a_build_folder(self):
+        self.write_build()
+        code, output = self.run_program([entry(1, ["fault.skips"]), entry(2, ["fault.last"])], str(self.folder))
+        self.assertEqual(code, 0, output)
+        self.assertIn("2 faults, shown by 2 tests: 1 passed, 0 failed, 1 skipped", output)
+        self.assertIn("1 passed: `fault.last`", self.document())
+        code, output = self.run_program([entry(1, ["fault.*", "unit.*/Fails.Always/*"])], str(self.folder))
+        self.assertEqual(code, 1, output)
+        self.assertIn("unit.Case/Fails.Always/1 failed", output)
+        self.assertIn("2 passed, 1 failed, 1 skipped: `fault.first`, `fault.skips`, `fault.last`, `Fails.Always`",
+                      self.document())
+
+    def test_checks_names(self):
+        self.write_build()
+        before = self.document()
+        arguments = ["--check-names", str(self.folder)]
+        code, output = self.run_program([entry(1, ["unit.*/Fails.Always/*", "fuzz.* [SHMRPC_FUZZ]"])], *arguments)
+        self.assertEqual(code, 0, output)
+        code, output = self.run_program([entry(1, ["fault.first", "fault.second"])], *arguments)
+        self.assertEqual(code, 1)
+        self.assertIn("fault 1: no test has a name like fault.second", output)
+        self.assertEqual(self.document(), before)
 
     def test_only_prints_lines_and_writes_nothing(self):
         before = self.document()
