@@ -1,6 +1,7 @@
 #include "fixture.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -35,6 +36,13 @@ std::string RandomBytes(size_t size, uint64_t seed) {
   }
   for (; position < size; ++position) bytes[position] = static_cast<char>(random());
   return bytes;
+}
+
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 TemporaryDirectory::TemporaryDirectory() {

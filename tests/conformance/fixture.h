@@ -29,6 +29,10 @@ int Scaled(int count);
 // Bytes that look random, always the same for the same arguments.
 std::string RandomBytes(size_t size, uint64_t seed);
 
+// For tests with a thousand channels in one process: allows as many descriptors as the process may have, which is more
+// than the usual 1024.
+void RaiseDescriptorLimit();
+
 // A directory in TMPDIR that is removed, with what is in it, at the end.
 class TemporaryDirectory {
  public:

@@ -1,7 +1,5 @@
 // Runs the conformance suite over every transport of transport_cases.cc.
 
-#include <sys/resource.h>
-
 #include "stream_fixture.h"
 #include "gtest/gtest.h"
 
@@ -15,14 +13,6 @@ INSTANTIATE_TEST_SUITE_P(Transport, ConformanceStreamTest, testing::ValuesIn(Tra
 INSTANTIATE_TEST_SUITE_P(Transport, ConformanceProcessTest, testing::ValuesIn(TransportCasesAcrossProcesses()),
                          CaseName);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ConformanceProcessTest);
-
-// A test with a thousand channels in one process needs more descriptors than the usual 1024.
-void RaiseDescriptorLimit() {
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 }  // namespace
 }  // namespace shmrpc::conformance

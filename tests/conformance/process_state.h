@@ -3,6 +3,9 @@
 
 // What this process holds. Taken before and after, the numbers show a leak.
 
+#include <unistd.h>
+
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -32,6 +35,14 @@ inline int CountMemfdMappings() {
   int count = 0;
   while (std::getline(maps, line)) count += absl::StrContains(line, "/memfd:") ? 1 : 0;
   return count;
+}
+
+// Resident memory of this process, which mostly is client and server, in KiB.
+inline int64_t ResidentKiB() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
 }  // namespace shmrpc::conformance

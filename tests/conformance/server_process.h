@@ -11,14 +11,18 @@
 
 namespace shmrpc::conformance {
 
-// conformance_peer as a server. The test fails when it does not start.
+// conformance_peer, or another program, as a server. The test fails when it does not start.
 class ServerProcess {
  public:
   ServerProcess(const std::string& transport, const std::string& listen)
       : ServerProcess(std::vector<std::string>{"server", transport, listen}) {}
 
   // With other arguments than a plain server's; it has to print where it listens.
-  explicit ServerProcess(std::vector<std::string> arguments) : process_(WithProgram(std::move(arguments))) {
+  explicit ServerProcess(std::vector<std::string> arguments)
+      : ServerProcess(SHMRPC_CONFORMANCE_PEER, std::move(arguments)) {}
+
+  ServerProcess(const std::string& program, std::vector<std::string> arguments)
+      : process_(WithProgram(program, std::move(arguments))) {
     const absl::StatusOr<std::string> line = process_.ReadLine();
     EXPECT_TRUE(line.ok()) << line.status();
     if (line.ok()) address_ = std::string(absl::StripPrefix(*line, "listening on "));
@@ -28,8 +32,8 @@ class ServerProcess {
   ChildProcess& process() { return process_; }
 
  private:
-  static std::vector<std::string> WithProgram(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), SHMRPC_CONFORMANCE_PEER);
+  static std::vector<std::string> WithProgram(const std::string& program, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), program);
     return arguments;
   }
 

@@ -1,8 +1,5 @@
 // What bounds a stream: flow control, and that streams and calls of one connection do not hold each other up.
 
-#include <unistd.h>
-
-#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -88,14 +85,6 @@ TEST_P(ConformanceStreamTest, FlowAServerThatDoesNotReadStopsItsClient) {
   EXPECT_EQ(received, count);
   const absl::Status status = chat->Finish();
   EXPECT_TRUE(status.ok()) << status;
-}
-
-// Resident memory of this process, which is client and server, in KiB.
-int64_t ResidentKiB() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t size = 0, resident = 0;
-  statm >> size >> resident;
-  return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
 TEST_P(ConformanceStreamTest, FlowAMillionMessagesEachWayArriveInOrderAndInFlatMemory) {

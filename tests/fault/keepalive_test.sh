@@ -2,10 +2,12 @@
 # Two hosts whose network fails: nothing tells either side that the other is gone, and no call has a deadline. Keepalive
 # ends the calls at both ends. Needs root.
 #
-# usage: keepalive_test.sh CONFORMANCE_PEER
+# usage: keepalive_test.sh CONFORMANCE_PEER TRANSPORT ADDRESS
 set -euo pipefail
 
 peer=$1
+transport=$2
+listen=$3
 scratch=$(mktemp -d)
 # shellcheck source=tests/fault/two_hosts.sh
 . "$(dirname "$0")/two_hosts.sh"
@@ -48,12 +50,12 @@ export SHMRPC_PEER_KEEPALIVE=1s
 calls=5
 mkfifo "$scratch/server.in" "$scratch/client.in"
 exec 8<>"$scratch/server.in" 9<>"$scratch/client.in"
-ip netns exec "$server_namespace" "$peer" server tcp 0.0.0.0:0 \
+ip netns exec "$server_namespace" "$peer" server "$transport" "$listen" \
   <"$scratch/server.in" >"$scratch/server.out" 2>"$scratch/server.err" 8>&- 9>&- &
 pids+=($!)
 wait_for "$scratch/server.out" '^listening on ' 1
 port=$(sed -n 's/^listening on .*://p' "$scratch/server.out")
-ip netns exec "$client_namespace" "$peer" client tcp "192.0.2.1:$port" $calls \
+ip netns exec "$client_namespace" "$peer" client "$transport" "${listen%0.0.0.0:0}192.0.2.1:$port" $calls \
   <"$scratch/client.in" >"$scratch/client.out" 2>"$scratch/client.err" 8>&- 9>&- &
 pids+=($!)
 wait_for "$scratch/client.out" '^ready$' 1
