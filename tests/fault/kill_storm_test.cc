@@ -31,6 +31,7 @@ namespace shmrpc::conformance {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SHMRPC_SANITIZED 1
 constexpr int kKilledClients = 100;
 constexpr int kKilledServers = 10;
 #elif SHMRPC_LONG_TESTS
@@ -144,7 +145,9 @@ TEST(KillStormTest, ClientsKilledAtRandomMomentsLeaveNothingWithTheServer) {
   EXPECT_EQ(echo.torn().value(), 0);
   EXPECT_GT(echo.calls().value(), kKilledClients);
   const int64_t growth_kib = ResidentKib() - memory_kib;
+#if !SHMRPC_SANITIZED  // they keep freed memory for a while
   EXPECT_LT(growth_kib, kMostGrowthKib);
+#endif
   RecordProperty("killed", kKilledClients);
   RecordProperty("memory_growth_kib", static_cast<int>(growth_kib));
   std::cout << kKilledClients << " clients killed; " << echo.calls().value() << " calls and "

@@ -101,6 +101,12 @@ class KillSweepTest : public testing::TestWithParam<const char*> {
                                          "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000:"
                                          "glibc.cpu.x86_rep_stosb_threshold=1000000000"}) {}
 
+  void SetUp() override {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "most instructions would be the sanitizer's; KillStormTest kills under sanitizers, too";
+#endif
+  }
+
   std::string phase() const { return GetParam(); }
 
   // What a test does with one process, over and over: brings it to the phase, gives it to Go, kills it, and looks.
