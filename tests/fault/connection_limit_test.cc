@@ -269,13 +269,19 @@ TEST_F(ConnectionLimitTest, WithoutSharedMemoryLeftAClientStaysWithItsSocket) {
   EXPECT_EQ(insisting->transport(), "shm");
 }
 
-class CallLimitTest : public ConnectionLimitTest, public testing::WithParamInterface<TransportPreference> {};
-INSTANTIATE_TEST_SUITE_P(Ways, CallLimitTest, testing::Values(TransportPreference::kShm, TransportPreference::kTcp),
-                         [](const auto& info) { return std::string(TransportPreferenceName(info.param)); });
+// Over each of the ways that a connection to one address can go.
+class CallLimitTest : public ConnectionLimitTest, public testing::WithParamInterface<std::string> {
+ protected:
+  std::shared_ptr<Channel> NewChannelThatWay() {
+    return NewChannel(tcp_address(), *ParseTransportPreference(GetParam()));
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, CallLimitTest, testing::Values("shm", "tcp"),
+                         [](const auto& info) { return info.param; });
 
 TEST_P(CallLimitTest, OneCallMoreThanAConnectionMayHaveIsToldWhy) {
   StartServer({.max_calls_per_connection = 4});
-  const auto channel = NewChannel(tcp_address(), GetParam());
+  const auto channel = NewChannelThatWay();
   std::vector<HeldCall*> held;
   for (int i = 0; i < 4; ++i) held.push_back(&Hold(channel));
   ASSERT_TRUE(service_.held().WaitFor(4));
@@ -289,7 +295,7 @@ TEST_P(CallLimitTest, OneCallMoreThanAConnectionMayHaveIsToldWhy) {
   }
   EXPECT_EQ(service_.started().value(), started);
   // It is a limit of this connection only.
-  EXPECT_EQ(CallOn(NewChannel(tcp_address(), GetParam())), absl::OkStatus());
+  EXPECT_EQ(CallOn(NewChannelThatWay()), absl::OkStatus());
   service_.Release();
   for (HeldCall* call : held) {
     EXPECT_TRUE(call->done.Wait());
@@ -301,14 +307,14 @@ TEST_P(CallLimitTest, OneCallMoreThanAConnectionMayHaveIsToldWhy) {
 // What its own previous call still does when the client has the reply already is no reason to refuse the next one.
 TEST_P(CallLimitTest, WhoCallsAgainAtOnceIsNotInItsOwnWay) {
   StartServer({.max_calls_per_connection = 1});
-  const auto channel = NewChannel(tcp_address(), GetParam());
+  const auto channel = NewChannelThatWay();
   for (int i = 0; i < 5000; ++i) ASSERT_EQ(CallOn(channel), absl::OkStatus()) << i;
 }
 
 // A client that cancels and calls again, without pause, does not get more handlers than that.
 TEST_P(CallLimitTest, CancelledCallsCountUntilTheirHandlersReturn) {
   StartServer({.max_calls_per_connection = 3});
-  const auto channel = NewChannel(tcp_address(), GetParam());
+  const auto channel = NewChannelThatWay();
   for (int i = 0; i < 3; ++i) {
     HeldCall& call = Hold(channel, /*regardless=*/true);
     ASSERT_TRUE(service_.held().WaitFor(i + 1));
@@ -324,7 +330,7 @@ TEST_P(CallLimitTest, CancelledCallsCountUntilTheirHandlersReturn) {
 // The handler did not run, so another attempt may be made; it is, when the client asks for that.
 TEST_P(CallLimitTest, ARefusedCallMayBeAttemptedAgain) {
   StartServer({.max_calls_per_connection = 1});
-  const auto channel = NewChannel(tcp_address(), GetParam());
+  const auto channel = NewChannelThatWay();
   Hold(channel);
   ASSERT_TRUE(service_.held().WaitFor(1));
   ClientContext context;

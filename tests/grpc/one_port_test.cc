@@ -125,7 +125,12 @@ class VisitorsBook final : public Echo::Service {
 TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
   VisitorsBook book;
   const std::string address = absl::StrCat("unix-abstract:shmrpc-one-port-", getpid());
-  const auto server = ServerBuilder(TransportsWithGrpc()).Listen(address).Register(&book).Start();
+  constexpr uid_t kOther = 65534;
+  const auto server = ServerBuilder(TransportsWithGrpc())
+                          .Listen(address)
+                          .SetUnixSocketAccess(AccessPolicy::Users({kOther}))
+                          .Register(&book)
+                          .Start();
   ASSERT_TRUE(server.ok()) << server.status();
   GrpcEchoCaller caller(address);
   EchoReply reply;
@@ -134,11 +139,15 @@ TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
   std::map<absl::optional<uid_t>, int> expected = {{geteuid(), 1}};
   EXPECT_EQ(book.calls(), expected);
   if (geteuid() != 0) return;  // who cannot become somebody else
-  constexpr uid_t kOther = 65534;
   const std::string command =
       absl::StrCat(SHMRPC_TEST_PYTHON, " ", SHMRPC_TEST_PYTHON_CALLS, " ", address, " 3 ", kOther);
   EXPECT_EQ(system(command.c_str()), 0);
   expected[kOther] = 3;
+  EXPECT_EQ(book.calls(), expected);
+  // One who is not listed does not get that far.
+  const std::string stranger =
+      absl::StrCat(SHMRPC_TEST_PYTHON, " ", SHMRPC_TEST_PYTHON_CALLS, " ", address, " 1 ", kOther - 1, " 2>/dev/null");
+  EXPECT_NE(system(stranger.c_str()), 0);
   EXPECT_EQ(book.calls(), expected);
 }
 
