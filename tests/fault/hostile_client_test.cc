@@ -156,10 +156,16 @@ void AdvanceToTheEnd(NativeConnection& connection, uint64_t left) {
 std::function<void(NativeConnection&)> WordAtTheEnd(uint32_t word, uint32_t word_at_the_beginning) {
   return [word, word_at_the_beginning](NativeConnection& connection) {
     AdvanceToTheEnd(connection, 2 * kLine);
-    connection.own().word(0).store(word_at_the_beginning);
-    connection.own().word(connection.producer().produced()).store(word);
+    connection.producer().PutAliveAt(0, word_at_the_beginning);
+    connection.producer().PutAliveAt(connection.producer().produced(), word);
     connection.RingDoorbell();
   };
+}
+
+void PadFarFromTheEnd(NativeConnection& connection) {
+  connection.producer().PutAliveAt(0, kFrameHeader);
+  connection.producer().PutAliveAt(connection.producer().produced(), kPaddingWord);
+  connection.RingDoorbell();
 }
 
 // More than the ring holds, so that the server has to look how far the client has consumed.
@@ -247,7 +253,7 @@ std::vector<Attack> Violations() {
       {"Length0xFFFFFFFF", Length(0xffffffff), Attack::kTcpOnly},
       {"SecondHello", [hello](NativeConnection& connection) { connection.SendBytes(hello); }, Attack::kTcpOnly},
 
-      {"PaddingFarFromTheRingsEnd", Length(kPaddingWord), Attack::kShmOnly},
+      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Attack::kShmOnly},
       {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Attack::kShmOnly},
       {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Attack::kShmOnly},
       {"PaddingWithABadLengthBehindIt", WordAtTheEnd(kPaddingWord, 65537), Attack::kShmOnly},
@@ -365,8 +371,7 @@ std::vector<Attack> Oddities() {
 
       {"SmallestFrame", Gets(kOk, {Request(0)})},
       {"LargestFrame", SendTheLargestFrame},
-      {"MessageOverTheLimit",
-       [](NativeConnection& connection) { AnnounceAMessageOf(connection, (16u << 20) + 1); }},
+      {"MessageOverTheLimit", [](NativeConnection& connection) { AnnounceAMessageOf(connection, (16u << 20) + 1); }},
       {"MessageOf4GiBAnnounced", [](NativeConnection& connection) { AnnounceAMessageOf(connection, 0xffffffff); }},
       {"RequestThatIsNoProtobuf",
        [](NativeConnection& connection) {

@@ -46,7 +46,8 @@ Make Opened(const char* path, int flags) {
 
 UniqueFd DiskFile() {
   // Of the file system that the program is on: /tmp may be memory.
-  std::string path = absl::StrCat(std::filesystem::read_symlink("/proc/self/exe").parent_path().string(), "/diskXXXXXX");
+  std::string path =
+      absl::StrCat(std::filesystem::read_symlink("/proc/self/exe").parent_path().string(), "/diskXXXXXX");
   UniqueFd file(mkostemp(path.data(), O_CLOEXEC));
   EXPECT_EQ(unlink(path.c_str()), 0);
   EXPECT_EQ(ftruncate(file.get(), kSegmentBytes), 0);
@@ -77,7 +78,8 @@ const std::vector<DescriptorAttack>& DescriptorAttacks() {
         {"UnsealedMemfd", Memfd(kSegmentBytes, 0), "seals"},
         {"MemfdThatMayShrink", Memfd(kSegmentBytes, RequiredSeals() & ~F_SEAL_SHRINK), "F_SEAL_SHRINK"},
         {"MemfdThatMayGrow", Memfd(kSegmentBytes, RequiredSeals() & ~F_SEAL_GROW), "F_SEAL_GROW"},
-        {"MemfdThatOthersMayWrite", Memfd(kSegmentBytes, RequiredSeals() & ~F_SEAL_FUTURE_WRITE), "F_SEAL_FUTURE_WRITE"},
+        {"MemfdThatOthersMayWrite", Memfd(kSegmentBytes, RequiredSeals() & ~F_SEAL_FUTURE_WRITE),
+         "F_SEAL_FUTURE_WRITE"},
         {"MemfdWhoseSealsMayChange", Memfd(kSegmentBytes, RequiredSeals() & ~F_SEAL_SEAL), "F_SEAL_SEAL"},
         {"MemfdOfOnePage", Memfd(4096, RequiredSeals()), "4096 bytes"},
         {"MemfdOfNoBytes", Memfd(0, RequiredSeals()), "0 bytes"},

@@ -16,9 +16,9 @@ namespace shmrpc::fault {
 struct DescriptorAttack {
   std::string name;
   std::function<std::vector<framed::UniqueFd>()> make;
-  std::string reason;                                // a part of why there is no shared memory
+  std::string reason;                                  // a part of why there is no shared memory
   std::optional<Hello::Offer> offer = Hello::Offer();  // what is announced with it
-  bool too_many = false;                             // so many that the connection is closed
+  bool too_many = false;                               // so many that the connection is closed
 };
 
 const std::vector<DescriptorAttack>& DescriptorAttacks();

@@ -122,8 +122,8 @@ void HostileTest::ExpectNeighboursServed(int calls) {
   for (const auto& neighbour : neighbours_) neighbour->ExpectServed(calls);
 }
 
-// Without eventfds: a thread of the library gets one when it first sleeps in a call, whoever's that is, and keeps it for
-// as long as it lives.
+// Without eventfds: a thread of the library gets one when it first sleeps in a call, whoever's that is, and keeps it
+// for as long as it lives.
 HostileTest::Holdings HostileTest::Count() {
   Holdings holdings;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {

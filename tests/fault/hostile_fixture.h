@@ -41,8 +41,8 @@ class Neighbour {
 };
 
 // What every test with a hostile peer looks at, on whichever side the peer is: that a server beside it goes on serving
-// its honest clients, over shared memory and over TCP, and that nothing is left of the peer's connections. The peer, the
-// server, and the clients are all of one process, so what is left anywhere is found.
+// its honest clients, over shared memory and over TCP, and that nothing is left of the peer's connections. The peer,
+// the server, and the clients are all of one process, so what is left anywhere is found.
 //
 // A test closes what it has opened itself; then TearDown looks.
 class HostileTest : public testing::Test {

@@ -43,8 +43,8 @@ class PlainEcho final : public Echo::Service {
   }
 };
 
-// Changes bytes of a ring between what the other side has consumed and what was produced, until it is destroyed. What is
-// not about the payload is put back at once, most of the time: so a session lives on, and a reader may see one value
+// Changes bytes of a ring between what the other side has consumed and what was produced, until it is destroyed. What
+// is not about the payload is put back at once, most of the time: so a session lives on, and a reader may see one value
 // when it checks and another when it looks again.
 class Flipper {
  public:
@@ -69,7 +69,8 @@ class Flipper {
         Word(connection, line + kFrameHeader + random() % 12 * 4).store(random(), std::memory_order_relaxed);
         continue;
       }
-      static constexpr uint32_t kWords[] = {0, 1, 15, 16, 17, 64, 65535, 65536, 65537, 0x7fffffff, 0xfffffffe, 0xffffffff};
+      static constexpr uint32_t kWords[] = {0,     1,     15,    16,         17,         64,
+                                            65535, 65536, 65537, 0x7fffffff, 0xfffffffe, 0xffffffff};
       const auto word = Word(connection, now == kLengths ? line : line + 4 + random() % 3 * 4);
       const uint32_t before = word.load(std::memory_order_relaxed);
       word.store(random() % 2 == 0 ? kWords[random() % std::size(kWords)] : before ^ 1u << random() % 32,
@@ -86,9 +87,7 @@ class Flipper {
 };
 
 // Sizes of messages: mostly small ones, some that fill much of the ring.
-size_t RandomSize(std::minstd_rand& random) {
-  return random() % 8 == 0 ? random() % 60000 : random() % 300;
-}
+size_t RandomSize(std::minstd_rand& random) { return random() % 8 == 0 ? random() % 60000 : random() % 300; }
 
 // ---- A client.
 

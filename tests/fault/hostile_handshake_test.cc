@@ -138,7 +138,8 @@ TEST_F(HostileHandshakeTest, DescriptorsWithEveryByteOfAHelloAreNotGathered) {
     const std::vector<int> four(4, memory.get());
     bool closed = false;
     const std::string hello = there.hello.EncodeAsClient();
-    for (size_t i = 0; i < hello.size() && !closed; ++i) closed = !SendWithFds(there.socket.get(), hello.substr(i, 1), four);
+    for (size_t i = 0; i < hello.size() && !closed; ++i)
+      closed = !SendWithFds(there.socket.get(), hello.substr(i, 1), four);
     std::vector<UniqueFd> received;
     EXPECT_FALSE(closed ? false : ReceiveHelloMessage(there.socket.get(), &received).has_value());
   }
@@ -194,6 +195,14 @@ struct HelloCase {
 };
 void PrintTo(const HelloCase& hello_case, std::ostream* out) { *out << hello_case.name(); }
 
+// A hello that is in order but for its length: with a field that nobody knows.
+std::string MessageOf(size_t size) {
+  const std::string message = Hello().ClientMessage();
+  std::string padding(size - message.size(), 'u');
+  while (Proto().Bytes(1000, padding).bytes().size() + message.size() > size) padding.pop_back();
+  return message + Proto().Bytes(1000, padding).bytes();
+}
+
 std::vector<HelloCase> HelloCases() {
   const auto window = [](uint64_t call, uint64_t connection) {
     return [=](Hello& hello) { hello.window = {call, connection}; };
@@ -202,7 +211,9 @@ std::vector<HelloCase> HelloCases() {
   const auto length = [](uint32_t announced) {
     return [announced](std::string& bytes) { bytes.replace(kMagic.size(), 4, U32(announced)); };
   };
-  const auto message = [](const std::string& text) { return [text](std::string& bytes) { bytes = Hello::Encode(text); }; };
+  const auto message = [](const std::string& text) {
+    return [text](std::string& bytes) { bytes = Hello::Encode(text); };
+  };
   const auto instead = [](const std::string& text) { return [text](std::string& bytes) { bytes = text; }; };
   const auto nothing = [](Hello&) {};
   std::vector<HelloAttack> attacks = {
@@ -212,7 +223,7 @@ std::vector<HelloCase> HelloCases() {
       {"MessageOfNothing", nothing, message(""), "version"},
       {"MessageThatCannotBeRead", nothing, message("\xff\xff\xff\xff")},
       {"MessageThatIsNotUtf8", nothing, message(Proto().Number(1, 1).Bytes(2, "\xc3\x28").bytes())},
-      {"MessageOf4097Bytes", nothing, message(std::string(4097, '\x08'))},
+      {"MessageOf4097Bytes", nothing, message(MessageOf(4097))},
       {"LengthOf4097Announced", nothing, length(4097)},
       {"LengthOf4GiBAnnounced", nothing, length(0xffffffff)},
       // 40 bytes, said by a host that begins with the most significant one.
@@ -224,7 +235,8 @@ std::vector<HelloCase> HelloCases() {
       {"Garbage", nothing, instead(std::string(64, '\xa5'))},
       {"Http1Request", nothing, instead("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")},
       {"Http2Preface", nothing, instead("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")},
-      {"TlsClientHello", nothing, instead(std::string("\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03", 11) + std::string(250, 'r'))},
+      {"TlsClientHello", nothing,
+       instead(std::string("\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03", 11) + std::string(250, 'r'))},
   };
   for (int i = 0; i < 8; ++i) {
     attacks.push_back({absl::StrCat("MagicWrongAt", i), nothing, [i](std::string& bytes) { bytes[i] ^= 0x55; }});
@@ -288,6 +300,15 @@ TEST_F(HostileHandshakeTest, UnknownFieldsOfAHelloAreIgnored) {
     AnnounceMethods(connection);
     ExpectEchoOver(connection, 1);
   }
+}
+
+TEST_F(HostileHandshakeTest, AHelloOf4096BytesIsTaken) {
+  const UniqueFd socket = ConnectTcpSocket(port());
+  ASSERT_EQ(MessageOf(4096).size(), 4096u);
+  EXPECT_TRUE(SendWithFds(socket.get(), Hello::Encode(MessageOf(4096))));
+  const std::optional<std::string> message = ReceiveHelloMessage(socket.get(), nullptr);
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(Hello::FromServer(*message)->refused, "");
 }
 
 TEST_F(HostileHandshakeTest, AHelloOneByteAtATimeLeadsToSharedMemory) {

@@ -106,7 +106,8 @@ TEST_F(HostilePressureTest, DoorbellsWithoutPauseCostTheServerOneThreadAtMost) {
   const int threads = CountThreads();
   {
     const std::string bells(4096, 'b');
-    const WithoutPause ringing([&] { (void)!send(connection->socket(), bells.data(), bells.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
+    const WithoutPause ringing(
+        [&] { (void)!send(connection->socket(), bells.data(), bells.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
     ExpectNeighboursServed(300);
     EXPECT_LE(CountThreads(), threads + 2);  // the one that rings, and one of the server's
   }
@@ -201,7 +202,8 @@ TEST_F(HostileServerPressureTest, DoorbellsWithoutPauseKeepNoCallFromItsDeadline
   ExpectRequest();
   {
     const std::string bells(4096, 'b');
-    const WithoutPause ringing([&] { (void)!send(connection_->socket(), bells.data(), bells.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
+    const WithoutPause ringing(
+        [&] { (void)!send(connection_->socket(), bells.data(), bells.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
     caller.join();
     EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
     ExpectNeighboursServed(100);

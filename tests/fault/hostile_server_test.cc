@@ -194,10 +194,16 @@ Run WordAtTheEnd(uint32_t word, uint32_t word_at_the_beginning) {
     while (kRingBytes - connection.producer().produced() % kRingBytes != 2 * kLine) {
       ASSERT_TRUE(connection.Send({.type = kAliveFrame}));
     }
-    connection.own().word(0).store(word_at_the_beginning);
-    connection.own().word(connection.producer().produced()).store(word);
+    connection.producer().PutAliveAt(0, word_at_the_beginning);
+    connection.producer().PutAliveAt(connection.producer().produced(), word);
     connection.RingDoorbell();
   };
+}
+
+void PadFarFromTheEnd(NativeConnection& connection, const Calls&) {
+  connection.producer().PutAliveAt(0, kFrameHeader);
+  connection.producer().PutAliveAt(connection.producer().produced(), kPaddingWord);
+  connection.RingDoorbell();
 }
 
 std::vector<Attack> Violations() {
@@ -226,8 +232,7 @@ std::vector<Attack> Violations() {
       {"ResponseNotProcessedWithMetadata",
        One(kResponseFrame, &Calls::sync, kNotProcessed | kNoMessage | kMetadata, Block(""), 14)},
       {"NotProcessedAfterHeaders", Many([](const Calls& calls) -> std::vector<NativeFrame> {
-         return {Of(kHeadersFrame, calls.sync),
-                 Of(kResponseFrame, calls.sync, kNotProcessed | kNoMessage, "", 14)};
+         return {Of(kHeadersFrame, calls.sync), Of(kResponseFrame, calls.sync, kNotProcessed | kNoMessage, "", 14)};
        })},
 
       {"HeadersWithUnknownFlag", One(kHeadersFrame, &Calls::sync, kStatus)},
@@ -273,7 +278,7 @@ std::vector<Attack> Violations() {
       {"Length65537", Length(65537)},
       {"Length0", Length(0), Attack::kTcpOnly},
       {"Length0xFFFFFFFF", Length(0xffffffff), Attack::kTcpOnly},
-      {"PaddingFarFromTheRingsEnd", Length(kPaddingWord), Attack::kShmOnly},
+      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Attack::kShmOnly},
       {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Attack::kShmOnly},
       {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Attack::kShmOnly},
       {"RecordBeyondTheRingsEnd", WordAtTheEnd(2 * kLine + 1, 0), Attack::kShmOnly},
@@ -402,8 +407,7 @@ std::vector<Attack> Oddities() {
       metadata_gets(StatusCode::kInternal, "MetadataKeyNotUtf8", {{"\xc3\x28", "value"}}),
       metadata_gets(StatusCode::kInternal, "MetadataValueNotUtf8", {{"key", "\xc3\x28"}}),
       metadata_gets(StatusCode::kInternal, "MetadataOf60KiB", {{"key", std::string(60 * 1024, 'v')}}),
-      {"HeadersWithMetadataNotUtf8",
-       One(kHeadersFrame, &Calls::sync, kMetadata, MetadataBlock({{"key", "\xc3\x28"}}))},
+      {"HeadersWithMetadataNotUtf8", One(kHeadersFrame, &Calls::sync, kMetadata, MetadataBlock({{"key", "\xc3\x28"}}))},
       status_gets(StatusCode::kInternal, "TrailingMetadataNotUtf8", StatusBlock("", {{"key", "\xc3\x28"}}), 5),
 
       status_gets(StatusCode::kNotFound, "StatusTextEmpty", StatusBlock(""), 5),
@@ -412,8 +416,7 @@ std::vector<Attack> Oddities() {
       status_gets(StatusCode::kUnknown, "StatusCode17", StatusBlock(""), 17),
       status_gets(StatusCode::kUnknown, "StatusCode65535", StatusBlock(""), 65535),
 
-      {"DescriptorsWithDoorbells",
-       then_reply([](NativeConnection& connection, const Calls&) {
+      {"DescriptorsWithDoorbells", then_reply([](NativeConnection& connection, const Calls&) {
          const std::vector<int> fds(253, STDERR_FILENO);
          for (int i = 0; i < 10; ++i) EXPECT_TRUE(SendWithFds(connection.socket(), "bell", fds));
        }),

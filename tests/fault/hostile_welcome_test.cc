@@ -207,8 +207,14 @@ std::vector<HelloCase> HelloCases() {
       {"Version2", with([](Hello& hello) { hello.version = 2; }), "version 2"},
       {"Refused", with([](Hello& hello) { hello.refused = "go away"; }), "go away"},
       {"NoWindow", with([](Hello& hello) { hello.window.reset(); }), "window"},
-      {"WindowTooSmall", with([](Hello& hello) { hello.window = {16383, 1 << 20}; }), "window"},
-      {"WindowOf2To64Minus1", with([](Hello& hello) { hello.window = {~uint64_t{0}, ~uint64_t{0}}; }), "window"},
+      {"WindowTooSmall", with([](Hello& hello) {
+         hello.window = {16383, 1 << 20};
+       }),
+       "window"},
+      {"WindowOf2To64Minus1", with([](Hello& hello) {
+         hello.window = {~uint64_t{0}, ~uint64_t{0}};
+       }),
+       "window"},
       {"WrongMagic", wrong_magic, "does not speak shmrpc"},
       {"OtherByteOrder", other_byte_order, "does not speak shmrpc"},
       {"LengthOf4GiBAnnounced", absl::StrCat(kMagic, U32(0xffffffff)), "does not speak shmrpc"},
@@ -302,7 +308,8 @@ TEST_F(HostileWelcomeTest, AHelloOneByteAtATimeLeadsToSharedMemory) {
     EXPECT_TRUE(SendWithFds(socket.get(), bytes.substr(i, 1), std::vector<int>(i == 0 ? 1 : 0, own.fd())));
   }
   ASSERT_EQ(fds.size(), 1u);
-  Serve(std::make_unique<NativeConnection>(std::move(socket), std::move(own), NativeSegment::OfPeer(std::move(fds[0]))));
+  Serve(
+      std::make_unique<NativeConnection>(std::move(socket), std::move(own), NativeSegment::OfPeer(std::move(fds[0]))));
   const absl::Status status = EndOfCall();
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(channel_->transport(), "shm");

@@ -356,7 +356,8 @@ std::unique_ptr<NativeConnection> ConnectNative(Way way, const Target& address) 
 // ---- A server.
 
 NativeServer::NativeServer(Way way)
-    : way_(way), rendezvous_name_([] {
+    : way_(way),
+      rendezvous_name_([] {
         static std::atomic<int> next{0};
         return absl::StrCat("native-server-", getpid(), "-", next++);
       }()),

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
+#include "native_wire.h"
 
 namespace shmrpc::fault {
 namespace {
@@ -79,10 +80,11 @@ bool NativeProducer::Publish(absl::string_view record) {
   return true;
 }
 
-void NativeProducer::PublishWord(uint32_t word) {
-  own_->word(produced_ + kLine).store(0);
-  own_->word(produced_).store(word);
-  produced_ += kLine;
+void NativeProducer::PutAliveAt(uint64_t position, uint32_t length) {
+  const std::string frame = EncodeFrame({.type = kAliveFrame});
+  std::memcpy(own_->ring() + position % kRingBytes + sizeof length, frame.data() + sizeof length,
+              frame.size() - sizeof length);
+  own_->word(position).store(length);
 }
 
 bool NativeProducer::TakeParked() {

@@ -1,8 +1,8 @@
 #ifndef SHMRPC_TESTS_FAULT_NATIVE_RING_H_
 #define SHMRPC_TESTS_FAULT_NATIVE_RING_H_
 
-// Section 4 of proto/PROTOCOL.md, written down a second time: segments, and the two ends of a ring. Unlike the library's
-// these can be told to do what is forbidden.
+// Section 4 of proto/PROTOCOL.md, written down a second time: segments, and the two ends of a ring. Unlike the
+// library's these can be told to do what is forbidden.
 
 #include <atomic>
 #include <cstddef>
@@ -68,10 +68,9 @@ class NativeProducer {
 
   // Publishes these bytes as a record, whatever their first four, which publish it, say. False: there is no room.
   bool Publish(absl::string_view record);
-  // Publishes a record without writing more than its first word, and counts it as of 64 bytes.
-  void PublishWord(uint32_t word);
-  // Goes on as if this had been produced.
-  void SkipTo(uint64_t position) { produced_ = position; }
+  // Puts an alive frame there that says it has this length, without counting it as produced: so that a consumer which
+  // does not check the length would not find anything else to complain of.
+  void PutAliveAt(uint64_t position, uint32_t length);
   // As a producer that has found no room.
   void AskForRoom() { own_->wants_room().fetch_add(1); }
 

@@ -1,9 +1,9 @@
 #ifndef SHMRPC_TESTS_FAULT_NATIVE_WIRE_H_
 #define SHMRPC_TESTS_FAULT_NATIVE_WIRE_H_
 
-// What proto/PROTOCOL.md says of bytes, written down a second time: hellos, frames, and the Protocol Buffers messages in
-// them. Nothing here comes from the library, so that a mistake there is not made here as well, and so that each rule can
-// be broken. Pure functions.
+// What proto/PROTOCOL.md says of bytes, written down a second time: hellos, frames, and the Protocol Buffers messages
+// in them. Nothing here comes from the library, so that a mistake there is not made here as well, and so that each rule
+// can be broken. Pure functions.
 
 #include <cstdint>
 #include <optional>
