@@ -29,15 +29,15 @@ ServerAsynchronousCall::ServerAsynchronousCall(ServerCalls* calls, const Registe
       context_(call_, this),
       interception_(*calls, *method.method, &context_) {
   const ServiceMethod& description = *method_.method;
-  if (!ClientStreams(description.kind)) request_ = description.request_prototype().New(&arena_);
-  if (!ServerStreams(description.kind)) reply_ = description.reply_prototype().New(&arena_);
+  if (!ClientStreams(description.kind)) request_.reset(description.request_prototype().New());
+  if (!ServerStreams(description.kind)) reply_.reset(description.reply_prototype().New());
   calls_->BeginAsynchronous();
 }
 
 void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
   const bool awaits_request = request_ != nullptr && request == nullptr;
   absl::Status failure = interception_.Begin();
-  if (failure.ok() && request_ != nullptr && request != nullptr) failure = Parse(*request, request_);
+  if (failure.ok() && request_ != nullptr && request != nullptr) failure = Parse(*request, request_.get());
   {
     MutexLock lock(&mutex_);
     if (awaits_request) {
@@ -289,7 +289,7 @@ void ServerAsynchronousCall::OnMessage(const IncomingMessage& message) {
 }
 
 void ServerAsynchronousCall::OnOnlyRequest(const IncomingMessage& message) {
-  absl::Status failure = Parse(message, request_);
+  absl::Status failure = Parse(message, request_.get());
   if (!failure.ok()) return Finish(std::move(failure), nullptr);
   {
     MutexLock lock(&mutex_);
@@ -405,7 +405,7 @@ void ServerAsynchronousCall::Do(Duty duty, Where where) {
 
 void ServerAsynchronousCall::SendFinish() {
   absl::Status status;
-  const google::protobuf::MessageLite* message = reply_;
+  const google::protobuf::MessageLite* message = reply_.get();
   {
     MutexLock lock(&mutex_);
     finishing_on_ = std::this_thread::get_id();

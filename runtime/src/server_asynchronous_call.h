@@ -9,7 +9,6 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/types/optional.h"
-#include "google/protobuf/arena.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
 #include "runtime/src/cancellation_scope.h"
@@ -79,8 +78,8 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
 
   const RegisteredMethod& method() const { return method_; }
   ServerContext* context() { return &context_; }
-  const google::protobuf::MessageLite* request() const { return request_; }
-  google::protobuf::MessageLite* reply() { return reply_; }
+  const google::protobuf::MessageLite* request() const { return request_.get(); }
+  google::protobuf::MessageLite* reply() { return reply_.get(); }
 
  private:
   enum class Phase { kAwaitingRequest, kAwaitingHalfClose, kRunning };
@@ -147,9 +146,9 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   const RegisteredMethod method_;
   ServerCallPtr owned_call_;  // until Finish
   ServerCall* const call_;
-  google::protobuf::Arena arena_;
-  google::protobuf::MessageLite* request_ = nullptr;
-  google::protobuf::MessageLite* reply_ = nullptr;
+  // Not on an arena: see server_synchronous.cc.
+  std::unique_ptr<google::protobuf::MessageLite> request_;
+  std::unique_ptr<google::protobuf::MessageLite> reply_;
   ServerContext context_;
   ServerInterception interception_;
   CancellationCallback cancellation_;

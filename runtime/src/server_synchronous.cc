@@ -1,11 +1,11 @@
 // Handlers that block the thread that brings the call.
 
-#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/base/optimization.h"
-#include "google/protobuf/arena.h"
+#include "google/protobuf/message_lite.h"
 #include "runtime/src/blocking_server_call.h"
 #include "runtime/src/message_pool.h"
 #include "runtime/src/server_context_access.h"
@@ -15,29 +15,6 @@
 namespace shmrpc {
 namespace internal {
 namespace {
-
-// The first block of a call's arena; on the handler's stack, so that small messages need no allocation.
-constexpr size_t kArenaBlockBytes = 4096;
-
-// Where the messages of a call that streams or is intercepted live, until the reply has been sent.
-class StackArena {
- public:
-  StackArena() : arena_(Options(block_)) {}
-  google::protobuf::MessageLite* New(const google::protobuf::MessageLite& (*prototype)()) {
-    return prototype().New(&arena_);
-  }
-
- private:
-  static google::protobuf::ArenaOptions Options(char* block) {
-    google::protobuf::ArenaOptions options;
-    options.initial_block = block;
-    options.initial_block_size = kArenaBlockBytes;
-    return options;
-  }
-
-  alignas(std::max_align_t) char block_[kArenaBlockBytes];
-  google::protobuf::Arena arena_;
-};
 
 absl::Status Invoke(const RegisteredMethod& method, ServerContext* context,
                     const google::protobuf::MessageLite* request, google::protobuf::MessageLite* reply,
@@ -65,11 +42,12 @@ void RunUnary(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr 
 void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
                    const IncomingMessage* request_bytes) {
   const MethodKind kind = method.method->kind;
-  StackArena arena;
-  google::protobuf::MessageLite* request = nullptr;
-  google::protobuf::MessageLite* reply = nullptr;
-  if (!ClientStreams(kind)) request = arena.New(method.method->request_prototype);
-  if (!ServerStreams(kind)) reply = arena.New(method.method->reply_prototype);
+  // Not on an arena, which gives back nothing before the call is over: a handler may change its reply with each of a
+  // million messages.
+  std::unique_ptr<google::protobuf::MessageLite> request;
+  std::unique_ptr<google::protobuf::MessageLite> reply;
+  if (!ClientStreams(kind)) request.reset(method.method->request_prototype().New());
+  if (!ServerStreams(kind)) reply.reset(method.method->reply_prototype().New());
   const IncomingMessage* const only_message = ClientStreams(kind) ? request_bytes : nullptr;
   auto* const blocking = new BlockingServerCall(call.get(), calls, method.method, only_message);
   ServerContext context(call.get(), blocking);
@@ -79,17 +57,17 @@ void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCal
 
   absl::Status status = interception.Begin();
   if (status.ok() && request != nullptr) {
-    status = request_bytes != nullptr ? ParseRequest(*method.method, *request_bytes, request)
-                                      : blocking->ReceiveOnlyRequest(request);
+    status = request_bytes != nullptr ? ParseRequest(*method.method, *request_bytes, request.get())
+                                      : blocking->ReceiveOnlyRequest(request.get());
     if (status.ok()) interception.Received(*request);
   }
   if (status.ok()) {
-    status = Invoke(method, &context, request, reply, kind == MethodKind::kUnary ? nullptr : blocking);
+    status = Invoke(method, &context, request.get(), reply.get(), kind == MethodKind::kUnary ? nullptr : blocking);
   }
   absl::Status failure = blocking->End();
   if (!failure.ok()) status = std::move(failure);
-  status = interception.Ended(std::move(status), reply);
-  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply);
+  status = interception.Ended(std::move(status), reply.get());
+  FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply.get());
 }
 
 }  // namespace

@@ -84,6 +84,27 @@ TEST(ServerCoroutineTest, RunsAllKindsWithMessagesThatComeLater) {
   }
 }
 
+// See ServerStreamTest. What holds the messages is the same for callbacks.
+TEST(ServerCoroutineTest, TheReplyOfAStreamIsNotOnAnArena) {
+  KindsService service(
+      [](ServerContext*, const StringValue*, StringValue* reply, CoServerStream* stream) -> Task<absl::Status> {
+        CoServerReader<StringValue> reader(stream);
+        while (absl::optional<StringValue> read = co_await reader.Read()) {
+          const void* const bytes = read->value().data();
+          reply->Swap(&*read);
+          EXPECT_EQ(reply->value().data(), bytes);
+        }
+        co_return absl::OkStatus();
+      });
+  ServerUnderTest server(&service);
+  const auto call = server.Call(KindsService::kClientStreaming);
+  const std::string text(1000, 'a');
+  call->Send(text);
+  call->HalfClose();
+  EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
+  EXPECT_THAT(call->sent(), ElementsAre(text));
+}
+
 TEST(ServerCoroutineTest, WritesWaitForCredit) {
   KindsService service(&Echo);
   ServerUnderTest server(&service);

@@ -95,6 +95,27 @@ TEST(ServerStreamTest, RunsAllKindsWithMessagesThatComeLater) {
   EXPECT_EQ(bidi->WaitForStatus(), absl::OkStatus());
 }
 
+// Messages that are swapped into the reply would be copied to an arena, and stay there until the call is over.
+TEST(ServerStreamTest, TheReplyOfAStreamIsNotOnAnArena) {
+  KindsService service([&](ServerContext*, const StringValue*, StringValue* reply, ServerStream* stream) {
+    StringValue message;
+    while (stream->Read(&message)) {
+      const void* const bytes = message.value().data();
+      reply->Swap(&message);
+      EXPECT_EQ(reply->value().data(), bytes);
+    }
+    return absl::OkStatus();
+  });
+  ServerUnderTest server(&service);
+  const auto call = server.Call(KindsService::kClientStreaming);
+  const std::string last(1000, 'b');  // on the heap
+  call->Send(std::string(1000, 'a'));
+  call->Send(last);
+  call->HalfClose();
+  EXPECT_EQ(call->WaitForStatus(), absl::OkStatus());
+  EXPECT_THAT(call->sent(), ElementsAre(last));
+}
+
 TEST(ServerStreamTest, AMethodWithOneRequestTakesExactlyOne) {
   std::atomic<int> handled{0};
   KindsService service([&](ServerContext*, const StringValue*, StringValue*, ServerStream*) {

@@ -13,7 +13,7 @@ bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskHistory* history,
     End();
     if (!more) return false;
     sender_ = sender;
-    tasks_began_ = SteadyClock::now();
+    tasks_began_ = now_();
   } else if (alone_ || !history->IsKnownFast() || unmeasured_ == kTasksPerLook) {
     Measure();
   }
@@ -23,7 +23,7 @@ bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskHistory* history,
     began_ = tasks_began_;
   } else if (slow || tasks_began_ - began_ >= kMaxAge) {
     Send();
-    began_ = tasks_began_ = SteadyClock::now();
+    began_ = tasks_began_ = now_();
   }
   most_frames_ = slow || !more ? 1 : std::min(most_frames, kMostFrames);
   histories_[unmeasured_++] = history;
@@ -39,13 +39,13 @@ bool SendBatch::Takes(size_t size) {
   return takes;
 }
 
-void SendBatch::Pause() { tasks_time_ += SteadyClock::now() - tasks_began_; }
+void SendBatch::Pause() { tasks_time_ += now_() - tasks_began_; }
 
-void SendBatch::Resume() { tasks_began_ = SteadyClock::now(); }
+void SendBatch::Resume() { tasks_began_ = now_(); }
 
 // Of kinds that together took long any may have been the one; from now on they are measured alone.
 void SendBatch::Measure() {
-  const SteadyClock::time_point now = SteadyClock::now();
+  const SteadyClock::time_point now = now_();
   const std::chrono::nanoseconds time = tasks_time_ + (now - tasks_began_);
   for (TaskHistory** history = histories_; history != histories_ + unmeasured_; ++history) {
     const bool noted = std::find(histories_, history, *history) != history;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "transports/framed/spin_policy.h"
 #include "transports/framed/task_history.h"
 
 namespace shmrpc::framed {
@@ -65,6 +66,10 @@ class SendBatch {
   void Pause();
   void Resume();
 
+  // For tests, whose tasks are to take as long as they say, however busy the machine is. Outside of a batch.
+  using Clock = SteadyClock::time_point (*)();
+  void SetClockForTest(Clock clock) { now_ = clock; }
+
  private:
   bool BeginOrContinue(Sender* sender, bool more, TaskHistory* history, int most_frames);
   void Measure();
@@ -73,6 +78,7 @@ class SendBatch {
 
   static constinit thread_local SendBatch of_this_thread_;
 
+  Clock now_ = &SteadyClock::now;
   Sender* sender_ = nullptr;  // whose batch is open
   int most_frames_ = 0;       // for the current task: so many are sent; 1 when all are sent at once
   int frames_ = 0;            // put off by this thread since it last sent; others may have sent them meanwhile
