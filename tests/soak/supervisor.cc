@@ -162,7 +162,7 @@ absl::StatusOr<SoakResult> Supervisor::Run() {
   for (int i = 0; status.ok() && i < options_.clients; ++i) {
     clients_.push_back(std::make_unique<Seat>(absl::StrCat("client ", i)));
     status = StartClient(i);
-    if (i < steady_clients()) result_.watched.push_back(WatchedClient(clients_[i]->name(), *own));
+    result_.watched.push_back(WatchedClient(clients_[i]->name(), i < steady_clients(), *own));
   }
 
   began_ = SteadyTime::Now();
@@ -361,6 +361,7 @@ absl::Status Supervisor::Quiet() {
   while (!AllIsGivenBack() && !limit.HasPassed()) absl::SleepFor(absl::Milliseconds(50));
   for (size_t i = 0; i < result_.watched.size(); ++i) {
     const Seat& seat = i < servers_.size() ? *servers_[i] : *clients_[i - servers_.size()];
+    if (!seat.running()) continue;
     const std::string complaint = NotGivenBack(result_.watched[i], options_.idle);
     if (!complaint.empty()) {
       board_->Fail(absl::StrCat(seat.name(), " without calls and channels: ", complaint, "; it has ",
@@ -379,6 +380,7 @@ bool Supervisor::AllIsGivenBack() {
     Watched& watched = result_.watched[i];
     const bool is_server = i < servers_.size();
     const Seat& seat = is_server ? *servers_[i] : *clients_[i - servers_.size()];
+    if (!seat.running()) continue;  // a client that was killed at the very end
     const HeapState& heap = is_server ? board_->servers[i].heap : board_->clients[i - servers_.size()].heap;
     const absl::StatusOr<Holdings> now = HoldingsOf(seat.pid());
     if (!now.ok()) continue;
