@@ -169,7 +169,7 @@ TEST(SoakWatchedTest, WhatIsHeldBeyondTheBaseLineIsNamed) {
 }
 
 TEST(SoakWatchedTest, ResidentMemoryThatGrowsIsNoticed) {
-  Watched watched = WatchedClient("client 0", {});
+  Watched watched = WatchedClient("client 0", /*whole_time=*/true, {});
   watched.trend.Add(0, 100 << 20);
   watched.trend.Add(2, 110 << 20);
   EXPECT_THAT(Grown(watched), IsEmpty());

@@ -88,6 +88,7 @@ std::string SummaryText(const SoakOptions& options, const SoakResult& result, co
       result.server_kills, result.server_drains, result.client_kills, result.stops, result.long_stops);
   absl::StrAppendFormat(&text, "%-22s %12s %12s %12s\n", "held", "at first", "at most", "at last");
   for (const Watched& watched : result.watched) {
+    if (watched.name != "server 0" && !watched.whole_time) continue;  // clients come and go
     const auto line = [&](absl::string_view what, const std::string& base, const std::string& highest,
                           const std::string& last) {
       absl::StrAppendFormat(&text, "%-8s %-13s %12s %12s %12s\n", watched.name, what, base, highest, last);

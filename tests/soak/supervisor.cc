@@ -162,7 +162,7 @@ absl::StatusOr<SoakResult> Supervisor::Run() {
   for (int i = 0; status.ok() && i < options_.clients; ++i) {
     clients_.push_back(std::make_unique<Seat>(absl::StrCat("client ", i)));
     status = StartClient(i);
-    if (i < steady_clients()) result_.watched.push_back(WatchedClient(clients_[i]->name(), *own));
+    result_.watched.push_back(WatchedClient(clients_[i]->name(), i < steady_clients(), *own));
   }
 
   began_ = SteadyTime::Now();
@@ -340,12 +340,6 @@ absl::Status Supervisor::Quiet() {
       all = all && servers_[i]->running() && !servers_[i]->ending() &&
             board_->servers[i].ready.load() == servers_[i]->incarnation();
     }
-    for (int i = 0; i < options_.clients; ++i) {
-      if (!clients_[i]->running()) {
-        const absl::Status started = StartClient(i);
-        if (!started.ok()) board_->Fail(started.message());
-      }
-    }
     return all;
   });
   if (!status.ok()) return status;
@@ -354,7 +348,10 @@ absl::Status Supervisor::Quiet() {
   status = Await("the end of all calls", HangGuard() + absl::Seconds(10), [&] {
     LookForHangs();
     bool all = true;
-    for (int i = 0; i < options_.clients; ++i) all = all && board_->clients[i].quiet == clients_[i]->incarnation();
+    for (int i = 0; i < options_.clients; ++i) {
+      // One that was killed at the very end has no successor.
+      all = all && (!clients_[i]->running() || board_->clients[i].quiet == clients_[i]->incarnation());
+    }
     return all;
   });
   if (!status.ok()) return status;
@@ -364,6 +361,7 @@ absl::Status Supervisor::Quiet() {
   while (!AllIsGivenBack() && !limit.HasPassed()) absl::SleepFor(absl::Milliseconds(50));
   for (size_t i = 0; i < result_.watched.size(); ++i) {
     const Seat& seat = i < servers_.size() ? *servers_[i] : *clients_[i - servers_.size()];
+    if (!seat.running()) continue;
     const std::string complaint = NotGivenBack(result_.watched[i], options_.idle);
     if (!complaint.empty()) {
       board_->Fail(absl::StrCat(seat.name(), " without calls and channels: ", complaint, "; it has ",
@@ -382,6 +380,7 @@ bool Supervisor::AllIsGivenBack() {
     Watched& watched = result_.watched[i];
     const bool is_server = i < servers_.size();
     const Seat& seat = is_server ? *servers_[i] : *clients_[i - servers_.size()];
+    if (!seat.running()) continue;  // a client that was killed at the very end
     const HeapState& heap = is_server ? board_->servers[i].heap : board_->clients[i - servers_.size()].heap;
     const absl::StatusOr<Holdings> now = HoldingsOf(seat.pid());
     if (!now.ok()) continue;

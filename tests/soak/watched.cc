@@ -35,10 +35,10 @@ Watched WatchedServer(const std::string& name, bool whole_time, const Holdings& 
 }
 
 // The client's own threads, which wait for calls, are gone at the end.
-Watched WatchedClient(const std::string& name, const Holdings& base) {
+Watched WatchedClient(const std::string& name, bool whole_time, const Holdings& base) {
   Watched watched;
   watched.name = name;
-  watched.whole_time = true;
+  watched.whole_time = whole_time;
   watched.kept_threads = kTimerThreads + kPollerThreads;
   watched.kept_descriptors = kPollerDescriptors;
   watched.base = base;

@@ -35,7 +35,7 @@ struct Watched {
 
 // With the two numbers filled in.
 Watched WatchedServer(const std::string& name, bool whole_time, const Holdings& base);
-Watched WatchedClient(const std::string& name, const Holdings& base);
+Watched WatchedClient(const std::string& name, bool whole_time, const Holdings& base);
 
 void NoteHighest(const Holdings& now, Holdings* highest);
 
