@@ -16,13 +16,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "byte_proxy.h"
+#include "case_selection.h"
 #include "fixture.h"
 #include "server_process.h"
 
 namespace shmrpc::conformance {
 namespace {
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 // A request is told from all others by the first bytes of its payload.
 using Id = uint64_t;
@@ -60,8 +59,10 @@ class EagerCallers {
     threads_.clear();
   }
 
-  // After Stop.
-  const std::map<Id, absl::Status>& ends() const { return ends_; }
+  std::map<Id, absl::Status> ends() const {
+    MutexLock lock(&mutex_);
+    return ends_;
+  }
 
  private:
   void Run(uint32_t thread) {
@@ -104,8 +105,8 @@ class EagerCallers {
   const std::shared_ptr<Channel> channel_;
   std::atomic<bool> stop_{false};
   Counter successes_;
-  Mutex mutex_;
-  std::map<Id, absl::Status> ends_;  // guarded by mutex_ until Stop
+  mutable Mutex mutex_;
+  std::map<Id, absl::Status> ends_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_;
 };
 
@@ -194,16 +195,6 @@ class CountingEcho final : public Echo::Service {
   std::map<Id, int> runs_ ABSL_GUARDED_BY(mutex_);
 };
 
-std::vector<TransportCase> CasesOverSockets() {
-  std::vector<TransportCase> cases;
-  for (const TransportCase& each : TransportCases()) {
-    for (const char* name : {"tcp", "unix", "grpc", "grpcunix", "grpconeport"}) {
-      if (each.name == name) cases.push_back(each);
-    }
-  }
-  return cases;
-}
-
 class AtMostOnceOverAWireTest : public AtMostOnceTest {};
 
 TEST_P(AtMostOnceOverAWireTest, WhenConnectionsBreakAtRandomBytes) {
@@ -229,7 +220,8 @@ TEST_P(AtMostOnceOverAWireTest, WhenConnectionsBreakAtRandomBytes) {
   ExpectAtMostOnce(callers.ends(), counting.runs());
 }
 
-INSTANTIATE_TEST_SUITE_P(Transport, AtMostOnceOverAWireTest, testing::ValuesIn(CasesOverSockets()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Transport, AtMostOnceOverAWireTest,
+                         testing::ValuesIn(CasesNamed({"tcp", "unix", "grpc", "grpcunix", "grpconeport"})), CaseName);
 
 }  // namespace
 }  // namespace shmrpc::conformance

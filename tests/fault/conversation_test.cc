@@ -8,23 +8,13 @@
 #include <vector>
 
 #include "byte_proxy.h"
+#include "case_selection.h"
 #include "stream_fixture.h"
 
 namespace shmrpc::conformance {
 namespace {
 
 constexpr size_t kMiB = 1 << 20;
-
-// Those whose bytes, or at least whose hellos, a proxy can pass on.
-std::vector<TransportCase> CasesOverSockets() {
-  std::vector<TransportCase> cases;
-  for (const TransportCase& each : TransportCases()) {
-    for (const char* name : {"auto", "tcp", "unix", "grpc", "grpcunix", "grpconeport"}) {
-      if (each.name == name) cases.push_back(each);
-    }
-  }
-  return cases;
-}
 
 class ConversationTest : public ConformanceStreamTest {
  protected:
@@ -249,8 +239,10 @@ TEST_P(ConversationTest, AResetInTheMiddleOfALargeReplyDoesNotRepeatTheCall) {
   ExpectNothingIsLeft(descriptors);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transport, ConversationTest, testing::ValuesIn(CasesOverSockets()),
-                         [](const auto& info) { return info.param.name; });
+// Those whose bytes, or at least whose hellos, a proxy can pass on.
+INSTANTIATE_TEST_SUITE_P(Transport, ConversationTest,
+                         testing::ValuesIn(CasesNamed({"auto", "tcp", "unix", "grpc", "grpcunix", "grpconeport"})),
+                         CaseName);
 
 }  // namespace
 }  // namespace shmrpc::conformance

@@ -7,12 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "case_selection.h"
 #include "stream_fixture.h"
 
 namespace shmrpc::conformance {
 namespace {
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 // What a callback can bring down.
 enum class Victim { kStub, kChannel, kServer, kAll };

@@ -8,12 +8,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "case_selection.h"
 #include "stream_fixture.h"
 
 namespace shmrpc::conformance {
 namespace {
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 constexpr int64_t kKiB = 1024;
 

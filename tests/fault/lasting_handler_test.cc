@@ -1,5 +1,6 @@
 // Handlers that throw, and handlers that never end: neither takes the server with it.
 
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "case_selection.h"
 #include "stream_fixture.h"
 
 namespace shmrpc::conformance {
@@ -14,8 +16,6 @@ namespace {
 
 using testing::AnyOf;
 using testing::HasSubstr;
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 class LastingHandlerTest : public ConformanceStreamTest {};
 

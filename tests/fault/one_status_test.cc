@@ -6,15 +6,15 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "case_selection.h"
 #include "stream_fixture.h"
 
 namespace shmrpc::conformance {
 namespace {
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 // One call of a style: `context` says when it ends; `held` whether its handler waits.
 struct Style {

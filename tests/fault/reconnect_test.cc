@@ -6,7 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "case_selection.h"
 #include "fixture.h"
 #include "server_process.h"
 
@@ -21,8 +24,6 @@ namespace shmrpc::conformance {
 namespace {
 
 using testing::HasSubstr;
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 class TwoServersTest : public ConformanceTest {};
 
@@ -54,10 +55,11 @@ TEST_P(TwoServersTest, OfManyThatStartAtOnceOneWins) {
   for (std::thread& thread : threads) thread.join();
   int running = 0;
   for (const auto& server : servers) {
-    if (server.ok())
+    if (server.ok()) {
       ++running;
-    else
+    } else {
       EXPECT_EQ(server.status().code(), absl::StatusCode::kAlreadyExists) << server.status();
+    }
   }
   EXPECT_EQ(running, 1);
   ExpectEcho(NewChannelTo(address));
@@ -146,17 +148,7 @@ TEST_P(ReconnectTest, AHundredClientsBackOffAndAreServedWhenThereIsAServer) {
   EXPECT_EQ(service_.started().value(), 2 * kClients);
 }
 
-std::vector<TransportCase> CasesWithPorts() {
-  std::vector<TransportCase> cases;
-  for (const TransportCase& each : TransportCases()) {
-    for (const char* name : {"shm", "auto", "tcp"}) {
-      if (each.name == name) cases.push_back(each);
-    }
-  }
-  return cases;
-}
-
-INSTANTIATE_TEST_SUITE_P(Transport, ReconnectTest, testing::ValuesIn(CasesWithPorts()), CaseName);
+INSTANTIATE_TEST_SUITE_P(Transport, ReconnectTest, testing::ValuesIn(CasesNamed({"shm", "auto", "tcp"})), CaseName);
 
 }  // namespace
 }  // namespace shmrpc::conformance

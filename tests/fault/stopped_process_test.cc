@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "case_selection.h"
 #include "child_process.h"
 #include "server_process.h"
 #include "stream_fixture.h"
@@ -21,8 +22,6 @@ namespace shmrpc::conformance {
 namespace {
 
 constexpr size_t kMiB = 1 << 20;
-
-std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 // Returns when it is stopped.
 void Stop(pid_t pid) {
