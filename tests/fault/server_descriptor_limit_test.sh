@@ -85,6 +85,8 @@ close_strangers
 call "$server_address" wait=60s
 expect_way "after that" shm
 
+stop_server
+
 # ---- In recvmsg, memfd_create, and whatever else takes descriptors on the way: a server with fewer and fewer left.
 
 shm=0
