@@ -156,6 +156,8 @@ void AdvanceToTheEnd(NativeConnection& connection, uint64_t left) {
 std::function<void(NativeConnection&)> WordAtTheEnd(uint32_t word, uint32_t word_at_the_beginning) {
   return [word, word_at_the_beginning](NativeConnection& connection) {
     AdvanceToTheEnd(connection, 2 * kLine);
+    EXPECT_TRUE(conformance::Eventually([&] { return !connection.producer().PeerBehind(); }));
+    connection.own().word(kLine).store(0);  // nothing follows
     connection.producer().PutAliveAt(0, word_at_the_beginning);
     connection.producer().PutAliveAt(connection.producer().produced(), word);
     connection.RingDoorbell();
@@ -163,6 +165,9 @@ std::function<void(NativeConnection&)> WordAtTheEnd(uint32_t word, uint32_t word
 }
 
 void PadFarFromTheEnd(NativeConnection& connection) {
+  for (int i = 0; i < 2; ++i) connection.Send({.type = kAliveFrame});  // not at the beginning
+  EXPECT_TRUE(conformance::Eventually([&] { return !connection.producer().PeerBehind(); }));
+  connection.own().word(kLine).store(0);  // nothing follows
   connection.producer().PutAliveAt(0, kFrameHeader);
   connection.producer().PutAliveAt(connection.producer().produced(), kPaddingWord);
   connection.RingDoorbell();

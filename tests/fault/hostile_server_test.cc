@@ -194,6 +194,8 @@ Run WordAtTheEnd(uint32_t word, uint32_t word_at_the_beginning) {
     while (kRingBytes - connection.producer().produced() % kRingBytes != 2 * kLine) {
       ASSERT_TRUE(connection.Send({.type = kAliveFrame}));
     }
+    EXPECT_TRUE(conformance::Eventually([&] { return !connection.producer().PeerBehind(); }));
+    connection.own().word(kLine).store(0);  // nothing follows
     connection.producer().PutAliveAt(0, word_at_the_beginning);
     connection.producer().PutAliveAt(connection.producer().produced(), word);
     connection.RingDoorbell();
@@ -201,6 +203,9 @@ Run WordAtTheEnd(uint32_t word, uint32_t word_at_the_beginning) {
 }
 
 void PadFarFromTheEnd(NativeConnection& connection, const Calls&) {
+  for (int i = 0; i < 2; ++i) connection.Send({.type = kAliveFrame});  // not at the beginning
+  EXPECT_TRUE(conformance::Eventually([&] { return !connection.producer().PeerBehind(); }));
+  connection.own().word(kLine).store(0);  // nothing follows
   connection.producer().PutAliveAt(0, kFrameHeader);
   connection.producer().PutAliveAt(connection.producer().produced(), kPaddingWord);
   connection.RingDoorbell();
@@ -331,6 +336,7 @@ TEST_P(HostileServerConsumed, EndsItsOwnConnectionOnly) {
     const std::unique_ptr<NativeConnection> connection = server.Accept();
     if (connection != nullptr) {
       connection->own().consumed().store(GetParam().position);
+      connection->RingDoorbell();  // the client may wait for room already
       EXPECT_TRUE(SocketSeesTheEnd(connection->socket()));
     }
     caller.join();
