@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "fixture.h"
 
 namespace shmrpc::conformance {
@@ -308,6 +309,34 @@ TEST_P(ConformanceTest, CancelReachesTheHandlerSoon) {
     std::cout << GetParam().name << ": a handler that " << (asks ? "asks sees" : "is told learns of")
               << " its cancellation after " << microseconds << " us at most, of " << calls << std::endl;
   }
+}
+
+// The library's thread sleeps for the first call, and another thread receives for itself when that is cancelled.
+TEST_P(ConformanceTest, CancelOfTheLastAsynchronousCallDuringAWaitLosesNotTheNext) {
+  StartServer();
+  Echo::Stub stub(NewChannel());
+  EchoRequest held;
+  held.set_hold(true);
+  ClientContext context;
+  EchoReply reply;
+  Event cancelled;
+  stub.async().Echo(&context, &held, &reply, [&](absl::Status) { cancelled.Set(); });
+  ASSERT_TRUE(service_.held().WaitFor(1));
+  std::thread waiting([&] { EXPECT_TRUE(stub.Echo(held).ok()); });
+  ASSERT_TRUE(service_.held().WaitFor(2));
+  absl::SleepFor(absl::Milliseconds(20));  // so that both sleep; without it the test sees less
+  context.TryCancel();
+  ASSERT_TRUE(cancelled.Wait());
+  service_.Release();
+  waiting.join();
+  ClientContext next_context;
+  EchoReply next_reply;
+  Event next;
+  const EchoRequest request;
+  stub.async().Echo(&next_context, &request, &next_reply, [&](absl::Status) { next.Set(); });
+  EXPECT_TRUE(next.Wait());
+  next_context.TryCancel();
+  EXPECT_TRUE(next.Wait());
 }
 
 }  // namespace

@@ -138,7 +138,13 @@ void ClientSession::GiveRightBack() {
 // present and the link is parked for it.
 void ClientSession::PassOn(bool parked) {
   if (waiter_count_.load(std::memory_order_seq_cst) > 0 && ElectWaiter()) return;
-  if (async_calls_.load(std::memory_order_seq_cst) == 0 || link_ended_) return;
+  if (link_ended_) return;
+  if (async_calls_.load(std::memory_order_seq_cst) == 0) {
+    // The poller may have gone to sleep for a call that was cancelled since, relying on announcements that this thread
+    // has taken back. The next call is not to rely on it: it sees that, or is seen here.
+    if (!parked) poller_present_.store(false, std::memory_order_seq_cst);
+    if (async_calls_.load(std::memory_order_seq_cst) == 0) return;
+  }
   if (!poller_present_.exchange(true, std::memory_order_seq_cst) || !parked) poller_->Kick(shared_from_this());
 }
 
