@@ -20,7 +20,7 @@
  * Checked: in a state from which nothing happens any more, all who make calls have gone home, which they do between two
  * calls. So nobody waits for ever. One of the waiting threads has a deadline, which may pass at any time or never. With
  * ENDS the server may close the connection. With CANCELS the first thread's call is never answered, but cancelled by
- * another thread.
+ * another thread. With ABANDONS the asynchronous calls but the last may be cancelled.
  */
 
 /* How many there are of what. */
@@ -242,10 +242,25 @@ inline pass_on(is_parked) {
   :: else
   fi;
   if
-  :: !flag && async_calls > 0 && !link_ended ->
-     atomic { flag = poller_present; poller_present = true }
+  :: !flag && !link_ended ->
      if
-     :: !flag || !is_parked -> kicked = true
+     :: async_calls == 0 ->
+#ifndef MUTANT_BELIEVES_THAT_THE_POLLER_IS_THERE
+        if
+        :: !is_parked -> poller_present = false
+        :: else
+        fi;
+#endif
+        flag = (async_calls == 0)
+     :: else
+     fi;
+     if
+     :: !flag ->
+        atomic { flag = poller_present; poller_present = true }
+        if
+        :: !flag || !is_parked -> kicked = true
+        :: else
+        fi
      :: else
      fi
   :: else
@@ -440,7 +455,14 @@ idle:
   :: else
   fi;
   flag = false;
-  atomic { done[A] -> done[A] = false; asked[A] = false }
+  if
+  :: atomic { done[A] -> done[A] = false; asked[A] = false }
+#ifdef ABANDONS
+  :: atomic { /* TakeCall; an answer finds nothing, so it is as good as if there were none */
+       in_table[A] && left > 0 -> in_table[A] = false; async_calls--; asked[A] = false; reply[A] = false
+     }
+#endif
+  fi;
   goto idle;
 home:
   at_home++
@@ -567,7 +589,11 @@ park:
      elect_waiter(spins);
      if
      :: atomic { spins -> spins = false; flag = false; marked = false; goto wait }
+#ifdef MUTANT_POLLER_SAYS_LATE_THAT_IT_STAYS
      :: else -> poller_present = true
+#else
+     :: atomic { else -> flag = false; marked = false; goto poll }
+#endif
      fi
   :: else
   fi;

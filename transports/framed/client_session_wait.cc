@@ -294,8 +294,9 @@ bool ClientSession::Park() {
   const bool marked = right_.Release();
   if (waiter_count_.load(std::memory_order_seq_cst) > 0) {
     poller_present_.store(false, std::memory_order_seq_cst);
-    if (ElectWaiter()) return true;
-    poller_present_.store(true, std::memory_order_seq_cst);
+    // With nobody to elect: a thread may have had the link meanwhile, taken back what was announced here, and found the
+    // poller gone. So the poller does not go to sleep on that.
+    return ElectWaiter();
   }
   return parked && !marked;
 }
