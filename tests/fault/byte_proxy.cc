@@ -17,17 +17,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "loopback.h"
 
 namespace shmrpc::conformance {
 namespace {
-
-sockaddr_in Loopback(uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
 
 sockaddr_un UnixAddress(const std::string& path) {
   sockaddr_un address = {};
@@ -161,7 +154,7 @@ ByteProxy::ByteProxy(absl::string_view server_address, std::function<Rules()> ru
       ADD_FAILURE() << "no port in " << server_address;
     }
     server_port_ = static_cast<uint16_t>(port);
-    sockaddr_in address = Loopback(0);
+    sockaddr_in address = fault::Loopback(0);
     socklen_t size = sizeof(address);
     listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     EXPECT_EQ(bind(listener_, reinterpret_cast<const sockaddr*>(&address), size), 0) << strerror(errno);
@@ -225,7 +218,7 @@ int ByteProxy::Connect() const {
   const int server = socket(server_path_.empty() ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int result;
   if (server_path_.empty()) {
-    const sockaddr_in address = Loopback(server_port_);
+    const sockaddr_in address = fault::Loopback(server_port_);
     result = connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
   } else {
     const sockaddr_un address = UnixAddress(server_path_);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "hostile_attack.h"
 #include "hostile_fixture.h"
 
 namespace shmrpc::fault {
@@ -30,24 +31,10 @@ constexpr uint64_t kNewCall = 100;
 struct Attack {
   std::string name;
   std::function<void(NativeConnection&)> run;
-  enum { kEverywhere, kShmOnly, kTcpOnly } where = kEverywhere;
+  Where where = Where::kEverywhere;
 };
 
-struct Case {
-  Attack attack;
-  Way way;
-  std::string name() const { return absl::StrCat(attack.name, "_", WayName(way)); }
-};
-void PrintTo(const Case& attack_case, std::ostream* out) { *out << attack_case.name(); }
-
-std::vector<Case> Cases(const std::vector<Attack>& attacks) {
-  std::vector<Case> cases;
-  for (const Attack& attack : attacks) {
-    if (attack.where != Attack::kTcpOnly) cases.push_back({attack, Way::kShm});
-    if (attack.where != Attack::kShmOnly) cases.push_back({attack, Way::kTcp});
-  }
-  return cases;
-}
+using Case = AttackCase<Attack>;
 
 class HostileClientTest : public HostileTest, public testing::WithParamInterface<Case> {
  protected:
@@ -254,25 +241,24 @@ std::vector<Attack> Violations() {
       {"Length15", Length(15)},
       {"Length65537", Length(65537)},
       {"Length2To31", Length(0x80000000)},
-      {"Length0", Length(0), Attack::kTcpOnly},  // on a ring: nothing is there yet
-      {"Length0xFFFFFFFF", Length(0xffffffff), Attack::kTcpOnly},
-      {"SecondHello", [hello](NativeConnection& connection) { connection.SendBytes(hello); }, Attack::kTcpOnly},
+      {"Length0", Length(0), Where::kTcpOnly},  // on a ring: nothing is there yet
+      {"Length0xFFFFFFFF", Length(0xffffffff), Where::kTcpOnly},
+      {"SecondHello", [hello](NativeConnection& connection) { connection.SendBytes(hello); }, Where::kTcpOnly},
 
-      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Attack::kShmOnly},
-      {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Attack::kShmOnly},
-      {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Attack::kShmOnly},
-      {"PaddingWithABadLengthBehindIt", WordAtTheEnd(kPaddingWord, 65537), Attack::kShmOnly},
-      {"RecordBeyondTheRingsEnd", WordAtTheEnd(2 * kLine + 1, 0), Attack::kShmOnly},
-      {"LargestRecordBeyondTheRingsEnd", WordAtTheEnd(65536, 0), Attack::kShmOnly},
-      {"SecondHelloInTheRing", [hello](NativeConnection& connection) { connection.SendBytes(hello); },
-       Attack::kShmOnly},
+      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Where::kShmOnly},
+      {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Where::kShmOnly},
+      {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Where::kShmOnly},
+      {"PaddingWithABadLengthBehindIt", WordAtTheEnd(kPaddingWord, 65537), Where::kShmOnly},
+      {"RecordBeyondTheRingsEnd", WordAtTheEnd(2 * kLine + 1, 0), Where::kShmOnly},
+      {"LargestRecordBeyondTheRingsEnd", WordAtTheEnd(65536, 0), Where::kShmOnly},
+      {"SecondHelloInTheRing", [hello](NativeConnection& connection) { connection.SendBytes(hello); }, Where::kShmOnly},
 
-      {"ConsumedBeyondProduced", Consumed(16 * kRingBytes), Attack::kShmOnly},
-      {"ConsumedARingBehindProduced", Consumed(uint64_t{0} - kRingBytes), Attack::kShmOnly},
-      {"ConsumedJustBelow2To32", Consumed((uint64_t{1} << 32) - kLine), Attack::kShmOnly},
-      {"ConsumedJustBelow2To64", Consumed(uint64_t{0} - kLine), Attack::kShmOnly},
-      {"ConsumedMisaligned", Consumed(1), Attack::kShmOnly},
-      {"ConsumedGoingBackwards", ConsumeBackwards, Attack::kShmOnly},
+      {"ConsumedBeyondProduced", Consumed(16 * kRingBytes), Where::kShmOnly},
+      {"ConsumedARingBehindProduced", Consumed(uint64_t{0} - kRingBytes), Where::kShmOnly},
+      {"ConsumedJustBelow2To32", Consumed((uint64_t{1} << 32) - kLine), Where::kShmOnly},
+      {"ConsumedJustBelow2To64", Consumed(uint64_t{0} - kLine), Where::kShmOnly},
+      {"ConsumedMisaligned", Consumed(1), Where::kShmOnly},
+      {"ConsumedGoingBackwards", ConsumeBackwards, Where::kShmOnly},
   };
   return attacks;
 }
@@ -409,17 +395,17 @@ std::vector<Attack> Oddities() {
       {"MethodPathNotUtf8", MethodIsUnknown("/\xc3\x28\xff/\n\r")},
       {"MethodPathOf4096Bytes", MethodIsUnknown(std::string(4096, 'p'))},
 
-      {"RecordThatEndsWithTheRing", SendARecordThatEndsWithTheRing, Attack::kShmOnly},
-      {"DescriptorsWithDoorbells", SendDescriptorsAsDoorbells, Attack::kShmOnly},
+      {"RecordThatEndsWithTheRing", SendARecordThatEndsWithTheRing, Where::kShmOnly},
+      {"DescriptorsWithDoorbells", SendDescriptorsAsDoorbells, Where::kShmOnly},
       {"FramesOnTheDoorbellsSocket",
        [](NativeConnection& connection) { SendWithFds(connection.socket(), EncodeFrame({.type = 255})); },
-       Attack::kShmOnly},
+       Where::kShmOnly},
       {"SecondHelloOnTheDoorbellsSocket",
        [hello](NativeConnection& connection) {
          const framed::UniqueFd memory = MakeMemfd(kSegmentBytes, RequiredSeals());
          EXPECT_TRUE(SendWithFds(connection.socket(), hello, {memory.get()}));
        },
-       Attack::kShmOnly},
+       Where::kShmOnly},
   };
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "hostile_attack.h"
 #include "hostile_fixture.h"
 
 namespace shmrpc::fault {
@@ -40,26 +41,12 @@ struct Calls {
 struct Attack {
   std::string name;
   std::function<void(NativeConnection&, const Calls&)> run;
-  enum { kEverywhere, kShmOnly, kTcpOnly } where = kEverywhere;
+  Where where = Where::kEverywhere;
   // Of the synchronous call: what it ends with. Violations: of all calls.
   absl::StatusCode code = absl::StatusCode::kInternal;
 };
 
-struct Case {
-  Attack attack;
-  Way way;
-  std::string name() const { return absl::StrCat(attack.name, "_", WayName(way)); }
-};
-void PrintTo(const Case& attack_case, std::ostream* out) { *out << attack_case.name(); }
-
-std::vector<Case> Cases(const std::vector<Attack>& attacks) {
-  std::vector<Case> cases;
-  for (const Attack& attack : attacks) {
-    if (attack.where != Attack::kTcpOnly) cases.push_back({attack, Way::kShm});
-    if (attack.where != Attack::kShmOnly) cases.push_back({attack, Way::kTcp});
-  }
-  return cases;
-}
+using Case = AttackCase<Attack>;
 
 // A client of the library with three calls in progress at a server that is the test: an asynchronous one, a stream of
 // which nothing is read, and one that a thread waits in.
@@ -281,12 +268,12 @@ std::vector<Attack> Violations() {
       {"Length1", Length(1)},
       {"Length15", Length(15)},
       {"Length65537", Length(65537)},
-      {"Length0", Length(0), Attack::kTcpOnly},
-      {"Length0xFFFFFFFF", Length(0xffffffff), Attack::kTcpOnly},
-      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Attack::kShmOnly},
-      {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Attack::kShmOnly},
-      {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Attack::kShmOnly},
-      {"RecordBeyondTheRingsEnd", WordAtTheEnd(2 * kLine + 1, 0), Attack::kShmOnly},
+      {"Length0", Length(0), Where::kTcpOnly},
+      {"Length0xFFFFFFFF", Length(0xffffffff), Where::kTcpOnly},
+      {"PaddingFarFromTheRingsEnd", PadFarFromTheEnd, Where::kShmOnly},
+      {"PaddingWithNothingBehindIt", WordAtTheEnd(kPaddingWord, 0), Where::kShmOnly},
+      {"PaddingBehindPadding", WordAtTheEnd(kPaddingWord, kPaddingWord), Where::kShmOnly},
+      {"RecordBeyondTheRingsEnd", WordAtTheEnd(2 * kLine + 1, 0), Where::kShmOnly},
   };
 }
 
@@ -357,11 +344,11 @@ INSTANTIATE_TEST_SUITE_P(Fault, HostileServerConsumed,
 std::vector<Attack> Oddities() {
   using absl::StatusCode;
   const auto metadata_gets = [](StatusCode code, const std::string& name, const MetadataPairs& pairs) -> Attack {
-    return {name, One(kResponseFrame, &Calls::sync, kMetadata, MetadataBlock(pairs)), Attack::kEverywhere, code};
+    return {name, One(kResponseFrame, &Calls::sync, kMetadata, MetadataBlock(pairs)), Where::kEverywhere, code};
   };
   const auto status_gets = [](StatusCode code, const std::string& name, const std::string& block,
                               uint16_t number) -> Attack {
-    return {name, One(kResponseFrame, &Calls::sync, kStatus | kNoMessage, block, number), Attack::kEverywhere, code};
+    return {name, One(kResponseFrame, &Calls::sync, kStatus | kNoMessage, block, number), Where::kEverywhere, code};
   };
   const auto then_reply = [](Run run) -> Run {
     return [run](NativeConnection& connection, const Calls& calls) {
@@ -373,25 +360,25 @@ std::vector<Attack> Oddities() {
       {"ResponseToAnUnknownCall", then_reply(Many([](const Calls&) -> std::vector<NativeFrame> {
          return {Of(kResponseFrame, 12345), Of(kResponseFrame, 0), Of(kResponseFrame, ~uint64_t{0})};
        })),
-       Attack::kEverywhere, StatusCode::kOk},
+       Where::kEverywhere, StatusCode::kOk},
       {"ResponseTwice", Many([](const Calls& calls) -> std::vector<NativeFrame> {
          return {Of(kResponseFrame, calls.sync), Of(kResponseFrame, calls.sync, kNoMessage, "", 13)};
        }),
-       Attack::kEverywhere, StatusCode::kOk},
+       Where::kEverywhere, StatusCode::kOk},
       {"LargeResponseToAnUnknownCall", then_reply(Many([](const Calls&) -> std::vector<NativeFrame> {
          return {Of(kResponseFrame, 12345, kMore, U32(10) + "abcd"), Of(kFragmentFrame, 12345, 0, "efghij")};
        })),
-       Attack::kEverywhere, StatusCode::kOk},
+       Where::kEverywhere, StatusCode::kOk},
       {"HeadersMessageAndResetToUnknownCalls", then_reply(Many([](const Calls&) -> std::vector<NativeFrame> {
          return {Of(kHeadersFrame, 12345), Of(kMessageFrame, 12345, 0, "x"), Of(kResetFrame, 12345, 255, "bytes")};
        })),
-       Attack::kEverywhere, StatusCode::kOk},
-      {"ResetOfACallInProgress", then_reply(One(kResetFrame, &Calls::sync)), Attack::kEverywhere, StatusCode::kOk},
+       Where::kEverywhere, StatusCode::kOk},
+      {"ResetOfACallInProgress", then_reply(One(kResetFrame, &Calls::sync)), Where::kEverywhere, StatusCode::kOk},
       {"ResetInTheMiddleOfAResponse", Many([](const Calls& calls) -> std::vector<NativeFrame> {
          return {Of(kResponseFrame, calls.sync, kMore, U32(10) + "abcd"), Of(kResetFrame, calls.sync)};
        }),
-       Attack::kEverywhere, StatusCode::kUnavailable},
-      {"AliveWithFlagsAndBytes", then_reply(One(kAliveFrame, &Calls::sync, 255, "bytes")), Attack::kEverywhere,
+       Where::kEverywhere, StatusCode::kUnavailable},
+      {"AliveWithFlagsAndBytes", then_reply(One(kAliveFrame, &Calls::sync, 255, "bytes")), Where::kEverywhere,
        StatusCode::kOk},
       {"ReplyThatIsNoProtobuf", One(kResponseFrame, &Calls::sync, 0, "\xff\xff\xff\xff")},
       {"ReplyLeftOut", One(kResponseFrame, &Calls::sync, kNoMessage)},
@@ -401,11 +388,11 @@ std::vector<Attack> Oddities() {
       {"ReplyOf4GiBAnnounced", Many([](const Calls& calls) -> std::vector<NativeFrame> {
          return {Of(kResponseFrame, calls.sync, kMore, U32(0xffffffff) + "abcd"), Of(kResetFrame, calls.sync)};
        }),
-       Attack::kEverywhere, StatusCode::kResourceExhausted},
+       Where::kEverywhere, StatusCode::kResourceExhausted},
       {"MessageOverTheLimit", Many([](const Calls& calls) -> std::vector<NativeFrame> {
          return {Of(kMessageFrame, calls.sync, kMore, U32((16 << 20) + 1) + "abcd"), Of(kResetFrame, calls.sync)};
        }),
-       Attack::kEverywhere, StatusCode::kResourceExhausted},
+       Where::kEverywhere, StatusCode::kResourceExhausted},
 
       metadata_gets(StatusCode::kOk, "MetadataOfNothing", {}),
       metadata_gets(StatusCode::kOk, "MetadataOfAnyBytesInABinaryValue", {{"key-bin", "\xff\xc3\x28\n"}}),
@@ -426,7 +413,7 @@ std::vector<Attack> Oddities() {
          const std::vector<int> fds(253, STDERR_FILENO);
          for (int i = 0; i < 10; ++i) EXPECT_TRUE(SendWithFds(connection.socket(), "bell", fds));
        }),
-       Attack::kShmOnly, StatusCode::kOk},
+       Where::kShmOnly, StatusCode::kOk},
   };
 }
 

@@ -1,58 +1,15 @@
 # shellcheck shell=bash
-# What the scripts with limits_peer share. Source it with the path of limits_peer as argument. Everything it starts and
-# makes is gone when the script ends.
-
-set -euo pipefail
+# What the scripts with limits_peer share. Source it with the path of limits_peer as argument.
+# shellcheck source=tests/fault/server.sh
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 peer=$1
-scratch=$(mktemp -d)
-chmod 755 "$scratch"  # other users have sockets there
-server_pid=
-unset SHMRPC_TRANSPORT
 
-stop_server() {
-  if [[ -n $server_pid ]]; then
-    kill -KILL "$server_pid" 2>/dev/null || true
-    wait "$server_pid" 2>/dev/null || true
-  fi
-  server_pid=
-}
-clean_up() {
-  stop_server
-  rm -rf "$scratch"
-}
-trap clean_up EXIT
-
-fail() {
-  echo "FAILED: $*" >&2
-  [[ ! -s $scratch/server.err ]] || tail -n 20 "$scratch/server.err" >&2
-  exit 1
-}
-
-skip() {
-  echo "skipped: $*"
-  exit 77
-}
-
-# start_server ADDRESS [OPTION...]: in place of the one there may be, behind the command in the array `server_prefix`.
-# Waits until it listens. Sets server_address.
-server_prefix=()
+# start_server ADDRESS [OPTION...]: in place of the one there may be; see start_server_process.
 start_server() {
-  local try
   stop_server
-  : >"$scratch/server.out"
-  # Its input never ends; it is killed.
-  "${server_prefix[@]}" "$peer" server "$@" <>"$scratch/input" >"$scratch/server.out" 2>"$scratch/server.err" &
-  server_pid=$!
-  for ((try = 0; try < 600; ++try)); do
-    server_address=$(sed -n 's/^listening on //p' "$scratch/server.out")
-    [[ -z $server_address ]] || return 0
-    kill -0 "$server_pid" 2>/dev/null || fail "the server did not start: $(cat "$scratch/server.err")"
-    sleep 0.1
-  done
-  fail "the server did not say where it listens"
+  start_server_process "$peer" server "$@"
 }
-mkfifo "$scratch/input"
 
 # call [ARGUMENT OF A CLIENT...], behind the command in the array `client_prefix`. Sets status, transport, seen and
 # server: what the client printed.

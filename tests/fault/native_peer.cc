@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "loopback.h"
 #include "sync.h"
 
 namespace shmrpc::fault {
@@ -25,14 +26,6 @@ using conformance::kHangGuard;
 using framed::UniqueFd;
 
 constexpr size_t kMostFds = 253;  // the kernel's SCM_MAX_FD
-
-sockaddr_in Loopback(uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
 
 sockaddr_un Abstract(absl::string_view name, socklen_t* size) {
   sockaddr_un address = {};

@@ -18,25 +18,18 @@
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gtest/gtest.h"
+#include "loopback.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
 
 namespace shmrpc::conformance {
 namespace {
 
-sockaddr_in Loopback(uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
-
 // A plain TCP connection to a port of this host, or one that such a port accepted.
 class RawSocket {
  public:
   explicit RawSocket(uint16_t port) : descriptor_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const sockaddr_in address = Loopback(port);
+    const sockaddr_in address = fault::Loopback(port);
     EXPECT_EQ(connect(descriptor_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
   }
   static std::unique_ptr<RawSocket> Accepted(int descriptor) {
@@ -89,7 +82,7 @@ class RawSocket {
 // The first thing that a shmrpc client says, whatever that is: recorded from a real one.
 std::string RecordHello() {
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = Loopback(0);
+  sockaddr_in address = fault::Loopback(0);
   socklen_t size = sizeof(address);
   EXPECT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
   EXPECT_EQ(listen(listener, 1), 0);
