@@ -99,8 +99,15 @@ bool SendWithFds(int socket, absl::string_view bytes, const std::vector<int>& fd
       header->cmsg_len = CMSG_LEN(with * sizeof(int));
       std::memcpy(CMSG_DATA(header), fds.data(), with * sizeof(int));
     }
-    const ssize_t sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    const ssize_t sent = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && errno == EAGAIN) {
+      // A peer that has ended the connection, and keeps its descriptor, takes nothing any more.
+      pollfd ready = {.fd = socket, .events = POLLOUT | POLLRDHUP, .revents = 0};
+      poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(kHangGuard)));
+      if ((ready.revents & POLLOUT) == 0) return false;
+      continue;
+    }
     if (sent <= 0) return false;
     with = 0;
     bytes.remove_prefix(static_cast<size_t>(sent));
