@@ -232,11 +232,10 @@ TEST_F(SendBatchTest, WhatATaskTakesIsNotedWhenTheBatchEnds) {
 }
 
 TEST_F(SendBatchTest, NothingWaitsForATaskOfASlowKindNorInIt) {
-  TaskHistory slow;
-  slow.OnTask(2 * TaskHistory::kLong);
+  other_history_.OnTask(2 * TaskHistory::kLong);
   EXPECT_TRUE(NextTask(/*more=*/true));
   Send();
-  EXPECT_FALSE(Batch().NextTask(&sender_, /*more=*/true, &slow));
+  EXPECT_FALSE(Batch().NextTask(&sender_, /*more=*/true, &other_history_));
   EXPECT_EQ(link_.unflushed, 0);
   Send();
   EXPECT_EQ(link_.unflushed, 0);
