@@ -1,6 +1,5 @@
 #include "runtime/src/access_check.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "runtime/src/small_file.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -19,21 +19,11 @@ namespace {
 constexpr uint64_t kAllIds = 0xffffffff;
 constexpr uint32_t kUsualOverflowId = 65534;
 
-// Empty when it cannot be read, which may be for want of a descriptor.
-std::string ReadSmallFile(const char* path) {
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return std::string();
-  char text[4096];
-  const ssize_t size = read(file, text, sizeof text);
-  close(file);
-  return size > 0 ? std::string(text, static_cast<size_t>(size)) : std::string();
-}
-
 // What ids look like that a map of the user namespace does not have, if there are any. A map has a line for each range:
 // the first id inside, the first id outside, how many.
 absl::optional<uint32_t> OverflowId(const char* map_path, const char* overflow_path) {
   uint64_t mapped = 0;
-  const std::string map = ReadSmallFile(map_path);
+  const std::string map = ReadSmallFile(map_path).value_or("");
   for (const absl::string_view line : absl::StrSplit(map, '\n', absl::SkipWhitespace())) {
     const std::vector<absl::string_view> fields = absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipWhitespace());
     uint64_t count = 0;
@@ -41,7 +31,9 @@ absl::optional<uint32_t> OverflowId(const char* map_path, const char* overflow_p
   }
   if (mapped >= kAllIds) return absl::nullopt;
   uint32_t id = 0;
-  return absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadSmallFile(overflow_path)), &id) ? id : kUsualOverflowId;
+  return absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadSmallFile(overflow_path).value_or("")), &id)
+             ? id
+             : kUsualOverflowId;
 }
 
 template <typename Id>

@@ -1,9 +1,7 @@
 #include "transports/auto/hello.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/small_file.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "transports/auto/http2.h"
@@ -163,18 +162,15 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
 }
 
 absl::StatusOr<std::string> BootId() {
-  static const char kPath[] = "/proc/sys/kernel/random/boot_id";
   static Mutex mutex;
   static std::string* const known = new std::string;
   MutexLock lock(&mutex);
   if (!known->empty()) return *known;
-  const framed::UniqueFd file(open(kPath, O_RDONLY | O_CLOEXEC));
-  char text[64];
-  const ssize_t size = file.valid() ? read(file.get(), text, sizeof text) : -1;
-  if (size <= 0) {
+  const std::optional<std::string> text = internal::ReadSmallFile("/proc/sys/kernel/random/boot_id");
+  if (!text.has_value() || text->empty()) {
     return absl::UnavailableError(absl::StrCat("this host's boot id cannot be read (", framed::ErrnoName(errno), ")"));
   }
-  *known = std::string(absl::StripTrailingAsciiWhitespace(absl::string_view(text, static_cast<size_t>(size))));
+  *known = std::string(absl::StripTrailingAsciiWhitespace(*text));
   return *known;
 }
 

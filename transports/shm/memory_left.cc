@@ -1,8 +1,5 @@
 #include "transports/shm/memory_left.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -12,10 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "transports/framed/unique_fd.h"
+#include "runtime/src/small_file.h"
 
 namespace shmrpc::shm {
 namespace {
+
+using internal::ReadSmallFile;
 
 // What the two versions call the same things.
 struct Names {
@@ -30,15 +29,6 @@ constexpr Names kVersion2 = {"memory.max", "memory.current", "inactive_file", "a
 
 // Version 1's "no limit" is a number of pages that no machine has.
 constexpr uint64_t kNoLimit = uint64_t{1} << 60;
-
-std::optional<std::string> ReadSmallFile(const std::string& path) {
-  const framed::UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) return std::nullopt;
-  char text[8192];
-  const ssize_t size = read(file.get(), text, sizeof text);
-  if (size < 0) return std::nullopt;
-  return std::string(text, static_cast<size_t>(size));
-}
 
 std::optional<uint64_t> ReadNumber(const std::string& path) {
   const std::optional<std::string> text = ReadSmallFile(path);
