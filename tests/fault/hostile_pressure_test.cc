@@ -174,6 +174,15 @@ class HostileServerPressureTest : public HostilePressureTest {
     options.keepalive_timeout = keepalive;
     return Channel::Create(server_->address(), options);
   }
+  // A thread that makes a call and says how it ended; until it has, both arguments stay.
+  static std::thread CallWithDeadline(Echo::Stub* stub, absl::Status* status) {
+    return std::thread([stub, status] {
+      ClientContext context;
+      context.set_timeout(absl::Milliseconds(300));
+      EchoReply reply;
+      *status = stub->Echo(&context, EchoRequest(), &reply);
+    });
+  }
   // The next request; methods are passed over.
   uint64_t ExpectRequest() {
     std::optional<NativeFrame> frame;
@@ -191,12 +200,7 @@ class HostileServerPressureTest : public HostilePressureTest {
 TEST_F(HostileServerPressureTest, DoorbellsWithoutPauseKeepNoCallFromItsDeadline) {
   Echo::Stub stub(NewChannel());
   absl::Status status;
-  std::thread caller([&] {
-    ClientContext context;
-    context.set_timeout(absl::Milliseconds(300));
-    EchoReply reply;
-    status = stub.Echo(&context, EchoRequest(), &reply);
-  });
+  std::thread caller = CallWithDeadline(&stub, &status);
   connection_ = server_->Accept();
   ASSERT_NE(connection_, nullptr);
   ExpectRequest();
@@ -215,12 +219,7 @@ TEST_F(HostileServerPressureTest, DoorbellsWithoutPauseKeepNoCallFromItsDeadline
 TEST_F(HostileServerPressureTest, AResponseWithoutADoorbellKeepsNoCallFromItsDeadline) {
   Echo::Stub stub(NewChannel());
   absl::Status status;
-  std::thread caller([&] {
-    ClientContext context;
-    context.set_timeout(absl::Milliseconds(300));
-    EchoReply reply;
-    status = stub.Echo(&context, EchoRequest(), &reply);
-  });
+  std::thread caller = CallWithDeadline(&stub, &status);
   connection_ = server_->Accept();
   ASSERT_NE(connection_, nullptr);
   const uint64_t call_id = ExpectRequest();

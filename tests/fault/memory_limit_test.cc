@@ -3,13 +3,14 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "address_space.h"
 #include "child_process.h"
 #include "conformance.shmrpc.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "limits_server.h"
+#include "server_process.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
 #include "tests/sanitizers.h"
@@ -26,7 +27,7 @@ class MemoryLimitTest : public testing::TestWithParam<std::string> {
   void SetUp() override {
     if (SHMRPC_ASAN || SHMRPC_TSAN) GTEST_SKIP() << "the sanitizers map memory as they like";
     const std::string name = GetParam() == "tcp" ? "127.0.0.1:0" : "unix-abstract:memory-" + std::to_string(getpid());
-    server_ = std::make_unique<LimitsServer>(name);
+    server_ = std::make_unique<ServerProcess>(SHMRPC_LIMITS_PEER, std::vector<std::string>{"server", name});
     // The threads that both sides need for a connection, and their stacks, are there from now on.
     for (const TransportPreference preference : {TransportPreference::kAuto, Socket()}) {
       for (int i = 0; i < 3; ++i) ASSERT_EQ(Call(*NewChannel(preference), ""), absl::OkStatus());
@@ -48,7 +49,7 @@ class MemoryLimitTest : public testing::TestWithParam<std::string> {
     return UnaryCall(channel, "/shmrpc.conformance.Echo/Echo", nullptr, request, &reply);
   }
 
-  std::unique_ptr<LimitsServer> server_;
+  std::unique_ptr<ServerProcess> server_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Ways, MemoryLimitTest, testing::Values("tcp", "unix"),
