@@ -7,8 +7,8 @@ extern "C" const char* __tsan_default_options() { return "report_thread_leaks=0"
 
 // Debian's Abseil is not built with ThreadSanitizer, which therefore does not see the locks and atomics in it, but does
 // see the memory functions and allocations behind them: the reference counts of Status, and the pool of random numbers
-// behind BitGen. When the last but one reference to a Status goes inside of Abseil, it takes the last one's deletion, in
-// code that is inlined here, for a race.
+// behind BitGen. When the last but one reference to a Status goes inside of Abseil, it takes the last one's deletion,
+// in code that is inlined here, for a race.
 extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() {
   return "called_from_lib:libabsl_status.so\n"

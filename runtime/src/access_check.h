@@ -30,8 +30,8 @@ bool LetsIn(const AccessPolicy& policy, const absl::optional<PeerCredentials>& p
 // Who it is, for messages: "uid 1000", or with what makes an id ambiguous.
 std::string DescribeUser(const absl::optional<PeerCredentials>& peer, const Viewpoint& own);
 
-// What a refusal says: "the client runs as another user (uid 1000) than those that the server shares memory with: name
-// them in ServerBuilder::SetSharedMemoryAccess, by default they are its own (uid 0) and root". Empty: `policy` lets the
+// What a refusal says: "the client runs as another user (uid 1000) than those that the server shares memory with:
+// ServerBuilder::SetSharedMemoryAccess names them, by default the own one (uid 0) and root". Empty: `policy` lets the
 // peer in. `peer_is`: "the client". `purpose`: "the server shares memory with". `option`: where the policy is from.
 std::string WhyNotLetIn(const AccessPolicy& policy, const absl::optional<PeerCredentials>& peer,
                         absl::string_view peer_is, absl::string_view purpose, absl::string_view option);

@@ -78,8 +78,8 @@ class AsynchronousCall : public CallEvents,
 
   // CallInProgress
   void OnTryCancel() final {
-    if (channel_->CheckProcess().ok())
-      End(internal::CancelledByCaller());  // in a fork()ed child it is the parent's call
+    if (!channel_->CheckProcess().ok()) return;  // in a fork()ed child: it is the parent's call
+    End(internal::CancelledByCaller());
   }
   std::shared_ptr<internal::CallInProgress> KeepAsynchronous() final { return shared_from_this(); }
 

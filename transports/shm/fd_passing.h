@@ -27,8 +27,8 @@ absl::StatusOr<size_t> SendWithFd(int socket, absl::Span<const uint8_t> bytes, i
 // Receives up to buffer.size() bytes, and appends to `fds` the descriptors that came with them. Returns how many bytes
 // came: 0 when the peer has closed, nullopt when there is nothing now.
 // Every descriptor the kernel hands over has an owner at once and is close-on-exec. On an error those of this call have
-// been closed: INVALID_ARGUMENT, more than kMaxFdsReceived in `fds`; RESOURCE_EXHAUSTED, this process has no room for them
-// (RLIMIT_NOFILE), and some are lost; UNAVAILABLE, the connection broke.
+// been closed: INVALID_ARGUMENT, more than kMaxFdsReceived in `fds`; RESOURCE_EXHAUSTED, this process has no room for
+// them (RLIMIT_NOFILE), and some are lost; UNAVAILABLE, the connection broke.
 absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint8_t> buffer,
                                                      std::vector<framed::UniqueFd>* fds);
 
