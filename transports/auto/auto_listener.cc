@@ -17,7 +17,6 @@
 #include "transports/auto/acceptor.h"
 #include "transports/auto/hello.h"
 #include "transports/auto/server_handshake.h"
-#include "transports/shm/fd_passing.h"
 #include "transports/tcp/socket_address.h"
 
 namespace shmrpc::autoselect {
@@ -167,10 +166,7 @@ void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, absl::strin
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
   answer.set_refused(std::string(reason));
-  const std::string bytes = EncodeHello(answer);
-  // The socket's buffer is empty. A client that has gone need not be told.
-  (void)shm::SendWithFd(socket.get(), absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()),
-                        -1);
+  (void)SendHello(socket.get(), answer, -1);  // a client that has gone need not be told
 }
 
 Peer AutoListener::PeerOf(int socket, Door door) {

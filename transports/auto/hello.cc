@@ -83,6 +83,13 @@ std::string EncodeHello(const google::protobuf::MessageLite& hello) {
   return bytes;
 }
 
+bool SendHello(int socket, const google::protobuf::MessageLite& hello, int fd_to_pass) {
+  const std::string bytes = EncodeHello(hello);
+  const absl::StatusOr<size_t> sent = shm::SendWithFd(
+      socket, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()), fd_to_pass);
+  return sent.ok() && *sent == bytes.size();
+}
+
 size_t HelloReader::Wanted() const {
   if (!received_.empty() && received_[0] == kHttp2Preface[0]) return kHttp2Preface.size() - received_.size();
   if (received_.size() < kPrefixBytes) return kPrefixBytes - received_.size();

@@ -29,6 +29,11 @@ inline constexpr uint32_t kProtocolVersion = 1;
 // The bytes of a hello.
 std::string EncodeHello(const google::protobuf::MessageLite& hello);
 
+// Sends the first bytes of a connection, a hello, and with them a copy of the descriptor `fd_to_pass` (-1: none). A
+// hello is small and the socket's buffer empty: what does not go at once is not worth waiting for. False: not all of it
+// went.
+bool SendHello(int socket, const google::protobuf::MessageLite& hello, int fd_to_pass);
+
 // Puts a hello together from what a socket yields, byte by byte if need be, and takes nothing that comes after it.
 class HelloReader {
  public:

@@ -147,20 +147,20 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   if (client.version() != kProtocolVersion) {
     answer.set_refused(absl::StrCat("the server speaks version ", kProtocolVersion, " of the protocol, the client ",
                                     client.version()));
-    Send(answer, -1);
+    SendHello(fd_, answer, -1);
     return;
   }
   const absl::StatusOr<FlowControlOptions> window = GetWindow(client.window());
   if (!window.ok()) {
     answer.set_refused(std::string(window.status().message()));
-    Send(answer, -1);
+    SendHello(fd_, answer, -1);
     return;
   }
   const framed::ServerSessions::Agreed agreed = {
       .may_spin = may_spin, .granted_by_peer = *window, .peers_keepalive_timeout = GetKeepaliveTimeout(client)};
   if (door_ == Door::kRendezvous && !listener_->RedeemToken(client.token())) {
     answer.set_refused("the token is unknown, used or too old");
-    Send(answer, -1);
+    SendHello(fd_, answer, -1);
     return;
   }
   if (door_ == Door::kTcp) {
@@ -181,11 +181,11 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
       return;
     }
     if (door_ == Door::kRendezvous) {
-      Send(answer, -1);
+      SendHello(fd_, answer, -1);
       return;
     }
   }
-  if (!Send(answer, -1)) return;
+  if (!SendHello(fd_, answer, -1)) return;
   framed::UniqueFd socket;
   {
     MutexLock lock(&mutex_);
@@ -233,7 +233,7 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
   if (!own.ok()) return refuse(absl::StrCat("the server's ", own.status().message()));
   answer->mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
   answer->mutable_shm()->set_ring_bytes(shm::kRingBytes);
-  if (!Send(*answer, own->fd())) return refuse("the descriptor could not be sent");
+  if (!SendHello(fd_, *answer, own->fd())) return refuse("the descriptor could not be sent");
   own->ReleaseFd();
   framed::UniqueFd socket;
   {
@@ -252,15 +252,7 @@ void ServerHandshake::RefuseFor(const absl::Status& reason) {
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
   answer.set_refused(absl::StrCat("the server could not receive the client's hello: ", reason.message()));
-  Send(answer, -1);
-}
-
-// A hello is small and the socket's buffer empty: what does not go at once is not worth waiting for.
-bool ServerHandshake::Send(const wire::ServerHello& answer, int fd_to_pass) {
-  const std::string bytes = EncodeHello(answer);
-  const absl::StatusOr<size_t> sent = shm::SendWithFd(
-      fd_, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()), fd_to_pass);
-  return sent.ok() && *sent == bytes.size();
+  SendHello(fd_, answer, -1);
 }
 
 void ServerHandshake::Finish() {

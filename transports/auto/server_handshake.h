@@ -39,7 +39,6 @@ class ServerHandshake final : public framed::Pollable {
   void Answer(const wire::ClientHello& client);
   std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);
   void RefuseFor(const absl::Status& reason);
-  bool Send(const wire::ServerHello& answer, int fd_to_pass);
   void Finish();
 
   AutoListener* const listener_;
