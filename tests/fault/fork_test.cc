@@ -205,7 +205,7 @@ class Orphan {
   explicit Orphan(ChildProcess& parent) {
     const absl::StatusOr<std::string> line = parent.ReadLine();
     EXPECT_TRUE(line.ok()) << line.status();
-    absl::string_view text = line.ok() ? *line : "";
+    absl::string_view text = line.ok() ? absl::string_view(*line) : "";
     EXPECT_TRUE(absl::ConsumePrefix(&text, "forked ") && absl::SimpleAtoi(text, &pid_)) << text;
   }
   ~Orphan() {
