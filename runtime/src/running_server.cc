@@ -32,7 +32,7 @@ std::string JoinNames(std::vector<std::string> names) {
 
 RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
                              std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
-                             absl::optional<int> max_concurrent_calls)
+                             int max_concurrent_calls)
     : health_(std::move(health)),
       calls_(interceptors, max_send_message_bytes, max_concurrent_calls),
       health_calls_(std::move(interceptors), max_send_message_bytes, absl::nullopt) {

@@ -28,7 +28,7 @@ class RunningServer final : public Server, private CallHandler {
   // `health` may be null.
   RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
                 std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
-                absl::optional<int> max_concurrent_calls);
+                int max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.

@@ -162,9 +162,9 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
     status.Update(absl::InvalidArgumentError(
         absl::StrCat("ServerBuilder::SetMaxThreads(", options_.max_threads, "): a server needs at least one thread")));
   }
-  if (max_concurrent_calls_.has_value() && *max_concurrent_calls_ < 1) {
+  if (max_concurrent_calls_ < 1) {
     status.Update(
-        absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetMaxConcurrentCalls(", *max_concurrent_calls_,
+        absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetMaxConcurrentCalls(", max_concurrent_calls_,
                                                 "): a server must be allowed to run at least one call")));
   }
   status.Update(internal::CheckFlowControl("ServerBuilder::SetFlowControl", options_.flow_control));

@@ -58,8 +58,9 @@ class ServerCalls {
   const std::vector<ServerInterceptor> interceptors_;
   const size_t max_send_message_bytes_;
   const int max_concurrent_calls_;  // 0: no limit
-  std::atomic<int> concurrent_calls_{0};
 
+  // Apart from what each call reads: threads on all CPUs write it.
+  alignas(64) std::atomic<int> concurrent_calls_{0};
   // One more than there are, until somebody waits: so whoever makes it zero knows that there is somebody to tell.
   std::atomic<int64_t> asynchronous_calls_{1};
   Mutex mutex_;

@@ -352,5 +352,72 @@ TEST_P(CallLimitTest, ARefusedCallMayBeAttemptedAgain) {
   EXPECT_EQ(status, absl::OkStatus());
 }
 
+// Calls that take no thread, and end when the test says so.
+class HoldingEcho final : public Echo::CallbackService {
+ public:
+  ServerUnaryReactor* Echo(ServerContext* context, const EchoRequest*, EchoReply*) override {
+    ServerUnaryReactor* const reactor = context->DefaultReactor();
+    MutexLock lock(&mutex_);
+    reactors_.push_back(reactor);
+    return reactor;
+  }
+  int held() const {
+    MutexLock lock(&mutex_);
+    return static_cast<int>(reactors_.size());
+  }
+  void FinishAll() {
+    std::vector<ServerUnaryReactor*> reactors;
+    {
+      MutexLock lock(&mutex_);
+      reactors.swap(reactors_);
+    }
+    for (ServerUnaryReactor* const reactor : reactors) reactor->Finish(absl::OkStatus());
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::vector<ServerUnaryReactor*> reactors_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Connections that each keep to their own limit, but are many.
+TEST(ServerCallLimitTest, AServerHasALimitThatNobodyHasSet) {
+  HoldingEcho holding;
+  const auto server = ServerBuilder().Listen("127.0.0.1:0").Register(&holding).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto new_channel = [&] { return Channel::Create((*server)->addresses()[0].ToString()); };
+  constexpr int kCallsOfAConnection = ConnectionLimits().max_calls_per_connection;
+  constexpr int kConnections = kDefaultMaxConcurrentCalls / kCallsOfAConnection;
+  const EchoRequest request;
+  std::vector<std::shared_ptr<Channel>> channels;
+  std::vector<EchoReply> replies(kDefaultMaxConcurrentCalls);
+  Mutex mutex;
+  absl::Status first_error;
+  int ended = 0;
+  for (int i = 0; i < kConnections; ++i) {
+    channels.push_back(new_channel());
+    Echo::Stub stub(channels.back());
+    for (int j = 0; j < kCallsOfAConnection; ++j) {
+      stub.async().Echo(nullptr, &request, &replies[i * kCallsOfAConnection + j], [&](absl::Status status) {
+        MutexLock lock(&mutex);
+        ++ended;
+        first_error.Update(status);
+      });
+    }
+    // Those that have begun wait for nobody.
+    ASSERT_TRUE(Eventually([&] { return holding.held() == (i + 1) * kCallsOfAConnection; })) << holding.held();
+  }
+  const absl::Status refused = Echo::Stub(new_channel()).Echo(request).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr("131072 calls"), HasSubstr("ServerBuilder::SetMaxConcurrentCalls")));
+  holding.FinishAll();
+  EXPECT_TRUE(Eventually([&] {
+    MutexLock lock(&mutex);
+    return ended == kDefaultMaxConcurrentCalls;
+  }));
+  MutexLock lock(&mutex);
+  EXPECT_EQ(first_error, absl::OkStatus());
+}
+
 }  // namespace
 }  // namespace shmrpc::conformance

@@ -8,7 +8,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "shmrpc/access.h"
 #include "shmrpc/health.h"
 #include "shmrpc/options.h"
@@ -76,7 +75,7 @@ class ServerBuilder final {
 
   // Calls that the whole server has at the same time at most, from their arrival until their reply is sent. A call
   // beyond it gets RESOURCE_EXHAUSTED and its handler does not run; nothing queues. Those of the health service do not
-  // count. Default: no limit.
+  // count. Default kDefaultMaxConcurrentCalls.
   ServerBuilder& SetMaxConcurrentCalls(int limit);
 
   // Connections, and what one of them may take. For the limits of the limits see ConnectionLimits.
@@ -127,7 +126,7 @@ class ServerBuilder final {
   std::vector<ServerInterceptor> interceptors_;
   ListenOptions options_;
   size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
-  absl::optional<int> max_concurrent_calls_;
+  int max_concurrent_calls_ = kDefaultMaxConcurrentCalls;
   bool health_service_ = true;
 };
 
