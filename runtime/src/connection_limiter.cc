@@ -1,6 +1,7 @@
 #include "runtime/src/connection_limiter.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -63,6 +64,10 @@ absl::StatusOr<ConnectionLimiter::PlacePtr> ConnectionLimiter::Admit(Origin orig
   {
     MutexLock lock(&mutex_);
     absl::Status status = CheckRoom(origin);
+    if (!status.ok() && !kept_.empty()) {
+      ForgetClosed();
+      status = CheckRoom(origin);
+    }
     if (!status.ok()) return status;
     ++connections_;
     if (origin.user.has_value()) ++users_[*origin.user];
@@ -73,10 +78,37 @@ absl::StatusOr<ConnectionLimiter::PlacePtr> ConnectionLimiter::Admit(Origin orig
 
 void ConnectionLimiter::Leave(const Origin& origin, size_t shared_memory_bytes) {
   MutexLock lock(&mutex_);
+  LeaveLocked(origin);
+  shared_memory_bytes_ -= shared_memory_bytes;
+}
+
+void ConnectionLimiter::LeaveLocked(const Origin& origin) {
   --connections_;
   if (origin.user.has_value()) CountDown(&users_, *origin.user);
   if (!origin.address.empty()) CountDown(&addresses_, origin.address);
-  shared_memory_bytes_ -= shared_memory_bytes;
+}
+
+void ConnectionLimiter::KeepUntilClosed(int socket, const Origin& origin) {
+  struct stat open = {};
+  const bool is_open = fstat(socket, &open) == 0;
+  MutexLock lock(&mutex_);
+  if (!is_open) return LeaveLocked(origin);
+  kept_.push_back({.socket = socket, .device = open.st_dev, .inode = open.st_ino, .origin = origin});
+}
+
+void ConnectionLimiter::ForgetClosed() {
+  const SteadyTime begin = SteadyTime::Now();
+  if (begin < next_look_) return;
+  const auto is_closed = [this](const Kept& kept) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    struct stat open = {};
+    if (fstat(kept.socket, &open) == 0 && open.st_dev == kept.device && open.st_ino == kept.inode) return false;
+    LeaveLocked(kept.origin);
+    return true;
+  };
+  kept_.erase(std::remove_if(kept_.begin(), kept_.end(), is_closed), kept_.end());
+  // Whoever knocks without pause when there is no place does not get more than a tenth of the time for this.
+  const SteadyTime end = SteadyTime::Now();
+  next_look_ = end + 9 * (end - begin);
 }
 
 absl::Status ConnectionLimiter::TakeSharedMemory(size_t bytes) {
@@ -95,6 +127,11 @@ absl::Status ConnectionLimiter::Place::TakeSharedMemory(size_t bytes) {
   absl::Status status = limiter_->TakeSharedMemory(bytes);
   if (status.ok()) shared_memory_bytes_ += bytes;
   return status;
+}
+
+void ConnectionLimiter::Place::KeepUntilClosed(int socket) {
+  kept_ = true;
+  limiter_->KeepUntilClosed(socket, origin_);
 }
 
 int ConnectionLimiter::connections() const {

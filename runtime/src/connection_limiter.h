@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -15,6 +16,7 @@
 #include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/options.h"
+#include "shmrpc/steady_time.h"
 
 namespace shmrpc::internal {
 
@@ -36,7 +38,9 @@ class ConnectionLimiter final : public std::enable_shared_from_this<ConnectionLi
    public:
     Place(std::shared_ptr<ConnectionLimiter> limiter, Origin origin)
         : limiter_(std::move(limiter)), origin_(std::move(origin)) {}
-    ~Place() { limiter_->Leave(origin_, shared_memory_bytes_); }
+    ~Place() {
+      if (!kept_) limiter_->Leave(origin_, shared_memory_bytes_);
+    }
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
 
@@ -44,10 +48,15 @@ class ConnectionLimiter final : public std::enable_shared_from_this<ConnectionLi
     // thread-safe.
     absl::Status TakeSharedMemory(size_t bytes);
 
+    // For a connection that somebody takes over who does not tell when it ends: it counts until `socket`, which is open
+    // now, is closed, and not for as long as this object. To be called once, without shared memory.
+    void KeepUntilClosed(int socket);
+
    private:
     const std::shared_ptr<ConnectionLimiter> limiter_;
     const Origin origin_;
     size_t shared_memory_bytes_ = 0;
+    bool kept_ = false;
   };
   using PlacePtr = std::shared_ptr<Place>;
 
@@ -62,7 +71,10 @@ class ConnectionLimiter final : public std::enable_shared_from_this<ConnectionLi
  private:
   absl::Status CheckRoom(const Origin& origin) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(const Origin& origin, size_t shared_memory_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  void LeaveLocked(const Origin& origin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeSharedMemory(size_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  void KeepUntilClosed(int socket, const Origin& origin) ABSL_LOCKS_EXCLUDED(mutex_);
+  void ForgetClosed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int max_connections_;
   const int max_per_user_;
@@ -75,6 +87,17 @@ class ConnectionLimiter final : public std::enable_shared_from_this<ConnectionLi
   absl::flat_hash_map<uid_t, int> users_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, int> addresses_ ABSL_GUARDED_BY(mutex_);
   size_t shared_memory_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  // Connections that others close. The number of a descriptor that was closed may be given out again, but what is open
+  // then is another socket, with another inode.
+  struct Kept {
+    int socket;
+    dev_t device;
+    ino_t inode;
+    Origin origin;
+  };
+  std::vector<Kept> kept_ ABSL_GUARDED_BY(mutex_);  // no more than there may be connections
+  SteadyTime next_look_ ABSL_GUARDED_BY(mutex_) = SteadyTime::InfinitePast();
 };
 
 }  // namespace shmrpc::internal

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "conformance.shmrpc.pb.h"
@@ -149,6 +150,37 @@ TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
       absl::StrCat(SHMRPC_TEST_PYTHON, " ", SHMRPC_TEST_PYTHON_CALLS, " ", address, " 1 ", kOther - 1, " 2>/dev/null");
   EXPECT_NE(system(stranger.c_str()), 0);
   EXPECT_EQ(book.calls(), expected);
+}
+
+TEST_F(OnePortTest, ConnectionsOfGrpcClientsCountUntilTheyAreClosed) {
+  for (const std::string where : {"127.0.0.1:0", "grpc:127.0.0.1:0"}) {
+    server_ = nullptr;
+    absl::StatusOr<std::unique_ptr<Server>> server =
+        ServerBuilder(TransportsWithGrpc())
+            .Listen(where)
+            .Listen("127.0.0.1:0")
+            .Register(&service_)
+            .SetConnectionLimits(
+                {.max_connections = 2, .max_connections_per_user = 2, .max_connections_per_address = 2})
+            .Start();
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    const std::string host_port(absl::StripPrefix(address(), "grpc:"));
+    std::vector<std::unique_ptr<GrpcEchoCaller>> callers;
+    for (int i = 0; i < 2; ++i) {
+      callers.push_back(std::make_unique<GrpcEchoCaller>(host_port));
+      EchoReply reply;
+      const grpc::Status status = callers.back()->Call(EchoRequest(), &reply);
+      ASSERT_TRUE(status.ok()) << status.error_message();
+    }
+    // The limit is that of the server, whichever its address.
+    Echo::Stub stub(Channel::Create(server_->addresses()[1].ToString()));
+    const absl::Status refused = stub.Echo(EchoRequest()).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("ConnectionLimits::max_connections (2)"));
+    callers.pop_back();
+    EXPECT_TRUE(Eventually([&] { return stub.Echo(EchoRequest()).ok(); }));
+  }
 }
 
 TEST_F(OnePortTest, ThePrefaceMayComeInPieces) {

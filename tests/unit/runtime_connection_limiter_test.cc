@@ -3,6 +3,7 @@
 #include "runtime/src/connection_limiter.h"
 
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <memory>
@@ -13,6 +14,8 @@
 #include "gtest/gtest.h"
 #include "runtime/src/option_checks.h"
 #include "shmrpc/server.h"
+#include "tests/conformance/sync.h"
+#include "transports/framed/unique_fd.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -53,6 +56,30 @@ TEST_F(ConnectionLimiterTest, CountsAllTogether) {
   places_.pop_back();
   EXPECT_EQ(limiter_->connections(), 2);
   EXPECT_TRUE(Admit(User(2)));
+}
+
+TEST_F(ConnectionLimiterTest, CountsWhatOthersCloseUntilTheyDo) {
+  Limit({.max_connections = 2, .max_connections_per_user = 1, .max_connections_per_address = 2});
+  std::vector<framed::UniqueFd> sockets;
+  for (const Origin& origin : {User(1), Address("192.0.2.1")}) {
+    sockets.emplace_back(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_TRUE(Admit(origin));
+    places_.back()->KeepUntilClosed(sockets.back().get());
+    places_.clear();
+  }
+  EXPECT_EQ(limiter_->connections(), 2);
+  EXPECT_THAT(Refusal(User(2)), HasSubstr("max_connections (2)"));
+  // Its number is given out again at once, but to another one.
+  const int number = sockets[0].get();
+  sockets[0].Reset(-1);
+  sockets[0].Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(sockets[0].get(), number);
+  const auto admitted = [this] { return Admit(User(1)); };  // it is not looked up without pause
+  EXPECT_TRUE(conformance::Eventually(admitted));
+  EXPECT_THAT(Refusal(User(2)), HasSubstr("max_connections (2)"));
+  places_.clear();
+  EXPECT_TRUE(Admit(User(2)));
+  EXPECT_EQ(limiter_->connections(), 2);
 }
 
 TEST_F(ConnectionLimiterTest, CountsEachUserAndEachAddress) {

@@ -133,7 +133,10 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
   Peer peer = PeerOf(socket.get(), door);
   absl::StatusOr<internal::ConnectionLimiter::PlacePtr> place = Admit(socket.get(), peer, door);
   if (!place.ok()) return Refuse(std::move(socket), peer, place.status().message());
-  if (http2_only_) return http2_->Serve(std::move(socket), peer, absl::string_view());
+  if (http2_only_) {
+    (*place)->KeepUntilClosed(socket.get());
+    return http2_->Serve(std::move(socket), peer, absl::string_view());
+  }
   auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door, std::move(peer), *std::move(place));
   {
     MutexLock lock(&mutex_);

@@ -24,7 +24,8 @@ class Http2Server {
  public:
   virtual ~Http2Server() = default;
 
-  // Takes a connection, of which `read` has been read. Closes it when it cannot be served.
+  // Takes a connection, of which `read` has been read. Closes it when it cannot be served, and when it is over; until
+  // then the socket keeps its number.
   virtual void Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) = 0;
 
   // As Listener::Shutdown.

@@ -122,6 +122,7 @@ void ServerHandshake::HandOverHttp2() {
     socket = std::move(socket_);
   }
   listener_->sessions_.poller()->Remove(this);
+  place_->KeepUntilClosed(socket.get());
   listener_->http2_->Serve(std::move(socket), peer_, reader_.received());
 }
 

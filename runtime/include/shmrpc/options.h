@@ -28,8 +28,8 @@ inline constexpr absl::Duration kMinKeepaliveTimeout = absl::Milliseconds(100);
 struct ConnectionLimits {
   // Connections that the whole server has at the same time, from their acceptance on: in total, of one user (by the
   // kernel's word for the other end of a Unix socket), and from one IP address (IPv6: one network of 64 bits). One more
-  // is told why, and closed. A client that moves from TCP to shared memory has two for a moment. Those of gRPC clients
-  // count until they are handed to the gRPC library. A connection whose handlers still run counts until they return.
+  // is told why, and closed. A client that moves from TCP to shared memory has two for a moment. A connection whose
+  // handlers still run counts until they return, unless its client is one of gRPC.
   // nullopt: 10,000, or three quarters of the descriptors that the process may have when the server starts
   // (RLIMIT_NOFILE), if that is less.
   absl::optional<int> max_connections = absl::nullopt;
