@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "tests/bench/process.h"
 #include "tests/soak/summary.h"
 #include "tests/soak/supervisor.h"
@@ -21,16 +22,17 @@ ABSL_FLAG(std::string, transport, "auto", "a case of tests/conformance/transport
 ABSL_FLAG(int, servers, 2, "addresses with a server; the last one is not ended if there are several");
 ABSL_FLAG(int, clients, 4, "client processes; the first two are never killed");
 ABSL_FLAG(int, threads, 4, "threads of each client that make calls");
-ABSL_FLAG(absl::Duration, kill_server_every, absl::Seconds(3),
-          "how often a server is killed, or, one time in three, shut down, on average; inf: never");
-ABSL_FLAG(absl::Duration, kill_client_every, absl::Seconds(2), "how often a client is killed; inf: never");
-ABSL_FLAG(absl::Duration, stop_every, absl::Seconds(2),
-          "how often a process is stopped, mostly for less than a second; inf: never");
+// Times are in seconds: with flags of type absl::Duration Abseil's headers cannot be compiled for ThreadSanitizer.
+ABSL_FLAG(
+    double, kill_server_every, 3,
+    "seconds from one server that is killed, or, one time in three, shut down, to the next, on average; inf: never");
+ABSL_FLAG(double, kill_client_every, 2, "the same of clients that are killed");
+ABSL_FLAG(double, stop_every, 2, "the same of processes that are stopped, mostly for less than a second");
 ABSL_FLAG(
     bool, idle, true,
     "at the end, wait until processes have given back also what they keep for 10 to 20 seconds in case that it is "
     "needed again, threads and memory");
-ABSL_FLAG(absl::Duration, keepalive, absl::Seconds(10), "how long a peer may be silent");
+ABSL_FLAG(double, keepalive, 10, "how many seconds a peer may be silent");
 
 namespace shmrpc::soak {
 namespace {
@@ -57,16 +59,16 @@ absl::StatusOr<SoakOptions> ParseOptions() {
   absl::Status status = check("--servers", absl::GetFlag(FLAGS_servers), kMaxServers);
   status.Update(check("--clients", absl::GetFlag(FLAGS_clients), kMaxClients));
   status.Update(check("--threads", absl::GetFlag(FLAGS_threads), kMaxThreads));
-  for (const absl::Duration duration : {absl::GetFlag(FLAGS_kill_server_every), absl::GetFlag(FLAGS_kill_client_every),
-                                        absl::GetFlag(FLAGS_stop_every)}) {
-    if (duration < absl::Milliseconds(10)) {
-      status.Update(absl::InvalidArgumentError(
-          absl::StrCat("--..._every: ", absl::FormatDuration(duration), " is less than 10ms")));
+  for (const double seconds : {absl::GetFlag(FLAGS_kill_server_every), absl::GetFlag(FLAGS_kill_client_every),
+                               absl::GetFlag(FLAGS_stop_every)}) {
+    if (!(seconds >= 0.01)) {
+      status.Update(absl::InvalidArgumentError(absl::StrCat("--..._every: ", seconds, " is less than 0.01 seconds")));
     }
   }
-  if (absl::GetFlag(FLAGS_keepalive) < absl::Seconds(4)) {
+  if (!(absl::GetFlag(FLAGS_keepalive) >= 4)) {
     status.Update(absl::InvalidArgumentError(
-        "--keepalive: less than 4s, so that a stop of a second, on a busy machine, could end a connection"));
+        absl::StrCat("--keepalive: ", absl::GetFlag(FLAGS_keepalive),
+                     " is less than 4 seconds: a stop of a second, on a busy machine, could end a connection")));
   }
   if (!(absl::GetFlag(FLAGS_seconds) > 0)) {
     status.Update(
@@ -78,10 +80,10 @@ absl::StatusOr<SoakOptions> ParseOptions() {
   options.servers = absl::GetFlag(FLAGS_servers);
   options.clients = absl::GetFlag(FLAGS_clients);
   options.threads = absl::GetFlag(FLAGS_threads);
-  options.end_server_every = absl::GetFlag(FLAGS_kill_server_every);
-  options.kill_client_every = absl::GetFlag(FLAGS_kill_client_every);
-  options.stop_every = absl::GetFlag(FLAGS_stop_every);
-  options.keepalive = absl::GetFlag(FLAGS_keepalive);
+  options.end_server_every = absl::Seconds(absl::GetFlag(FLAGS_kill_server_every));
+  options.kill_client_every = absl::Seconds(absl::GetFlag(FLAGS_kill_client_every));
+  options.stop_every = absl::Seconds(absl::GetFlag(FLAGS_stop_every));
+  options.keepalive = absl::Seconds(absl::GetFlag(FLAGS_keepalive));
   options.idle = absl::GetFlag(FLAGS_idle);
   return options;
 }
