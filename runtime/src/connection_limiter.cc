@@ -89,19 +89,19 @@ void ConnectionLimiter::LeaveLocked(const Origin& origin) {
 }
 
 void ConnectionLimiter::KeepUntilClosed(int socket, const Origin& origin) {
-  struct stat open = {};
-  const bool is_open = fstat(socket, &open) == 0;
+  struct stat now = {};
+  const bool is_open = fstat(socket, &now) == 0;
   MutexLock lock(&mutex_);
   if (!is_open) return LeaveLocked(origin);
-  kept_.push_back({.socket = socket, .device = open.st_dev, .inode = open.st_ino, .origin = origin});
+  kept_.push_back({.socket = socket, .device = now.st_dev, .inode = now.st_ino, .origin = origin});
 }
 
 void ConnectionLimiter::ForgetClosed() {
   const SteadyTime begin = SteadyTime::Now();
   if (begin < next_look_) return;
   const auto is_closed = [this](const Kept& kept) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    struct stat open = {};
-    if (fstat(kept.socket, &open) == 0 && open.st_dev == kept.device && open.st_ino == kept.inode) return false;
+    struct stat now = {};
+    if (fstat(kept.socket, &now) == 0 && now.st_dev == kept.device && now.st_ino == kept.inode) return false;
     LeaveLocked(kept.origin);
     return true;
   };

@@ -12,11 +12,11 @@ namespace shmrpc {
 
 // Message limits, in bytes of the encoded message.
 inline constexpr size_t kDefaultMaxMessageBytes = size_t{16} << 20;
+inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 1;  // protobuf's own limit
 
 // See ServerBuilder::SetMaxConcurrentCalls: what eight connections may have by default. A call in progress takes a few
 // KiB beside its messages.
 inline constexpr int kDefaultMaxConcurrentCalls = 131072;
-inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 1;  // protobuf's own limit
 
 // How long a peer may be silent while calls are in progress before the connection to it counts as lost; the peer is
 // told, and makes itself heard. At least kMinKeepaliveTimeout; InfiniteDuration: for ever.
