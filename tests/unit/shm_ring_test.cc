@@ -177,6 +177,24 @@ TEST(RingTest, ConsumerPositionGoingBackwardsBreaksTheProducer) {
   EXPECT_FALSE(ring.producer->broken().ok());
 }
 
+// The receiver's thread reads what has broken the producer, without a lock, while others still try to send.
+TEST(RingTest, WhatBreaksTheProducerIsNotWrittenAgain) {
+  Ring ring;
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(ring.Send(200, 1));
+  ring.consumer_control->consumed = 1;
+  EXPECT_FALSE(ring.producer->AskForRoom());
+  const absl::Status broken = ring.producer->broken();
+  EXPECT_TRUE(absl::IsInternal(broken)) << broken;
+  std::thread receiver([&] { EXPECT_EQ(ring.producer->broken(), broken); });
+  for (const uint64_t consumed : {uint64_t{3}, uint64_t{1} << 40, uint64_t{64}}) {
+    ring.consumer_control->consumed = consumed;
+    EXPECT_FALSE(ring.producer->AskForRoom());
+    EXPECT_EQ(ring.producer->Reserve(200), nullptr);
+    EXPECT_EQ(ring.producer->broken(), broken);
+  }
+  receiver.join();
+}
+
 TEST(RingTest, RecordLengthsThatCannotBeBreakTheConsumer) {
   for (const uint32_t length : {uint32_t{1}, uint32_t{kMinRecord - 1}, uint32_t{kMaxRecord + 1}, uint32_t{kCapacity},
                                 uint32_t{0x80000000}, uint32_t{0xfffffffe}}) {

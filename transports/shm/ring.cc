@@ -36,6 +36,7 @@ RingProducer::RingProducer(uint8_t* data, size_t capacity, size_t max_record, Co
       consumed_(start) {}
 
 bool RingProducer::LoadConsumed() {
+  if (!broken_.ok()) return false;  // for good: the receiver's thread may be reading why
   const uint64_t consumed = peer_->consumed.load(std::memory_order_seq_cst);
   // One comparison says both: not beyond what was produced, and not before what was consumed already.
   if (produced() - consumed > produced() - consumed_ || consumed % kCacheLine != 0) {

@@ -98,7 +98,7 @@ class RingProducer {
 
   uint64_t produced() const { return produced_.load(std::memory_order_relaxed); }
 
-  // Not OK once the peer was seen to break the protocol.
+  // Not OK once the peer was seen to break the protocol, and from then on the same.
   const absl::Status& broken() const { return broken_; }
 
  private:
