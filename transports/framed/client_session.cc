@@ -139,6 +139,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
       call = unused_calls_.back();
       unused_calls_.pop_back();
     }
+    *out = call;  // with the lock: once the call is in the table, whoever loses the connection may end it
     ++unreleased_calls_;
     call->session = this;
     call->events = events;
@@ -161,7 +162,6 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     }
     call->id = id;
   }
-  *out = call;
   // The call is not released before this function returns, unless from inside it: so there is a session, although a
   // callback may destroy the connection at any time.
   if (!refused.ok()) {
