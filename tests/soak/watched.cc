@@ -20,7 +20,8 @@ constexpr int kPollerThreads = 3;
 // A client's poller has an epoll and an eventfd. (A server has its poller before any call.)
 constexpr int kPollerDescriptors = 2;
 
-// ThreadSanitizer has threads of its own, which the supervisor, whose threads are a client's base line, has not got yet.
+// ThreadSanitizer has threads of its own, which the supervisor, whose threads are a client's base line, has not got
+// yet.
 constexpr int kSanitizerThreads = SHMRPC_TSAN ? 2 : 0;
 
 }  // namespace
