@@ -388,11 +388,11 @@ TEST(ServerCallLimitTest, AServerHasALimitThatNobodyHasSet) {
   constexpr int kCallsOfAConnection = ConnectionLimits().max_calls_per_connection;
   constexpr int kConnections = kDefaultMaxConcurrentCalls / kCallsOfAConnection;
   const EchoRequest request;
-  std::vector<std::shared_ptr<Channel>> channels;
   std::vector<EchoReply> replies(kDefaultMaxConcurrentCalls);
   Mutex mutex;
   absl::Status first_error;
   int ended = 0;
+  std::vector<std::shared_ptr<Channel>> channels;  // end before what their calls report to
   for (int i = 0; i < kConnections; ++i) {
     channels.push_back(new_channel());
     Echo::Stub stub(channels.back());
