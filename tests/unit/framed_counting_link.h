@@ -6,17 +6,14 @@
 #include <atomic>
 #include <cstddef>
 
+#include "tests/sanitizers.h"
 #include "tests/unit/framed_forwarding_link.h"
 
 namespace shmrpc::framed {
 
 inline constexpr int kInFlight = 64;
 // The most sends for so many calls. Where tasks are slow, batches end because they are old.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr int kFewSends = kInFlight / 2;
-#else
-inline constexpr int kFewSends = kInFlight / 16;
-#endif
+inline constexpr int kFewSends = kInFlight / (SHMRPC_TSAN || SHMRPC_ASAN ? 2 : 16);
 // A round in which a thread loses its CPU needs more; but not all of them do.
 inline constexpr int kRounds = 1000;
 

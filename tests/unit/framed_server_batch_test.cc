@@ -82,6 +82,15 @@ class ServerBatchTest : public ::testing::Test {
     return methods_++;
   }
 
+  // A method that takes long, and notes what waits to be sent when it begins.
+  uint16_t AnnounceSlow(std::atomic<int>* unflushed) {
+    return Announce("/slow", [this, unflushed](ServerCallPtr call) {
+      *unflushed = link_->unflushed.load();
+      std::this_thread::sleep_for(10 * TaskHistory::kLong);
+      Reply(std::move(call));
+    });
+  }
+
   // Requests for these methods, in one piece. Their ids count from 1.
   void SendRequests(const std::vector<uint16_t>& methods) {
     std::string bytes;
@@ -179,11 +188,7 @@ TEST_F(ServerBatchTest, NothingWaitsForAHandlerThatWaitsForItsOwnEvents) {
 
 TEST_F(ServerBatchTest, NothingWaitsForAMethodThatWasSlow) {
   std::atomic<int> unflushed{0};
-  const uint16_t slow = Announce("/slow", [&](ServerCallPtr call) {
-    unflushed = link_->unflushed.load();
-    std::this_thread::sleep_for(10 * TaskHistory::kLong);
-    Reply(std::move(call));
-  });
+  const uint16_t slow = AnnounceSlow(&unflushed);
   for (int round = 0; round < 20; ++round) {
     SendRequests({0, 0, slow, 0});
     ExpectReplies(4);
@@ -196,11 +201,7 @@ TEST_F(ServerBatchTest, NothingWaitsForAMethodThatWasSlow) {
 
 TEST_F(ServerBatchTest, ALastMethodOfABatchIsRememberedAsSlowToo) {
   std::atomic<int> unflushed{0};
-  const uint16_t slow = Announce("/slow", [&](ServerCallPtr call) {
-    unflushed = link_->unflushed.load();
-    std::this_thread::sleep_for(10 * TaskHistory::kLong);
-    Reply(std::move(call));
-  });
+  const uint16_t slow = AnnounceSlow(&unflushed);
   for (int round = 0; round < 20; ++round) {
     SendRequests({0, 0, slow});
     ExpectReplies(3);
