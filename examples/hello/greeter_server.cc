@@ -2,8 +2,6 @@
 //
 //   greeter_server --listen=0.0.0.0:50051
 
-#include <signal.h>
-
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -58,13 +56,8 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Greets whoever calls. See --help for the flags.");
   absl::ParseCommandLine(argc, argv);
 
-  // The main thread waits for these two signals below. They are blocked before the server starts its threads, which
-  // inherit that: otherwise the signal could hit one of them and end the process on the spot.
-  sigset_t stop_signals;
-  sigemptyset(&stop_signals);
-  sigaddset(&stop_signals, SIGINT);
-  sigaddset(&stop_signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
+  // From here on SIGTERM and SIGINT do not end the process: the main thread waits for them below.
+  shmrpc::ShutdownSignals signals;
 
   GreeterImpl greeter(absl::GetFlag(FLAGS_delay));
   absl::StatusOr<std::unique_ptr<shmrpc::Server>> server =
@@ -77,8 +70,7 @@ int main(int argc, char** argv) {
     std::cout << "listening on " << address.ToString() << std::endl;
   }
 
-  int signal_number = 0;
-  sigwait(&stop_signals, &signal_number);
+  signals.Wait();
 
   // Takes no new calls from here on; those that were accepted get their reply if they finish in time.
   (*server)->Shutdown(absl::Now() + absl::GetFlag(FLAGS_drain));

@@ -19,6 +19,7 @@
 #include "shmrpc/server_context.h"
 #include "shmrpc/server_interceptor.h"
 #include "shmrpc/service.h"
+#include "shmrpc/signals.h"
 #include "shmrpc/task.h"
 #include "shmrpc/version.h"
 
