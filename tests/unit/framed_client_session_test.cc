@@ -48,18 +48,32 @@ class Recorder final : public CallEvents {
 
 class ClientSessionTest : public ::testing::Test {
  protected:
-  ClientSessionTest() {
+  // From the id of a call to that of the next one in its place.
+  static constexpr uint64_t kGeneration = uint64_t{1} << 20;
+
+  ClientSessionTest() : connection_(Connect(&peer_)) {}
+
+  static std::unique_ptr<Connection> Connect(RawPeer* peer) {
     const SessionOptions options = {.spin_policy = SpinPolicy(WaitMode::kEfficient, /*may_spin=*/false),
                                     .granted_by_peer = kWindows,
                                     .granted_to_peer = kWindows};
     absl::StatusOr<std::unique_ptr<Connection>> connection =
-        MakeConnection(peer_.TakeLink(), options, TransportChoice(), Peer());
+        MakeConnection(peer->TakeLink(), options, TransportChoice(), Peer());
     EXPECT_EQ(connection.status(), absl::OkStatus());
-    connection_ = *std::move(connection);
+    return *std::move(connection);
+  }
+
+  // The body of the first piece of a message, of which ten bytes or `more` are to follow.
+  static std::string FirstPiece(const std::string& bytes, size_t more = 10) {
+    const uint32_t size = static_cast<uint32_t>(bytes.size() + more);
+    return std::string(reinterpret_cast<const char*>(&size), sizeof size) + bytes;
   }
 
   // Starts a call, whose id is what the request says.
   CallPtr Start(Recorder* recorder, bool streams, uint64_t* id) {
+    return Start(connection_.get(), &peer_, recorder, streams, id);
+  }
+  static CallPtr Start(Connection* connection, RawPeer* peer, Recorder* recorder, bool streams, uint64_t* id) {
     CallSpec spec;
     spec.method = "/a.Service/Method";
     spec.client_streams = streams;
@@ -67,9 +81,12 @@ class ClientSessionTest : public ::testing::Test {
     const google::protobuf::BytesValue request;
     const OutgoingProto message(request);
     Call* call = nullptr;
-    connection_->StartCall(spec, streams ? nullptr : &message, recorder, &call);
-    std::optional<Frame> frame = peer_.Receive();
-    if (frame.has_value() && frame->header.type == FrameType::kMethod) frame = peer_.Receive();
+    connection->StartCall(spec, streams ? nullptr : &message, recorder, &call);
+    std::optional<Frame> frame = peer->Receive();
+    while (frame.has_value() &&
+           (frame->header.type == FrameType::kMethod || frame->header.type == FrameType::kCredit)) {
+      frame = peer->Receive();
+    }
     EXPECT_TRUE(frame.has_value() && frame->header.type == FrameType::kRequest);
     if (frame.has_value()) *id = frame->header.call_id;
     return CallPtr(call);
@@ -201,6 +218,99 @@ TEST_F(ClientSessionTest, MessagesOfUnknownCallsAreReturnedToTheConnection) {
   Respond(id);
   WaitForTheEnd(*call, recorder);
   EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
+}
+
+// The server can tell which id comes next. Pieces that it begins for that call are nobody's to their end.
+TEST_F(ClientSessionTest, PiecesForACallThatBeginsBetweenThemAreNobodys) {
+  const std::string first_piece = FirstPiece("beginning,");
+  const FrameHeader of_message = {.type = FrameType::kMessage, .flags = kFlagMore};
+  const FrameHeader of_response = {.type = FrameType::kResponse, .flags = kFlagMore};
+  const FrameHeader fragment = {.type = FrameType::kFragment};
+  const FrameHeader reset = {.type = FrameType::kReset};
+  for (const FrameHeader& first : {of_message, of_response}) {
+    for (const FrameHeader& last : {fragment, reset}) {
+      for (const bool streams : {false, true}) {
+        SCOPED_TRACE(testing::Message() << "types " << static_cast<int>(first.type) << " and "
+                                        << static_cast<int>(last.type) << ", streams: " << streams);
+        Recorder earlier, recorder;
+        uint64_t id = 0, next_id = 0;
+        FrameHeader header = first;
+        {
+          const CallPtr call = Start(&earlier, /*streams=*/false, &id);
+          header.call_id = id + kGeneration;
+          peer_.Send(header, first_piece);
+          Respond(id);
+          WaitForTheEnd(*call, earlier);
+        }
+        const CallPtr call = Start(&recorder, streams, &next_id);
+        ASSERT_EQ(next_id, header.call_id);
+        header = last;
+        header.call_id = next_id;
+        peer_.Send(header, last.type == FrameType::kFragment ? "and an end" : "");
+        Respond(next_id, absl::StatusCode::kAborted);
+        WaitForTheEnd(*call, recorder);
+        EXPECT_EQ(recorder.events(), "S");
+        EXPECT_EQ(recorder.status().code(), absl::StatusCode::kAborted);
+      }
+    }
+  }
+  ExpectInOrder();
+}
+
+TEST_F(ClientSessionTest, PiecesForACallThatBeginsBetweenThemAreReturnedToTheConnection) {
+  Recorder earlier, recorder;
+  uint64_t id = 0, next_id = 0;
+  {
+    const CallPtr call = Start(&earlier, /*streams=*/false, &id);
+    peer_.Send({.type = FrameType::kMessage, .flags = kFlagMore, .call_id = id + kGeneration},
+               FirstPiece("", kMessageBytes));
+    Respond(id);
+    WaitForTheEnd(*call, earlier);
+  }
+  const CallPtr call = Start(&recorder, /*streams=*/true, &next_id);
+  ASSERT_EQ(next_id, id + kGeneration);
+  peer_.Send({.type = FrameType::kFragment, .call_id = next_id}, std::string(kMessageBytes, 'x'));
+  // The call's own window is untouched: two more messages fit.
+  peer_.SendMessage(next_id, 0);
+  peer_.SendMessage(next_id, 0);
+  Respond(next_id);
+  call->DropMessages();
+  WaitForTheEnd(*call, recorder);
+  EXPECT_EQ(recorder.status(), absl::OkStatus());
+  for (const uint64_t of_call : {uint64_t{0}, next_id, next_id}) {
+    EXPECT_EQ(peer_.ExpectCredit(of_call).connection_bytes, kMessageCost);
+  }
+}
+
+TEST_F(ClientSessionTest, NothingButCreditResetAndAnEmptyResponseStandsBetweenPieces) {
+  const FrameHeader forbidden[] = {
+      {.type = FrameType::kMessage}, {.type = FrameType::kHeaders}, {.type = FrameType::kResponse}};
+  for (const FrameHeader& between : forbidden) {
+    SCOPED_TRACE(static_cast<int>(between.type));
+    RawPeer peer;
+    const std::unique_ptr<Connection> connection = Connect(&peer);
+    Recorder recorder;
+    uint64_t id = 0;
+    const CallPtr call = Start(connection.get(), &peer, &recorder, /*streams=*/true, &id);
+    peer.Send({.type = FrameType::kMessage, .flags = kFlagMore, .call_id = id}, FirstPiece("beginning,"));
+    FrameHeader header = between;
+    header.call_id = id;
+    peer.Send(header);
+    WaitForTheEnd(*call, recorder);
+    EXPECT_EQ(recorder.status().code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(recorder.status().ToString(), HasSubstr("between the pieces"));
+    EXPECT_TRUE(peer.SeesTheEnd());
+  }
+  // A server that shuts down, or finds a message too large, answers a call whose message it is sending.
+  Recorder recorder;
+  uint64_t id = 0;
+  const CallPtr call = Start(&recorder, /*streams=*/true, &id);
+  peer_.Send({.type = FrameType::kMessage, .flags = kFlagMore, .call_id = id}, FirstPiece("beginning,"));
+  Respond(id, absl::StatusCode::kUnavailable);
+  peer_.Send({.type = FrameType::kReset, .call_id = id});
+  WaitForTheEnd(*call, recorder);
+  EXPECT_EQ(recorder.status().code(), absl::StatusCode::kUnavailable);
+  ExpectInOrder();
 }
 
 TEST_F(ClientSessionTest, WhatIsLeftUnreadIsReturnedWhenTheCallIsCancelled) {

@@ -317,6 +317,44 @@ TEST_F(ServerSessionTest, AResetInTheMiddleOfAMessageReturnsItsBytes) {
   EXPECT_TRUE(call->IsCancelled());
 }
 
+// A client that begins a message before its call, or uses an id again, puts pieces of one call into another.
+TEST_F(ServerSessionTest, ARequestBetweenThePiecesOfAMessageOfItsCallEndsTheConnection) {
+  const uint32_t size = 20;
+  const std::string first_piece = std::string(reinterpret_cast<const char*>(&size), sizeof size) + "beginning,";
+  peer_.Send({.type = FrameType::kMessage, .flags = kFlagMore | kFlagOpen, .call_id = 1}, first_piece);
+  peer_.SendRequest(2, 0);  // of another call: as it should be
+  handler_.Finish(0, absl::OkStatus());
+  EXPECT_EQ(peer_.Expect(FrameType::kResponse).header.call_id, 2u);
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+TEST_F(ServerSessionTest, AMessageBetweenThePiecesOfItsRequestEndsTheConnection) {
+  const uint32_t size = 20;
+  const std::string first_piece = std::string(reinterpret_cast<const char*>(&size), sizeof size) + "beginning,";
+  peer_.Send({.type = FrameType::kRequest, .flags = kFlagMore | kFlagOpen, .call_id = 1}, first_piece);
+  peer_.SendMessage(1, kFlagOpen);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
+// A message ahead of its request is nobody's, and is not counted for the call.
+TEST_F(ServerSessionTest, AMessageInPiecesAheadOfItsRequestIsReturnedToTheConnection) {
+  const uint32_t size = kMessageBytes;
+  const std::string first_piece(reinterpret_cast<const char*>(&size), sizeof size);
+  peer_.Send({.type = FrameType::kMessage, .flags = kFlagMore | kFlagOpen, .call_id = 1}, first_piece);
+  peer_.Send({.type = FrameType::kFragment, .call_id = 1}, std::string(kMessageBytes, 'x'));
+  EXPECT_EQ(peer_.ExpectCredit(0).connection_bytes, kMessageCost);
+  peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
+  EXPECT_FALSE(handler_.Get(0)->IsCancelled());
+  handler_.Finish(0, absl::OkStatus());
+  peer_.Expect(FrameType::kResponse);
+}
+
+TEST_F(ServerSessionTest, ARequestWithTheIdOfNoCallEndsTheConnection) {
+  peer_.SendRequest(0, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
 TEST_F(ServerSessionTest, AShutdownSaysSoAndRefusesWhatStillComes) {
   peer_.SendRequest(1, 0);
   handler_.Get(0);

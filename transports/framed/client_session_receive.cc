@@ -21,6 +21,7 @@ Link::ReceiveResult ClientSession::ReceiveOne() {
 
 absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
   const FrameHeader header = LoadFrameHeader(chunk->data);
+  if (assembly_.IsOf(header.call_id) && !MayStandBetweenPieces(header)) return MalformedBetweenPieces(header);
   switch (header.type) {
     case FrameType::kResponse:
       return HandleResponse(header, chunk);
@@ -33,9 +34,11 @@ absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
     case FrameType::kCredit:
       return HandleCredit(header, *chunk);
     case FrameType::kReset: {
-      if (!assembly_.active() || assembly_.call_id() != header.call_id) return absl::OkStatus();
+      if (!assembly_.IsOf(header.call_id)) return absl::OkStatus();
+      const bool for_nobody = assembly_.discards();
       assembly_.End();
-      ReturnUnread(std::exchange(assembling_cost_, 0));
+      ReturnUnread(assembly_.cost());
+      if (for_nobody) return absl::OkStatus();
       ClientCall* const call = TakeCall(header.call_id);
       if (call == nullptr) return absl::OkStatus();
       call->has_message = false;
@@ -147,8 +150,12 @@ absl::Status ClientSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
   }
   LargeMessagePtr large = assembly_.Take();
   assembly_.End();
-  const uint64_t cost = std::exchange(assembling_cost_, 0);
-  if (cost != 0) {
+  const uint64_t cost = assembly_.cost();
+  if (large == nullptr) {  // not for a call that has begun since, either
+    ReturnUnread(cost);
+    return absl::OkStatus();
+  }
+  if (assembly_.first().type == FrameType::kMessage) {
     DeliverMessage(header.call_id, ReceivedMessage(std::move(large), cost));
     return absl::OkStatus();
   }

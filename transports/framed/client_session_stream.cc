@@ -265,7 +265,6 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
     } else {
       assembly_.BeginDiscarding(header, control.message_offset, control.message_bytes);
     }
-    assembling_cost_ = cost;
   } else if (wanted) {
     DeliverMessage(header.call_id, ReceivedMessage(chunk, control.message_offset, control.message_bytes, cost));
   } else {
@@ -276,12 +275,13 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
 
 void ClientSession::DeliverMessage(uint64_t call_id, ReceivedMessage message) {
   const uint64_t cost = message.cost();
-  ClientCall* call;
+  ClientCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
   {
     MutexLock lock(&calls_mutex_);
-    call = FindCall(call_id);
-    if (call != nullptr) {
+    ClientCall* const found = FindCall(call_id);
+    if (found != nullptr && found->stream != nullptr) {
+      call = found;
       ClientCall::Stream& stream = *call->stream;
       if (!stream.headers_told) stream.headers_due = true;  // without metadata if no frame has brought any
       stream.inbox.push_back(std::move(message));

@@ -69,6 +69,21 @@ inline void StoreFrameHeader(uint8_t* frame, const FrameHeader& header) {
               sizeof header - sizeof(uint32_t));
 }
 
+// Whether a frame of a call may come while a message of the same call and direction is in pieces. A response without
+// message may: the call was refused, or the server shuts down, and the message is given up.
+inline bool MayStandBetweenPieces(const FrameHeader& header) {
+  switch (header.type) {
+    case FrameType::kRequest:
+    case FrameType::kHeaders:
+    case FrameType::kMessage:
+      return false;
+    case FrameType::kResponse:
+      return (header.flags & kFlagNoMessage) != 0;
+    default:
+      return true;
+  }
+}
+
 // What a client may announce on one connection: that many methods, paths of that length, and that much of both
 // together, where each method counts its path's bytes and kMethodOverheadBytes.
 inline constexpr size_t kMaxMethods = 65536;

@@ -222,6 +222,7 @@ bool ServerSession::Park() {
 
 absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call) {
   const FrameHeader header = LoadFrameHeader(chunk->data);
+  if (assembly_.IsOf(header.call_id) && !MayStandBetweenPieces(header)) return MalformedBetweenPieces(header);
   switch (header.type) {
     case FrameType::kRequest:
       return HandleRequest(header, chunk, call);
@@ -248,20 +249,24 @@ absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
     case Assembly::Progress::kMore:
       return absl::OkStatus();
     case Assembly::Progress::kMalformed:
-      return Malformed("a fragment that does not continue the message that was begun");
+      return Malformed(absl::StrCat("a fragment of call ", header.call_id, " that does not continue the message ",
+                                    assembly_.Describe()));
     case Assembly::Progress::kComplete:
       break;
   }
-  if (assembling_cost_ != 0) {
-    ReceivedMessage message(assembly_.Take(), std::exchange(assembling_cost_, 0));
-    assembly_.End();
-    DeliverMessage(header.call_id, &message, assembling_open_);
+  LargeMessagePtr large = assembly_.Take();
+  assembly_.End();
+  if (large == nullptr) {  // not for a call that has begun since, either
+    ReturnUnread(assembly_.cost());
     return absl::OkStatus();
   }
-  std::unique_ptr<FramedServerCall> begun = std::move(assembling_);
-  if (begun != nullptr) begun->large = assembly_.Take();
-  assembly_.End();
-  return begun == nullptr ? absl::OkStatus() : BeginCall(std::move(begun), call);
+  if (assembly_.first().type == FrameType::kMessage) {
+    ReceivedMessage message(std::move(large), assembly_.cost());
+    DeliverMessage(header.call_id, &message, (assembly_.first().flags & kFlagOpen) != 0);
+    return absl::OkStatus();
+  }
+  assembling_->large = std::move(large);
+  return BeginCall(std::move(assembling_), call);
 }
 
 absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk& chunk) {
@@ -281,6 +286,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
 absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
   const bool more = (header.flags & kFlagMore) != 0;
   if (more && assembly_.active()) return Malformed("a message in pieces inside another");
+  if (header.call_id == 0) return Malformed("a request with the call_id 0, which stands for no call");
   if (header.code >= methods_.size()) {
     return Malformed(absl::StrCat("a request for method ", header.code, ", which was not announced"));
   }
@@ -386,9 +392,9 @@ void ServerSession::RefuseOneTooMany(uint64_t call_id) {
 }
 
 absl::Status ServerSession::HandleReset(const FrameHeader& header) {
-  if (assembly_.active() && assembly_.call_id() == header.call_id) {
+  if (assembly_.IsOf(header.call_id)) {
     assembly_.End();
-    ReturnUnread(std::exchange(assembling_cost_, 0));
+    ReturnUnread(assembly_.cost());
     if (std::exchange(assembling_, nullptr) != nullptr) return absl::OkStatus();  // the call had not begun
   }
   FramedServerCall* call = nullptr;

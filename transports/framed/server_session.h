@@ -159,7 +159,6 @@ class ServerSession final : public Session {
   size_t method_bytes_ = 0;
   std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
-  bool assembling_open_ = false;                  // more messages follow the one in assembly_
 
   CallTable<FramedServerCall> calls_ ABSL_GUARDED_BY(calls_mutex_);
   // Calls whose reply is not being sent yet; grows with calls_mutex_. Less than what is in calls_: the client may begin

@@ -324,8 +324,6 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
     } else {
       assembly_.BeginDiscarding(header, control.message_offset, control.message_bytes);
     }
-    assembling_cost_ = cost;
-    assembling_open_ = open;
   } else if (wanted) {
     ReceivedMessage message(chunk, control.message_offset, control.message_bytes, cost);
     DeliverMessage(header.call_id, &message, open);

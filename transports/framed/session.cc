@@ -44,14 +44,14 @@ void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_by
 void Assembly::BeginDiscarding(const FrameHeader& header, size_t offset, size_t message_bytes) {
   active_ = true;
   message_ = nullptr;
-  call_id_ = header.call_id;
+  first_ = header;
   announced_ = message_bytes;
   received_ = header.length - offset;
   bytes_taken_ += received_;
 }
 
 Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) {
-  if (!active_ || header.call_id != call_id_ || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
+  if (!active_ || header.call_id != first_.call_id || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
   const absl::string_view piece = Bytes(chunk, kFrameHeaderBytes, header.length);
   received_ += piece.size();
   bytes_taken_ += piece.size();
@@ -62,8 +62,8 @@ Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) 
 }
 
 std::string Assembly::Describe() const {
-  return absl::StrCat("(", active_ ? "" : "none was begun; the last was ", "call ", call_id_, ", ", received_, " of ",
-                      announced_, " bytes)");
+  return absl::StrCat("(", active_ ? "" : "none was begun; the last was ", "call ", first_.call_id, ", ", received_,
+                      " of ", announced_, " bytes)");
 }
 
 void Assembly::End() {
@@ -268,6 +268,11 @@ void Session::ReturnUnread(uint64_t cost) {
 
 absl::Status Session::Malformed(absl::string_view what) const {
   return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+}
+
+absl::Status Session::MalformedBetweenPieces(const FrameHeader& header) const {
+  return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type),
+                                " between the pieces of a message of the same call ", assembly_.Describe()));
 }
 
 }  // namespace shmrpc::framed

@@ -30,11 +30,22 @@ namespace shmrpc::framed {
 // Each piece is taken out of its chunk at once, so that the receiver goes on with the same chunk, which stays in the
 // CPU's cache.
 //
+// For whom a message is, is decided with its first piece and holds to its end: pieces that were begun for nobody are
+// thrown away even if a call with their id has begun meanwhile.
+//
 // Not synchronised: belongs to the receiver of a session.
 class Assembly {
  public:
   bool active() const { return active_; }
-  uint64_t call_id() const { return call_id_; }
+  // Whether pieces of a message of this call are still to come. Until then the peer sends nothing else of the call that
+  // MayStandBetweenPieces does not name.
+  bool IsOf(uint64_t call_id) const { return active_ && first_.call_id == call_id; }
+  // The header of the first piece, of the message that is or was the latest.
+  const FrameHeader& first() const { return first_; }
+  // What flow control counts for that message: nothing for a request or a response.
+  uint64_t cost() const { return first_.type == FrameType::kMessage ? MessageCost(announced_) : 0; }
+  // Whether nobody wants the message that is in pieces.
+  bool discards() const { return message_ == nullptr; }
 
   // Begins with the frame in `chunk`, whose part of the message starts at `offset`; the message is `message_bytes` long
   // in all, and will be parsed as `type`, if that is known and not null.
@@ -60,7 +71,7 @@ class Assembly {
 
  private:
   bool active_ = false;
-  uint64_t call_id_ = 0;
+  FrameHeader first_;
   size_t announced_ = 0;
   size_t received_ = 0;
   uint64_t bytes_taken_ = 0;
@@ -146,6 +157,8 @@ class Session : public Pollable, private Sender::Host {
   virtual void GiveRightBack() = 0;
 
   absl::Status Malformed(absl::string_view what) const;
+  // For a frame of the call whose message is in assembly_.
+  absl::Status MalformedBetweenPieces(const FrameHeader& header) const;
 
   // Returns credit to the peer. Without locks.
   void SendCredit(uint64_t call_id, const Credit& credit) ABSL_LOCKS_EXCLUDED(calls_mutex_);
@@ -173,7 +186,6 @@ class Session : public Pollable, private Sender::Host {
   PollRight right_;
   SpinPolicy spin_policy_;
   Assembly assembly_;
-  uint64_t assembling_cost_ = 0;  // of the message in assembly_; 0 when it is a request's or response's
   // This wait, which lasts from the first look that found nothing to the next frame.
   bool waits_ = false;
   bool sleeps_at_once_ = false;  // without spinning
