@@ -83,8 +83,13 @@ def load_faults(path):
 
 
 def run_ctest(build, arguments):
-    command = ["ctest", "--test-dir", str(build), *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    """Runs ctest from a folder of its own, where it writes its logs: this may itself be a test of the build folder, whose
+    logs are those of the run that it belongs to."""
+    tests = str(pathlib.Path(build).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "CTestTestfile.cmake").write_text(f"subdirs([=[{tests}]=])\n", encoding="utf-8")
+        command = ["ctest", "--test-dir", folder, *arguments]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def known_tests(build):

@@ -66,6 +66,18 @@ class TableTest(unittest.TestCase):
             add_test([=[fault.last]=] "true")
             """)
 
+    def test_leaves_the_logs_of_the_build_folder_alone(self):
+        self.write_build()
+        (self.folder / "Testing" / "Temporary").mkdir(parents=True)
+        self.write("Testing/Temporary/LastTest.log", "the run that this is a test of")
+        code, output = self.run_program([entry(1, ["fault.first"])], str(self.folder))
+        self.assertEqual(code, 0, output)
+        code, output = self.run_program([entry(1, ["fault.first"])], "--check-names", str(self.folder))
+        self.assertEqual(code, 0, output)
+        self.assertEqual([path.name for path in (self.folder / "Testing" / "Temporary").iterdir()], ["LastTest.log"])
+        self.assertEqual((self.folder / "Testing" / "Temporary" / "LastTest.log").read_text(encoding="utf-8"),
+                         "the run that this is a test of")
+
     def document(self):
         return (self.folder / "document.md").read_text(encoding="utf-8")
 
