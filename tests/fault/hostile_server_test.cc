@@ -260,6 +260,16 @@ std::vector<Attack> Violations() {
          return {Of(kResponseFrame, calls.sync, kMore, reply10), Of(kResponseFrame, calls.async, kMore, reply10)};
        })},
 
+      {"HeadersBetweenThePiecesOfAResponse", Many([reply10](const Calls& calls) -> std::vector<NativeFrame> {
+         return {Of(kResponseFrame, calls.sync, kMore, reply10), Of(kHeadersFrame, calls.sync)};
+       })},
+      {"MessageBetweenThePiecesOfAMessage", Many([reply10](const Calls& calls) -> std::vector<NativeFrame> {
+         return {Of(kMessageFrame, calls.stream, kMore, reply10), Of(kMessageFrame, calls.stream, 0, "x")};
+       })},
+      {"ControlPartOf60KiB",
+       One(kResponseFrame, &Calls::sync, kStatus | kNoMessage, Block(std::string(60 * 1024, 'x')), 14)},
+
+      {"CreditOfNothing", One(kCreditFrame, &Calls::stream, 0, U32(0) + U32(0))},
       {"CreditForWhatWasNeverSent", One(kCreditFrame, &Calls::sync, 0, U32(0) + U32(1))},
       {"CreditOf4GiB", One(kCreditFrame, &Calls::stream, 0, U32(0xffffffff) + U32(0xffffffff))},
       {"CreditTooShort", One(kCreditFrame, &Calls::stream, 0, U32(0))},
@@ -399,13 +409,14 @@ std::vector<Attack> Oddities() {
       metadata_gets(StatusCode::kInternal, "MetadataKeyEmpty", {{"", "value"}}),
       metadata_gets(StatusCode::kInternal, "MetadataKeyNotUtf8", {{"\xc3\x28", "value"}}),
       metadata_gets(StatusCode::kInternal, "MetadataValueNotUtf8", {{"key", "\xc3\x28"}}),
-      metadata_gets(StatusCode::kInternal, "MetadataOf60KiB", {{"key", std::string(60 * 1024, 'v')}}),
+      metadata_gets(StatusCode::kInternal, "MetadataOf47KiB", {{"key", std::string(47 * 1024, 'v')}}),
+      metadata_gets(StatusCode::kInternal, "MetadataOf8000Pairs", MetadataPairs(8000, {"", ""})),
       {"HeadersWithMetadataNotUtf8", One(kHeadersFrame, &Calls::sync, kMetadata, MetadataBlock({{"key", "\xc3\x28"}}))},
       status_gets(StatusCode::kInternal, "TrailingMetadataNotUtf8", StatusBlock("", {{"key", "\xc3\x28"}}), 5),
 
       status_gets(StatusCode::kNotFound, "StatusTextEmpty", StatusBlock(""), 5),
       status_gets(StatusCode::kNotFound, "StatusTextNotUtf8", StatusBlock("\xc3\x28\xff\0\n"), 5),
-      status_gets(StatusCode::kNotFound, "StatusTextOf60KiB", StatusBlock(std::string(60 * 1024, 's')), 5),
+      status_gets(StatusCode::kNotFound, "StatusTextOf47KiB", StatusBlock(std::string(47 * 1024, 's')), 5),
       status_gets(StatusCode::kUnknown, "StatusCode17", StatusBlock(""), 17),
       status_gets(StatusCode::kUnknown, "StatusCode65535", StatusBlock(""), 65535),
 

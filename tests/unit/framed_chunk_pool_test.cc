@@ -1,5 +1,6 @@
 #include "transports/framed/chunk_pool.h"
 
+#include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -36,6 +37,29 @@ TEST(ChunkPoolTest, KeepsWhatIsNeededFromTimeToTime) {
     Use(11);
     EXPECT_TRUE(pool.Trim());
     EXPECT_EQ(pool.unused_chunks(), 10);
+  }
+}
+
+// What a call does that is made by the destructor of a thread's variable, or of a static one, on a thread that has made
+// calls before.
+TEST(ChunkPoolTest, AThreadThatEndsTakesNoChunkThatThePoolHas) {
+  struct CallsAtTheEnd {
+    bool* same;
+    ~CallsAtTheEnd() {
+      const ChunkPtr first = ChunkPool::TakeForThread();
+      const ChunkPtr second = ChunkPool::TakeForThread();
+      *same = first == second;
+    }
+  };
+  for (int i = 0; i < 3; ++i) {
+    bool same = true;
+    std::thread thread([&same] {
+      static thread_local CallsAtTheEnd calls;  // made before the thread's chunk, destroyed after it
+      calls.same = &same;
+      const ChunkPtr chunk = ChunkPool::TakeForThread();
+    });
+    thread.join();
+    EXPECT_FALSE(same);
   }
 }
 

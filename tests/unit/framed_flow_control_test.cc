@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -19,34 +20,115 @@ FlowControlOptions Windows(size_t call, size_t connection) {
 TEST(FlowControlTest, AMessageMayBeginWhileTheCallsWindowIsNotUsedUpAndGoBeyondIt) {
   SendAccount account(Windows(16384, 1 << 20));
   SendAccount::Call call;
-  EXPECT_TRUE(account.MaySend(call));
-  account.OnSent(&call, 16383);
-  EXPECT_TRUE(account.MaySend(call));
-  account.OnSent(&call, 1'000'000);
-  EXPECT_FALSE(account.MaySend(call));
+  EXPECT_TRUE(account.TrySend(&call, 16383));
+  EXPECT_TRUE(account.TrySend(&call, 1'000'000));
+  EXPECT_FALSE(account.TrySend(&call, 64));
   ASSERT_TRUE(account.OnCredit(&call, {.call_bytes = 999'999, .connection_bytes = 999'999}).ok());
-  EXPECT_FALSE(account.MaySend(call));
+  EXPECT_EQ(account.TakeSendable(), nullptr);
+  EXPECT_FALSE(account.TrySend(&call, 64));
   ASSERT_TRUE(account.OnCredit(&call, {.call_bytes = 1, .connection_bytes = 1}).ok());
-  EXPECT_TRUE(account.MaySend(call));
+  EXPECT_EQ(account.TakeSendable(), &call);
+  EXPECT_EQ(account.TakeSendable(), nullptr);
+  EXPECT_TRUE(account.TrySend(&call, 64));
 }
 
 TEST(FlowControlTest, StalledCallsUseUpTheConnectionButLeaveEachOtherAQuarter) {
   SendAccount account(Windows(16384, 32768));
   SendAccount::Call first, second, third;
-  account.OnSent(&first, 16384);
-  account.OnSent(&second, 16384);
-  EXPECT_TRUE(account.MaySend(third));
-  account.OnSent(&third, 4096);
-  EXPECT_TRUE(account.MaySend(third)) << "up to the quarter";
-  account.OnSent(&third, 1);
-  EXPECT_FALSE(account.MaySend(third));
+  EXPECT_TRUE(account.TrySend(&first, 16384));
+  EXPECT_TRUE(account.TrySend(&second, 16384));
+  EXPECT_TRUE(account.TrySend(&third, 4096));
+  EXPECT_TRUE(account.TrySend(&third, 1)) << "up to the quarter";
+  EXPECT_FALSE(account.TrySend(&third, 64));
+  // Its own credit lets it go on, whatever becomes of the others.
+  ASSERT_TRUE(account.OnCredit(&third, {.call_bytes = 1, .connection_bytes = 0}).ok());
+  EXPECT_EQ(account.TakeSendable(), &third);
+  EXPECT_TRUE(account.TrySend(&third, 64));
+}
+
+// Fills the connection's window, and lets `count` calls wait for it, each with a message that costs `cost`.
+class WaitingCalls {
+ public:
+  WaitingCalls(int count, uint64_t cost) : account(Windows(16384, 32768)), calls(count) {
+    EXPECT_TRUE(account.TrySend(&full, 16384));
+    EXPECT_TRUE(account.TrySend(&other, 16384));
+    for (SendAccount::Call& call : calls) {
+      call.id = static_cast<uint64_t>(&call - calls.data());
+      EXPECT_TRUE(account.TrySend(&call, 5000)) << "nothing is under way for it";
+      EXPECT_FALSE(account.TrySend(&call, cost));
+    }
+    // All that is beyond the window.
+    Credit(5000 * static_cast<uint32_t>(count));
+    EXPECT_EQ(account.TakeSendable(), nullptr);
+  }
+  void Credit(uint32_t bytes) {
+    ASSERT_TRUE(account.OnCredit(nullptr, {.call_bytes = 0, .connection_bytes = bytes}).ok());
+  }
+
+  SendAccount account;
+  SendAccount::Call full, other;
+  std::vector<SendAccount::Call> calls;
+};
+
+TEST(FlowControlTest, CreditOfTheConnectionWakesAsManyCallsAsItLetsSendInTurn) {
+  constexpr int kCalls = 1000;
+  constexpr uint32_t kCost = 500;
+  WaitingCalls waiting(kCalls, kCost);
+  int woken = 0;
+  for (; woken < kCalls; ++woken) {
+    waiting.Credit(kCost);
+    SendAccount::Call* const call = waiting.account.TakeSendable();
+    ASSERT_EQ(call, &waiting.calls[static_cast<size_t>(woken)]);
+    ASSERT_EQ(waiting.account.TakeSendable(), nullptr) << "the others would only wait again";
+    ASSERT_TRUE(waiting.account.TrySend(call, kCost));
+    ASSERT_EQ(waiting.account.TakeSendable(), nullptr);
+  }
+  // Credit in the smallest steps wakes nobody more often.
+  for (SendAccount::Call& call : waiting.calls) ASSERT_FALSE(waiting.account.TrySend(&call, kCost));
+  for (uint32_t i = 0, all = 0; i < 10 * kCost; ++i) {
+    waiting.Credit(1);
+    if (SendAccount::Call* const call = waiting.account.TakeSendable(); call != nullptr) {
+      ASSERT_TRUE(waiting.account.TrySend(call, kCost));
+      ASSERT_LE(++all, 10u);
+    }
+  }
+}
+
+TEST(FlowControlTest, WhatWasPromisedToACallThatEndsIsTheNextOnes) {
+  WaitingCalls waiting(3, 500);
+  waiting.Credit(500);
+  ASSERT_EQ(waiting.account.TakeSendable(), &waiting.calls[0]);
+  ASSERT_EQ(waiting.account.TakeSendable(), nullptr);
+  SendAccount::Call newcomer;
+  EXPECT_TRUE(waiting.account.TrySend(&newcomer, 5000));
+  EXPECT_FALSE(waiting.account.TrySend(&newcomer, 500)) << "the room is promised";
+  waiting.Credit(5000);
+  waiting.account.OnOver(&waiting.calls[1]);
+  EXPECT_EQ(waiting.account.TakeSendable(), nullptr);
+  waiting.account.OnOver(&waiting.calls[0]);
+  ASSERT_EQ(waiting.account.TakeSendable(), &waiting.calls[2]);
+  ASSERT_EQ(waiting.account.TakeSendable(), nullptr);
+  EXPECT_TRUE(waiting.account.TrySend(&waiting.calls[2], 500));
+  waiting.Credit(500);
+  EXPECT_EQ(waiting.account.TakeSendable(), &newcomer);
+}
+
+// A hostile peer may return what has been counted and not been sent yet; then it is not sent after all.
+TEST(FlowControlTest, WhatIsReturnedAndNotSentIsNotTakenOffTwice) {
+  SendAccount account(Windows(16384, 32768));
+  SendAccount::Call call, other;
+  ASSERT_TRUE(account.TrySend(&call, 100));
+  ASSERT_TRUE(account.OnCredit(&call, {.call_bytes = 100, .connection_bytes = 100}).ok());
+  account.OnNotSent(&call, 100);
+  EXPECT_EQ(call.under_way, 0u);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(account.TrySend(&other, 5000)) << "the connection's window is open";
 }
 
 TEST(FlowControlTest, CreditForMoreThanIsUnderWayIsRefused) {
   SendAccount account(Windows(16384, 32768));
   SendAccount::Call call, other;
-  account.OnSent(&call, 100);
-  account.OnSent(&other, 100);
+  ASSERT_TRUE(account.TrySend(&call, 100));
+  ASSERT_TRUE(account.TrySend(&other, 100));
   EXPECT_FALSE(account.OnCredit(&call, {.call_bytes = 101, .connection_bytes = 0}).ok());
   EXPECT_FALSE(account.OnCredit(nullptr, {.call_bytes = 0, .connection_bytes = 201}).ok());
   EXPECT_TRUE(account.OnCredit(nullptr, {.call_bytes = 77, .connection_bytes = 200}).ok()) << "the call is over";
@@ -72,6 +154,7 @@ TEST(FlowControlTest, ARandomConversationNeverBreaksTheRulesNorGetsStuck) {
       SendAccount::Call sent;
       ReceiveAccount::Call received;
       std::deque<uint64_t> inbox;
+      uint64_t cost = 0;  // of the message that it wants to send
     };
     std::vector<Call> calls(kCalls);
     std::deque<std::pair<int, uint64_t>> wire;
@@ -82,11 +165,9 @@ TEST(FlowControlTest, ARandomConversationNeverBreaksTheRulesNorGetsStuck) {
       Call& call = calls[chosen];
       switch (random() % 4) {
         case 0:
-          if (sender.MaySend(call.sent)) {
-            const uint64_t cost = MessageCost(random() % (random() % 16 == 0 ? 50'000 : 500));
-            sender.OnSent(&call.sent, cost);
-            wire.emplace_back(chosen, cost);
-          }
+          if (call.sent.waits) break;
+          if (call.cost == 0) call.cost = MessageCost(random() % (random() % 16 == 0 ? 50'000 : 500));
+          if (sender.TrySend(&call.sent, call.cost)) wire.emplace_back(chosen, std::exchange(call.cost, 0));
           break;
         case 1:
           if (!wire.empty()) {
@@ -108,6 +189,8 @@ TEST(FlowControlTest, ARandomConversationNeverBreaksTheRulesNorGetsStuck) {
             auto [to, credit] = credits.front();
             credits.pop_front();
             ASSERT_TRUE(sender.OnCredit(&calls[to].sent, credit).ok());
+            while (sender.TakeSendable() != nullptr) {
+            }
           }
           break;
       }
@@ -129,8 +212,15 @@ TEST(FlowControlTest, ARandomConversationNeverBreaksTheRulesNorGetsStuck) {
         if (!credit.empty()) credits.emplace_back(i, credit);
       }
     }
-    for (auto& [to, credit] : credits) ASSERT_TRUE(sender.OnCredit(&calls[to].sent, credit).ok());
-    for (int i = kCalls / 2; i < kCalls; ++i) EXPECT_TRUE(sender.MaySend(calls[i].sent)) << i << " seed " << seed;
+    for (auto& [to, credit] : credits) {
+      ASSERT_TRUE(sender.OnCredit(&calls[to].sent, credit).ok());
+      while (sender.TakeSendable() != nullptr) {
+      }
+    }
+    for (int i = kCalls / 2; i < kCalls; ++i) {
+      EXPECT_FALSE(calls[i].sent.waits) << i << " seed " << seed;
+      EXPECT_TRUE(sender.TrySend(&calls[i].sent, 64)) << i << " seed " << seed;
+    }
   }
 }
 

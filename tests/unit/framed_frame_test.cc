@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "shmrpc/steady_time.h"
+#include "shmrpc/wire.pb.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -119,6 +120,145 @@ TEST(FrameTest, TooLongAStatusIsCutAndSaysSo) {
   EXPECT_EQ(control.status.code(), absl::StatusCode::kUnknown);
   EXPECT_TRUE(absl::StrContains(control.status.message(), "cut"));
   EXPECT_TRUE(absl::StrContains(control.status.message(), "details"));
+}
+
+// A frame in which `control` is all there is between header and message.
+std::string RawFrame(FrameType type, uint8_t flags, const std::string& control) {
+  FrameHeader header;
+  header.type = type;
+  header.flags = flags;
+  return Frame(header, control, "");
+}
+std::string Block(const google::protobuf::MessageLite& message) {
+  const std::string bytes = message.SerializeAsString();
+  const uint32_t size = static_cast<uint32_t>(bytes.size());
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + bytes;
+}
+
+// Whatever a handler makes of its status: many small details, long texts, as much metadata as the rules allow and more.
+TEST(FrameTest, AStatusThatAHandlerPassesOnFitsAFrame) {
+  for (const size_t message_bytes : {0, 16384, 20000}) {
+    for (const int payloads : {0, 64, 65, 6100}) {
+      for (const size_t metadata_bytes : {0, 8150, 30000, 70000}) {
+        for (const absl::StatusCode code : {absl::StatusCode::kOk, absl::StatusCode::kAborted}) {
+          absl::Status status(code, std::string(message_bytes, 'm'));
+          for (int i = 0; i < payloads; ++i) {
+            const char url[2] = {static_cast<char>(i), static_cast<char>(i >> 8)};
+            status.SetPayload(absl::string_view(url, 2), absl::Cord(""));
+          }
+          Metadata initial, trailing;
+          if (metadata_bytes > 0) initial.Add("a", std::string(metadata_bytes, 'i'));
+          if (metadata_bytes > 0) trailing.Add("b", std::string(metadata_bytes, 't'));
+          const std::string frame = ResponseFrame(initial, status, trailing, "");
+          ASSERT_LE(frame.size(), kFrameHeaderBytes + kMaxEncodedControlBytes);
+          ResponseControl control;
+          ASSERT_EQ(DecodeResponseControl(frame, HeaderOf(frame), &control), absl::OkStatus());
+          const bool fits = metadata_bytes <= Metadata::kMaxByteSize;
+          EXPECT_EQ(control.initial_metadata, fits ? initial : Metadata());
+          EXPECT_EQ(control.trailing_metadata, fits ? trailing : Metadata());
+          if (code == absl::StatusCode::kOk) {
+            EXPECT_EQ(control.status.code(), fits ? code : absl::StatusCode::kInternal);
+          } else {
+            EXPECT_EQ(control.status.code(), code);
+            EXPECT_EQ(absl::StrContains(control.status.message(), "cut"), message_bytes > 16384);
+            EXPECT_EQ(absl::StrContains(control.status.message(), "details"), payloads > 64);
+          }
+          if (!fits) {
+            EXPECT_TRUE(absl::StrContains(control.status.message(), "metadata was too large"));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(FrameTest, AReceiverCutsAStatusToo) {
+  wire::StatusBlock block;
+  block.set_message(std::string(20000, 'm'));
+  for (int i = 0; i < 10000; ++i) block.add_payloads();
+  const std::string frame = RawFrame(FrameType::kResponse, kFlagStatus | kFlagNoMessage, Block(block));
+  FrameHeader header = HeaderOf(frame);
+  header.code = 10;
+  ResponseControl control;
+  ASSERT_EQ(DecodeResponseControl(frame, header, &control), absl::OkStatus());
+  EXPECT_EQ(control.status.code(), absl::StatusCode::kAborted);
+  EXPECT_LT(control.status.message().size(), kMaxStatusMessageBytes + 256);
+  EXPECT_TRUE(absl::StrContains(control.status.message(), "cut"));
+  EXPECT_TRUE(absl::StrContains(control.status.message(), "details"));
+  int payloads = 0;
+  control.status.ForEachPayload([&](absl::string_view, const absl::Cord&) { ++payloads; });
+  EXPECT_EQ(payloads, 0);
+}
+
+TEST(FrameTest, AControlPartBeyondTheLimitIsMalformed) {
+  for (const size_t bytes : {kMaxControlBytes, kMaxControlBytes + 1}) {
+    wire::StatusBlock block;
+    const size_t overhead = 4 + 1 + 3;  // the block's size, and the field's tag and length
+    block.set_message(std::string(bytes - overhead, 'm'));
+    const std::string frame = RawFrame(FrameType::kResponse, kFlagStatus | kFlagNoMessage, Block(block));
+    ASSERT_EQ(frame.size(), kFrameHeaderBytes + bytes);
+    ResponseControl response;
+    EXPECT_EQ(DecodeResponseControl(frame, HeaderOf(frame), &response).code(),
+              bytes <= kMaxControlBytes ? absl::StatusCode::kOk : absl::StatusCode::kInternal);
+  }
+  wire::MetadataBlock block;
+  block.add_entries()->set_value(std::string(kMaxControlBytes, 'v'));
+  const std::string request = RawFrame(FrameType::kRequest, kFlagMetadata, Block(block));
+  RequestControl control;
+  EXPECT_EQ(DecodeRequestControl(request, HeaderOf(request), &control).code(), absl::StatusCode::kInternal);
+  const std::string headers = RawFrame(FrameType::kHeaders, kFlagMetadata, Block(block));
+  Metadata metadata;
+  EXPECT_EQ(DecodeHeaders(headers, HeaderOf(headers), &metadata).code(), absl::StatusCode::kInternal);
+}
+
+// A block of which each entry costs two bytes is not read to its end.
+TEST(FrameTest, MetadataMadeOfManyEmptyEntriesIsRefusedAfterAsManyAsMayBe) {
+  for (const int entries : {257, 5000, 20000}) {
+    wire::MetadataBlock block;
+    for (int i = 0; i < entries; ++i) block.add_entries();
+    const std::string frame = RawFrame(FrameType::kRequest, kFlagMetadata, Block(block));
+    RequestControl control;
+    EXPECT_EQ(DecodeRequestControl(frame, HeaderOf(frame), &control).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_LE(control.metadata.size(), 257u);
+    EXPECT_EQ(control.message_offset, frame.size());
+  }
+}
+
+// Every encoding of metadata that keeps the rules is within the bound for a block.
+TEST(FrameTest, AsMuchMetadataAsMayBeArrives) {
+  Metadata many, large;
+  for (int i = 0; i < 8192 / 33; ++i) many.Add("k", "");
+  large.Add("key", std::string(8192 - 32 - 3, 'v'));
+  for (const Metadata& metadata : {many, large}) {
+    ASSERT_EQ(metadata.Validate(), absl::OkStatus());
+    const std::string frame = RequestFrame(SteadyTime::InfiniteFuture(), metadata, "");
+    RequestControl control;
+    EXPECT_EQ(DecodeRequestControl(frame, HeaderOf(frame), &control), absl::OkStatus());
+    EXPECT_EQ(control.metadata, metadata);
+  }
+}
+
+TEST(FrameTest, UnknownFieldsOfABlockArePassedOver) {
+  // An entry with the fields 3 (a number), 4 (eight bytes), 5 (four bytes) and 6 (a text) around the value.
+  const std::string entry = std::string("\x0a\x01k\x18\x96\x01\x21", 7) + std::string(8, 'x') + "\x2d" +
+                            std::string(4, 'x') + std::string("\x32\x02yy\x12\x01v", 7);
+  std::string block = std::string("\x10\x01\x0a", 3) + static_cast<char>(entry.size()) + entry;
+  const uint32_t size = static_cast<uint32_t>(block.size());
+  block.insert(0, reinterpret_cast<const char*>(&size), sizeof size);
+  const std::string frame = RawFrame(FrameType::kRequest, kFlagMetadata, block);
+  RequestControl control;
+  ASSERT_EQ(DecodeRequestControl(frame, HeaderOf(frame), &control), absl::OkStatus());
+  EXPECT_EQ(control.metadata, (Metadata{{"k", "v"}}));
+}
+
+TEST(FrameTest, ACreditForNothingIsMalformed) {
+  for (const Credit& credit : {Credit{0, 0}, Credit{0, 1}, Credit{1, 0}}) {
+    char body[kCreditBytes];
+    EncodeCredit(credit, body);
+    const std::string frame = RawFrame(FrameType::kCredit, 0, std::string(body, sizeof body));
+    Credit decoded;
+    EXPECT_EQ(DecodeCredit(frame, HeaderOf(frame), &decoded).ok(), !credit.empty());
+  }
 }
 
 TEST(FrameTest, AnUnknownStatusCodeBecomesUnknown) {

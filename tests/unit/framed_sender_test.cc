@@ -106,6 +106,19 @@ struct Fixture {
   Sender sender;
 };
 
+TEST(SenderTest, AControlPartThatIsTooLargeIsAnError) {
+  Fixture fixture(/*may_spill=*/true);
+  FrameHeader header;
+  header.type = FrameType::kResponse;
+  header.flags = kFlagNoMessage;
+  for (const size_t bytes : {kMaxEncodedControlBytes, kMaxEncodedControlBytes + 1, size_t{70000}}) {
+    EXPECT_EQ(fixture.sender.Send(header, std::string(bytes, 'c'), nullptr, SteadyTime::InfiniteFuture(),
+                                  [] { return false; }),
+              bytes <= kMaxEncodedControlBytes ? Sender::Outcome::kSent : Sender::Outcome::kTooLarge);
+  }
+  EXPECT_EQ(fixture.link.frames.size(), 1u);
+}
+
 FrameHeader HeaderOf(const std::string& frame) {
   return LoadFrameHeader(reinterpret_cast<const uint8_t*>(frame.data()));
 }

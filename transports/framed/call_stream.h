@@ -70,7 +70,6 @@ struct CallStream {
   std::deque<ReceivedMessage> inbox;
   bool wanted = false;    // Receive waits for an answer
   bool dropping = false;  // nobody wants what is in the inbox and what comes
-  bool waits_for_credit = false;
   bool sendable_due = false;
 
   bool busy = false;

@@ -69,9 +69,11 @@ struct ThreadChunkCache {
   Chunk* chunk = nullptr;
   bool ended = false;  // the thread's variables are being destroyed
 
+  // The thread may make a call after that: from the destructor of another of its variables, or of a static one. Then
+  // there is no cache.
   ~ThreadChunkCache() {
     ended = true;
-    if (chunk != nullptr) ChunkPool::Get().Return(chunk);
+    if (chunk != nullptr) ChunkPool::Get().Return(std::exchange(chunk, nullptr));
   }
 
   static ThreadChunkCache& Get() {
@@ -81,8 +83,9 @@ struct ThreadChunkCache {
 };
 
 ChunkPtr ChunkPool::TakeForThread() {
-  Chunk*& cached = ThreadChunkCache::Get().chunk;
-  return cached != nullptr ? ChunkPtr(std::exchange(cached, nullptr)) : ChunkPool::Get().Take();
+  ThreadChunkCache& cache = ThreadChunkCache::Get();
+  if (cache.chunk == nullptr || cache.ended) return ChunkPool::Get().Take();
+  return ChunkPtr(std::exchange(cache.chunk, nullptr));
 }
 
 void ChunkReturner::operator()(Chunk* chunk) const {

@@ -125,7 +125,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
   header.type = FrameType::kRequest;
   if (spec.client_streams) header.flags |= kFlagOpen;
   if (request == nullptr) header.flags |= kFlagNoMessage;
-  static thread_local std::string control;
+  std::string control;  // a deadline alone is kept in it without memory of its own
   EncodeRequestControl(spec.deadline, spec.metadata, &header.flags, &control, spec.now);
   ClientCall* call = nullptr;
   absl::Status refused;
@@ -176,9 +176,15 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     MutexLock lock(&sender_.mutex());
     status = AnnounceMethod(spec.method, spec.deadline, &header.code);
     // Not sent whole: the deadline has passed or the link is over, and then the call is ended by whoever noticed.
-    if (status.ok() && sender_.SendLocked(header, control, request, spec.deadline,
-                                          [this, id] { return !IsActive(id); }) == Sender::Outcome::kSent) {
-      NoteSent(id);
+    Sender::Outcome outcome = Sender::Outcome::kNothingSent;
+    if (status.ok()) {
+      outcome = sender_.SendLocked(header, control, request, spec.deadline, [this, id] { return !IsActive(id); });
+    }
+    if (outcome == Sender::Outcome::kSent) NoteSent(id);
+    if (outcome == Sender::Outcome::kTooLarge) {
+      status = absl::InvalidArgumentError(absl::StrCat("the call's metadata takes ", control.size(),
+                                                       " bytes encoded, more than the ", kMaxEncodedControlBytes,
+                                                       " that a frame has for it: send larger data in the message"));
     }
   }
   if (!status.ok() && !spec.deadline.HasPassed()) {
@@ -227,6 +233,7 @@ void ClientCall::Run() {
 // Ends a call that TakeCall has returned, for a reason on this side: at once, with what has not been read dropped.
 void ClientSession::EndHere(ClientCall* call, absl::Status status, bool not_processed) {
   WakeUp wake_up = WakeUp::kNothing;
+  Sendable sendable;
   bool streams;
   {
     MutexLock lock(&calls_mutex_);
@@ -236,10 +243,15 @@ void ClientSession::EndHere(ClientCall* call, absl::Status status, bool not_proc
     if (streams) {
       call->stream->ended = true;
       call->stream->dropping = true;
+      send_account_.OnOver(&call->stream->sent);
       wake_up = MarkDue(call);
+      sendable = MarkSendable();
     }
   }
-  if (streams) return Wake(call, wake_up);
+  if (streams) {
+    Wake(call, wake_up);
+    return WakeSendable(sendable);
+  }
   call->DeliverEnd();
   NotifyWaiter(call);
 }

@@ -86,6 +86,13 @@ class ClientSession final : public Session {
   enum class WakeUp { kNothing, kRun, kKick };
   WakeUp MarkDue(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   void Wake(ClientCall* call, WakeUp wake_up) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // The same for all calls that need wait for credit no longer.
+  struct Sendable {
+    std::vector<ClientCall*> to_run;
+    bool kick = false;
+  };
+  Sendable MarkSendable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void WakeSendable(const Sendable& sendable) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   // With `busy` set by the caller.
   void RunEvents(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   // A call from the list of those that the poller has something to tell of. False: it does not stream.

@@ -23,24 +23,25 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
     if (FindCall(id) != call || call->stream->cut) return SendResult::kOver;
     if (message != nullptr) {
       ClientCall::Stream& stream = *call->stream;
-      if (!send_account_.MaySend(stream.sent)) {
-        if (!stream.waits_for_credit) waiting_for_credit_.push_back(id);
-        stream.waits_for_credit = true;
-        return SendResult::kWait;
-      }
-      send_account_.OnSent(&stream.sent, MessageCost(message->size()));
+      stream.sent.id = id;
+      if (!send_account_.TrySend(&stream.sent, MessageCost(message->size()))) return SendResult::kWait;
     }
   }
   const Sender::Outcome outcome =
       sender_.Send(header, absl::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
   // Also while the call is active still: the deadline has passed, and whoever keeps it is about to say so.
-  MutexLock lock(&calls_mutex_);
-  ClientCall* const active = FindCall(id);
-  if (active != nullptr) active->stream->cut = true;
-  if (outcome == Sender::Outcome::kNothingSent && message != nullptr) {
-    send_account_.OnNotSent(active == nullptr ? nullptr : &active->stream->sent, MessageCost(message->size()));
+  Sendable sendable;
+  {
+    MutexLock lock(&calls_mutex_);
+    ClientCall* const active = FindCall(id);
+    if (active != nullptr) active->stream->cut = true;
+    if (outcome == Sender::Outcome::kNothingSent && message != nullptr) {
+      send_account_.OnNotSent(active == nullptr ? nullptr : &active->stream->sent, MessageCost(message->size()));
+      sendable = MarkSendable();
+    }
   }
+  WakeSendable(sendable);
   return SendResult::kOver;
 }
 
@@ -106,6 +107,24 @@ void ClientSession::Wake(ClientCall* call, WakeUp wake_up) {
     case WakeUp::kKick:
       return poller_->Kick(shared_from_this());
   }
+}
+
+ClientSession::Sendable ClientSession::MarkSendable() {
+  Sendable sendable;
+  while (const SendAccount::Call* const found = send_account_.TakeSendable()) {
+    ClientCall* const call = FindCall(found->id);
+    if (call == nullptr || call->stream == nullptr) continue;  // it is about to end
+    call->stream->sendable_due = true;
+    const WakeUp wake_up = MarkDue(call);
+    if (wake_up == WakeUp::kRun) sendable.to_run.push_back(call);
+    if (wake_up == WakeUp::kKick) sendable.kick = true;
+  }
+  return sendable;
+}
+
+void ClientSession::WakeSendable(const Sendable& sendable) {
+  if (sendable.kick) poller_->Kick(shared_from_this());
+  for (ClientCall* call : sendable.to_run) RunEvents(call);
 }
 
 bool ClientSession::BeginQueued(ClientCall* call) {
@@ -179,6 +198,7 @@ void ClientSession::RunEvents(ClientCall* call) {
 // A call whose stream ends because the server says so. TakeCall has returned it, call->pieces may point into `chunk`.
 void ClientSession::EndStream(ClientCall* call, ChunkPtr& chunk) {
   WakeUp wake_up;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     ClientCall::Stream& stream = *call->stream;
@@ -197,9 +217,12 @@ void ClientSession::EndStream(ClientCall* call, ChunkPtr& chunk) {
       call->chunks.clear();
     }
     stream.ended = true;
+    send_account_.OnOver(&stream.sent);
     wake_up = MarkDue(call);
+    sendable = MarkSendable();
   }
   Wake(call, wake_up);
+  WakeSendable(sendable);
 }
 
 absl::Status ClientSession::HandleHeaders(const FrameHeader& header, const Chunk& chunk) {
@@ -298,33 +321,17 @@ absl::Status ClientSession::HandleCredit(const FrameHeader& header, const Chunk&
   const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
   absl::Status status = DecodeCredit(frame, header, &credit);
   if (!status.ok()) return status;
-  std::vector<ClientCall*> to_run;
-  bool kick = false;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     ClientCall* const call = FindCall(header.call_id);
     const bool streams = call != nullptr && call->stream != nullptr;
     status = send_account_.OnCredit(streams ? &call->stream->sent : nullptr, credit);
     if (!status.ok()) return status;
-    size_t kept = 0;
-    for (const uint64_t id : waiting_for_credit_) {
-      ClientCall* const waiting = FindCall(id);
-      if (waiting == nullptr) continue;
-      ClientCall::Stream& stream = *waiting->stream;
-      if (!send_account_.MaySend(stream.sent)) {
-        waiting_for_credit_[kept++] = id;
-        continue;
-      }
-      stream.waits_for_credit = false;
-      stream.sendable_due = true;
-      const WakeUp wake_up = MarkDue(waiting);
-      if (wake_up == WakeUp::kRun) to_run.push_back(waiting);
-      if (wake_up == WakeUp::kKick) kick = true;
-    }
-    waiting_for_credit_.resize(kept);
+    sendable = MarkSendable();
   }
-  for (ClientCall* waiting : to_run) RunEvents(waiting);
-  if (kick && !poller_receives_.load(std::memory_order_relaxed)) poller_->Kick(shared_from_this());
+  if (poller_receives_.load(std::memory_order_relaxed)) sendable.kick = false;  // this thread looks itself
+  WakeSendable(sendable);
   return absl::OkStatus();
 }
 

@@ -41,37 +41,68 @@ struct Credit {
   bool empty() const { return call_bytes == 0 && connection_bytes == 0; }
 };
 
-// The sender's account of one connection.
+// The sender's account of one connection, and the calls that wait for credit.
+//
+// A call that may not send waits for credit of its own while its window is used up, and for the connection's otherwise,
+// in a queue. Of that queue so many are told as the connection's window has room for, each with the message that it
+// waits to send; until a call has sent that, or is over, its place in the window is promised to it. So a credit costs
+// what it lets through, however many calls wait: it does not wake all of them for the first to take everything.
+//
+//   1. A call in the queue waits, and its own window is not used up.
+//   2. After TakeSendable has returned null, the queue is empty, or what is under way and what is promised fill the
+//      connection's window. Therefore it is called until then after whatever makes either of them less.
 class SendAccount {
  public:
+  // What is kept for a call. It stays where it is, and OnOver is called before it goes.
   struct Call {
+    uint64_t id = 0;  // the owner's, to find the call by
     uint64_t under_way = 0;
+
+    // The account's.
+    bool waits = false;      // for credit; TakeSendable has not returned it since
+    bool is_queued = false;  // for the connection's credit, or to be told
+    bool may_send = false;   // because of its own credit, whatever the connection's window says
+    uint64_t wanted = 0;     // what it waits to send, or its window if that is less
+    uint64_t promised = 0;   // of the connection's window
+    Call* next_queued = nullptr;
+    Call* previous_queued = nullptr;
   };
 
   // `granted`: by the peer.
   explicit SendAccount(const FlowControlOptions& granted) : granted_(granted) {}
+  SendAccount(const SendAccount&) = delete;
+  SendAccount& operator=(const SendAccount&) = delete;
 
-  bool MaySend(const Call& call) const {
-    return call.under_way < granted_.stream_bytes &&
-           (under_way_ < granted_.connection_bytes || call.under_way <= granted_.stream_bytes / 4);
-  }
-  void OnSent(Call* call, uint64_t cost) {
-    call->under_way += cost;
-    under_way_ += cost;
-  }
+  // Counts a message as sent. False, and it may not be sent: the call waits from now on.
+  bool TrySend(Call* call, uint64_t cost);
 
-  // What was counted was not sent after all.
-  void OnNotSent(Call* call, uint64_t cost) {
-    if (call != nullptr) call->under_way -= cost;
-    under_way_ -= cost;
-  }
+  // What was counted was not sent after all. `call` is null when the call is over.
+  void OnNotSent(Call* call, uint64_t cost);
 
   // Credit has come back. `call` is null when the call is over. INTERNAL: more than was under way.
   absl::Status OnCredit(Call* call, const Credit& credit);
 
+  // The call sends nothing any more. What is under way for it stays so for the connection.
+  void OnOver(Call* call) { Forget(call); }
+
+  // A call that waits no longer, which is to try again; null: there is none.
+  Call* TakeSendable();
+
  private:
+  bool MaySend(const Call& call) const {
+    return call.under_way < granted_.stream_bytes &&
+           (under_way_ + promised_ < granted_.connection_bytes || call.under_way <= granted_.stream_bytes / 4);
+  }
+  // It does not wait, and nothing is promised to it.
+  void Forget(Call* call);
+  void Enqueue(Call* call, bool in_front);
+  void Dequeue(Call* call);
+
   const FlowControlOptions granted_;
   uint64_t under_way_ = 0;
+  uint64_t promised_ = 0;  // the sum of all calls' promises
+  Call* first_queued_ = nullptr;
+  Call* last_queued_ = nullptr;
 };
 
 // The receiver's account of one connection.

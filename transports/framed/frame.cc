@@ -3,22 +3,24 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "google/protobuf/io/coded_stream.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/wire.pb.h"
 
 namespace shmrpc::framed {
 namespace {
 
-// Bounds that keep every control part well under kMaxControlBytes, whatever the application says.
-constexpr size_t kMaxStatusMessageBytes = 16 * 1024;
-constexpr size_t kMaxStatusPayloadBytes = 12 * 1024;
 constexpr absl::string_view kCutMark = "... (cut: the status message was too long to be sent whole)";
 constexpr absl::string_view kPayloadsLeftOut = " (the status's details were too large to be sent and were left out)";
+constexpr absl::string_view kMetadataLeftOut = " (the call's metadata was too large to be sent and was left out)";
+constexpr size_t kNoteBytes = 256;  // the notes above, together, and something to spare
+static_assert(kCutMark.size() + kPayloadsLeftOut.size() + kMetadataLeftOut.size() <= kNoteBytes);
 
 void ToWire(const Metadata& metadata, wire::MetadataBlock* block) {
   for (const auto& [key, value] : metadata) {
@@ -32,30 +34,144 @@ absl::Status Invalid(const absl::Status& why) {
   return absl::InvalidArgumentError(absl::StrCat("the peer sent metadata that breaks the rules: ", why.message()));
 }
 
-absl::Status FromWire(const wire::MetadataBlock& block, Metadata* metadata) {
-  for (const auto& entry : block.entries()) metadata->Add(entry.key(), entry.value());
-  absl::Status valid = metadata->Validate();
-  return valid.ok() ? valid : Invalid(valid);
+absl::Status Malformed(absl::string_view what) {
+  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
 }
 
-// The same for a request's metadata, where the client's library may have added the number of earlier attempts.
-absl::Status FromWireWithAttempts(const wire::MetadataBlock& block, Metadata* metadata) {
+// Goes through the fields of a block as far as somebody takes them: so a block costs no more than what is made of it.
+// protobuf would make an object of each field first, of two bytes maybe.
+class FieldReader {
+ public:
+  explicit FieldReader(absl::string_view block)
+      : block_(block), input_(reinterpret_cast<const uint8_t*>(block.data()), static_cast<int>(block.size())) {}
+
+  // The next field that has a length; others are passed over. False: there is none, or the block is malformed.
+  bool Next(int* number, absl::string_view* content) {
+    while (!malformed_ && Left() > 0) {
+      const uint32_t tag = input_.ReadTag();
+      uint64_t ignored;
+      uint32_t length;
+      if (tag >> 3 == 0) malformed_ = true;
+      switch (tag & 7) {
+        case 0:
+          malformed_ |= !input_.ReadVarint64(&ignored);
+          break;
+        case 1:
+          malformed_ |= !input_.Skip(8);
+          break;
+        case 2:
+          malformed_ |= !input_.ReadVarint32(&length) || length > Left();
+          if (malformed_) break;
+          *number = static_cast<int>(tag >> 3);
+          *content = block_.substr(block_.size() - Left(), length);
+          return input_.Skip(static_cast<int>(length));
+        case 5:
+          malformed_ |= !input_.Skip(4);
+          break;
+        default:
+          malformed_ = true;
+      }
+    }
+    return false;
+  }
+  bool malformed() const { return malformed_; }
+
+ private:
+  size_t Left() const { return block_.size() - static_cast<size_t>(input_.CurrentPosition()); }
+
+  const absl::string_view block_;
+  google::protobuf::io::CodedInputStream input_;
+  bool malformed_ = false;
+};
+
+// The two fields of an entry, or of a payload.
+bool ReadPair(absl::string_view block, absl::string_view* first, absl::string_view* second) {
+  FieldReader fields(block);
+  int number;
+  absl::string_view content;
+  while (fields.Next(&number, &content)) {
+    if (number == 1) *first = content;
+    if (number == 2) *second = content;
+  }
+  return !fields.malformed();
+}
+
+// The number of earlier attempts, which a request's metadata may have once.
+absl::Status TakeAttempts(absl::string_view text, absl::optional<int>* attempts) {
+  int value;
+  if (attempts->has_value() || !absl::SimpleAtoi(text, &value) || value <= 0) {
+    return Invalid(absl::InvalidArgumentError(
+        absl::StrCat(kPreviousAttempts, " is \"", absl::CHexEscape(text.substr(0, 64)), "\", or comes twice")));
+  }
+  *attempts = value;
+  return absl::OkStatus();
+}
+
+// INVALID_ARGUMENT: it breaks the rules of metadata; INTERNAL: it is no MetadataBlock. `of_request`: the client's
+// library may have added the number of earlier attempts.
+absl::Status DecodeMetadata(absl::string_view block, bool of_request, Metadata* metadata) {
+  if (block.size() > kMaxMetadataBlockBytes) {
+    return Invalid(absl::ResourceExhaustedError(
+        absl::StrCat("it takes ", block.size(), " bytes encoded, more than ", kMaxMetadataBlockBytes)));
+  }
   absl::optional<int> attempts;
-  for (const auto& entry : block.entries()) {
-    if (entry.key() != kPreviousAttempts) {
-      metadata->Add(entry.key(), entry.value());
+  FieldReader entries(block);
+  int number;
+  absl::string_view entry;
+  size_t size = 0;
+  while (size <= Metadata::kMaxByteSize && entries.Next(&number, &entry)) {
+    if (number != wire::MetadataBlock::kEntriesFieldNumber) continue;
+    absl::string_view key, value;
+    if (!ReadPair(entry, &key, &value)) return Malformed("metadata that cannot be read");
+    if (of_request && key == kPreviousAttempts) {
+      absl::Status taken = TakeAttempts(value, &attempts);
+      if (!taken.ok()) return taken;
       continue;
     }
-    int value;
-    if (attempts.has_value() || !absl::SimpleAtoi(entry.value(), &value) || value <= 0) {
-      return Invalid(absl::InvalidArgumentError(
-          absl::StrCat(kPreviousAttempts, " is \"", absl::CHexEscape(entry.value()), "\", or comes twice")));
-    }
-    attempts = value;
+    metadata->Add(key, value);
+    size += key.size() + value.size() + 32;  // as Metadata counts; what goes beyond is found by Validate
   }
+  if (entries.malformed()) return Malformed("metadata that cannot be read");
   absl::Status valid = metadata->Validate();
   if (attempts.has_value()) metadata->Add(kPreviousAttempts, absl::StrCat(*attempts));
   return valid.ok() ? valid : Invalid(valid);
+}
+
+// Of a message beyond the limit the beginning.
+std::string CutMessage(absl::string_view message) {
+  if (message.size() <= kMaxStatusMessageBytes) return std::string(message);
+  return absl::StrCat(message.substr(0, kMaxStatusMessageBytes), kCutMark);
+}
+
+// Everything of a response that a StatusBlock says; see DecodeMetadata.
+absl::Status DecodeStatus(absl::string_view block, absl::StatusCode code, ResponseControl* out) {
+  absl::string_view message, trailing;
+  absl::InlinedVector<std::pair<absl::string_view, absl::string_view>, 4> payloads;
+  size_t payload_bytes = 0;
+  bool left_out = false;
+  FieldReader fields(block);
+  int number;
+  absl::string_view content;
+  while (fields.Next(&number, &content)) {
+    if (number == wire::StatusBlock::kMessageFieldNumber) message = content;
+    if (number == wire::StatusBlock::kTrailingMetadataFieldNumber) trailing = content;
+    if (number != wire::StatusBlock::kPayloadsFieldNumber || left_out) continue;
+    payload_bytes += content.size();
+    left_out = payloads.size() == kMaxStatusPayloads || payload_bytes > kMaxStatusPayloadBytes;
+    payloads.emplace_back();
+    if (!ReadPair(content, &payloads.back().first, &payloads.back().second)) {
+      return Malformed("a status whose details cannot be read");
+    }
+  }
+  if (fields.malformed()) return Malformed("a response whose status cannot be read");
+  std::string text = message.size() <= kMaxStatusMessageBytes + kNoteBytes ? std::string(message) : CutMessage(message);
+  if (left_out) absl::StrAppend(&text, kPayloadsLeftOut);
+  out->status = absl::Status(code, text);
+  if (!left_out) {
+    for (const auto& [type_url, value] : payloads) out->status.SetPayload(type_url, absl::Cord(value));
+  }
+  if (trailing.empty()) return absl::OkStatus();
+  return DecodeMetadata(trailing, /*of_request=*/false, &out->trailing_metadata);
 }
 
 void AppendBlock(const google::protobuf::MessageLite& block, std::string* out) {
@@ -65,20 +181,22 @@ void AppendBlock(const google::protobuf::MessageLite& block, std::string* out) {
 }
 
 // Takes a length-prefixed block off the front of `rest`.
-template <typename Block>
-bool TakeBlock(absl::string_view* rest, Block* block) {
+bool TakeBlock(absl::string_view* rest, absl::string_view* block) {
   uint32_t size;
   if (rest->size() < sizeof size) return false;
   std::memcpy(&size, rest->data(), sizeof size);
   rest->remove_prefix(sizeof size);
   if (size > rest->size()) return false;
-  if (!block->ParseFromArray(rest->data(), static_cast<int>(size))) return false;
+  *block = rest->substr(0, size);
   rest->remove_prefix(size);
   return true;
 }
 
-absl::Status Malformed(absl::string_view what) {
-  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+// `rest`: the frame without its header and control part.
+absl::Status CheckControlBytes(absl::string_view frame, absl::string_view rest) {
+  const size_t bytes = frame.size() - rest.size() - kFrameHeaderBytes;
+  if (bytes <= kMaxControlBytes) return absl::OkStatus();
+  return Malformed(absl::StrCat("a control part of ", bytes, " bytes, more than ", kMaxControlBytes));
 }
 
 // Takes the size of a message in pieces off the front of `rest`.
@@ -137,14 +255,17 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
       out->deadline = out->arrival.PlusNanoseconds(static_cast<int64_t>(left));
     }
   }
-  absl::Status rules;
-  if (header.flags & kFlagMetadata) {
-    wire::MetadataBlock block;
-    if (!TakeBlock(&rest, &block)) return Malformed("a request whose metadata cannot be read");
-    rules = FromWireWithAttempts(block, &out->metadata);
+  absl::string_view metadata;
+  if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
+    return Malformed("a request whose metadata cannot be read");
   }
+  absl::Status sizes = CheckControlBytes(frame, rest);
+  if (!sizes.ok()) return sizes;
+  absl::Status rules;
+  if (!metadata.empty()) rules = DecodeMetadata(metadata, /*of_request=*/true, &out->metadata);
+  if (absl::IsInternal(rules)) return rules;
   out->message_offset = frame.size() - rest.size();
-  absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  sizes = CheckMessageBytes(header, rest, &out->message_bytes);
   if (sizes.ok() && (header.flags & kFlagNoMessage) != 0 && out->message_bytes != 0) {
     return Malformed("a request that both has and has no message");
   }
@@ -169,12 +290,13 @@ void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out) {
 absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out) {
   absl::string_view rest = frame.substr(kFrameHeaderBytes);
   if ((header.flags & ~kFlagMetadata) != 0) return Malformed("headers with unknown flags");
-  wire::MetadataBlock block;
-  if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &block)) {
+  absl::string_view metadata;
+  if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
     return Malformed("headers whose metadata cannot be read");
   }
   if (!rest.empty()) return Malformed("headers with something behind them");
-  return FromWire(block, out);
+  absl::Status size = CheckControlBytes(frame, rest);
+  return size.ok() ? DecodeMetadata(metadata, /*of_request=*/false, out) : size;
 }
 
 absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
@@ -201,6 +323,7 @@ absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Cr
   if (header.flags != 0 || frame.size() != kFrameHeaderBytes + kCreditBytes) return Malformed("a credit of wrong form");
   std::memcpy(&out->call_bytes, frame.data() + kFrameHeaderBytes, 4);
   std::memcpy(&out->connection_bytes, frame.data() + kFrameHeaderBytes + 4, 4);
+  if (out->empty()) return Malformed("a credit for nothing");
   return absl::OkStatus();
 }
 
@@ -208,34 +331,58 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
                            const Metadata* trailing_metadata, uint8_t* flags, uint16_t* code, std::string* out) {
   out->clear();
   *code = static_cast<uint16_t>(status.raw_code());
-  if (initial_metadata != nullptr && !initial_metadata->empty()) {
-    *flags |= kFlagMetadata;
-    wire::MetadataBlock block;
-    ToWire(*initial_metadata, &block);
-    AppendBlock(block, out);
-  }
+  const bool has_initial = initial_metadata != nullptr && !initial_metadata->empty();
   const bool has_trailing = trailing_metadata != nullptr && !trailing_metadata->empty();
-  if (status.ok() && !has_trailing) return;
-  *flags |= kFlagStatus;
+  if (status.ok() && !has_trailing && !has_initial) return;
+
+  wire::MetadataBlock initial;
   wire::StatusBlock block;
-  std::string message(status.message());
-  if (message.size() > kMaxStatusMessageBytes) {
-    message.resize(kMaxStatusMessageBytes);
-    message.append(kCutMark.data(), kCutMark.size());
-  }
+  std::string message = CutMessage(status.message());
   size_t payload_bytes = 0;
+  bool payloads_left_out = false;
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& value) {
-    payload_bytes += type_url.size() + value.size();
+    if (payloads_left_out) return;
     wire::StatusBlock::Payload* payload = block.add_payloads();
     payload->set_type_url(std::string(type_url));
     payload->set_value(std::string(value));
+    payload_bytes += payload->ByteSizeLong();
+    payloads_left_out =
+        block.payloads_size() > static_cast<int>(kMaxStatusPayloads) || payload_bytes > kMaxStatusPayloadBytes;
   });
-  if (payload_bytes > kMaxStatusPayloadBytes) {
+  bool metadata_left_out = false;
+  const auto leave_out = [&metadata_left_out](wire::MetadataBlock* metadata) {
+    metadata->clear_entries();
+    metadata_left_out = true;
+  };
+  wire::MetadataBlock trailing;
+  if (has_initial) ToWire(*initial_metadata, &initial);
+  if (has_trailing) ToWire(*trailing_metadata, &trailing);
+  if (initial.ByteSizeLong() > kMaxMetadataBlockBytes) leave_out(&initial);
+  if (trailing.ByteSizeLong() > kMaxMetadataBlockBytes) leave_out(&trailing);
+  // What fits by itself need not fit together with the rest. Besides the blocks there are their sizes, and a few bytes
+  // for the fields of the status.
+  const auto fits = [&] {
+    return initial.ByteSizeLong() + trailing.ByteSizeLong() + block.ByteSizeLong() + message.size() + kNoteBytes + 32 <=
+           kMaxEncodedControlBytes;
+  };
+  if (payloads_left_out || (block.payloads_size() > 0 && !fits())) {
     block.clear_payloads();
-    message.append(kPayloadsLeftOut.data(), kPayloadsLeftOut.size());
+    absl::StrAppend(&message, kPayloadsLeftOut);
   }
+  if (trailing.entries_size() > 0 && !fits()) leave_out(&trailing);
+  if (initial.entries_size() > 0 && !fits()) leave_out(&initial);
+  if (metadata_left_out) {
+    absl::StrAppend(&message, kMetadataLeftOut);
+    if (status.ok()) *code = static_cast<uint16_t>(absl::StatusCode::kInternal);
+  }
+  if (initial.entries_size() > 0) {
+    *flags |= kFlagMetadata;
+    AppendBlock(initial, out);
+  }
+  if (*code == 0 && trailing.entries_size() == 0) return;
+  *flags |= kFlagStatus;
   block.set_message(std::move(message));
-  if (has_trailing) ToWire(*trailing_metadata, block.mutable_trailing_metadata());
+  if (trailing.entries_size() > 0) *block.mutable_trailing_metadata() = std::move(trailing);
   AppendBlock(block, out);
 }
 
@@ -250,26 +397,29 @@ absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& h
     return Malformed("a response that has a result though the call was not processed");
   }
   if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a response too short for its size");
-  absl::Status rules;
-  if (header.flags & kFlagMetadata) {
-    wire::MetadataBlock block;
-    if (!TakeBlock(&rest, &block)) return Malformed("a response whose metadata cannot be read");
-    rules = FromWire(block, &out->initial_metadata);
+  absl::string_view metadata, status;
+  if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
+    return Malformed("a response whose metadata cannot be read");
   }
+  if ((header.flags & kFlagStatus) != 0 && !TakeBlock(&rest, &status)) {
+    return Malformed("a response whose status cannot be read");
+  }
+  absl::Status sizes = CheckControlBytes(frame, rest);
+  if (!sizes.ok()) return sizes;
+  absl::Status rules;
+  if (!metadata.empty()) rules = DecodeMetadata(metadata, /*of_request=*/false, &out->initial_metadata);
+  if (absl::IsInternal(rules)) return rules;
   const absl::StatusCode code =
       header.code <= 16 ? static_cast<absl::StatusCode>(header.code) : absl::StatusCode::kUnknown;
-  if (header.flags & kFlagStatus) {
-    wire::StatusBlock block;
-    if (!TakeBlock(&rest, &block)) return Malformed("a response whose status cannot be read");
-    out->status = absl::Status(code, block.message());
-    for (const auto& payload : block.payloads())
-      out->status.SetPayload(payload.type_url(), absl::Cord(payload.value()));
-    rules.Update(FromWire(block.trailing_metadata(), &out->trailing_metadata));
-  } else {
+  if (status.empty()) {
     out->status = absl::Status(code, "");
+  } else {
+    absl::Status trailing_rules = DecodeStatus(status, code, out);
+    if (absl::IsInternal(trailing_rules)) return trailing_rules;
+    rules.Update(trailing_rules);
   }
   out->message_offset = frame.size() - rest.size();
-  absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
+  sizes = CheckMessageBytes(header, rest, &out->message_bytes);
   if (sizes.ok() && (header.flags & kFlagNoMessage) != 0 && out->message_bytes != 0) {
     return Malformed("a response that both has and has no message");
   }

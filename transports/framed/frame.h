@@ -91,18 +91,31 @@ inline constexpr size_t kMaxMethodBytes = 4096;
 inline constexpr size_t kMethodOverheadBytes = 32;
 inline constexpr size_t kMaxMethodTableBytes = size_t{1} << 20;
 
-// What stands between a frame's header and its message bytes at most. Of a message in pieces the size comes first,
-// which the sender of the frames adds.
+// What stands between a frame's header and its message bytes at most; more is a violation. Of a message in pieces the
+// size comes first, which the sender of the frames adds to what is encoded here.
 inline constexpr size_t kMaxControlBytes = 48 * 1024;
+inline constexpr size_t kMaxEncodedControlBytes = kMaxControlBytes - sizeof(uint32_t);
+
+// A MetadataBlock at most. Whatever keeps the rules of Metadata is shorter, because its encoding adds less to an entry
+// than the 32 bytes that are counted for it; so a longer block is refused without a look.
+inline constexpr size_t kMaxMetadataBlockBytes = 10 * 1024;
+
+// A status at most: its message; the number of its payloads, and their encoded bytes in all. Both sides cut what is
+// beyond, and say so at the end of the message, for which there is room besides.
+inline constexpr size_t kMaxStatusMessageBytes = 16 * 1024;
+inline constexpr size_t kMaxStatusPayloads = 64;
+inline constexpr size_t kMaxStatusPayloadBytes = 12 * 1024;
 
 // The control part of a request: `deadline` InfiniteFuture and metadata null or empty where there is none. Sets the
-// flags for what is there. `out` is overwritten.
+// flags for what is there. `out` is overwritten. Metadata that is valid (Metadata::Validate) fits; of other metadata
+// the sender finds out.
 // `now`: what the clock says, or InfinitePast when it is to be read here.
 void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t* flags, std::string* out,
                           SteadyTime now = SteadyTime::InfinitePast());
 
-// The control part of a response. A status message or payloads too long for a frame are cut or left out, and the
-// message then says so. Sets flags and code.
+// The control part of a response, which always fits. A status message or payloads beyond the limits are cut or left
+// out, and so are, in that order, payloads, trailing and initial metadata that do not fit together; the message then
+// says so. Without its metadata a status is INTERNAL if it was OK. Sets flags and code.
 void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status& status,
                            const Metadata* trailing_metadata, uint8_t* flags, uint16_t* code, std::string* out);
 
@@ -121,7 +134,7 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
 // Whether a go-away is the last frame of the connection: no call is without response that a handler has begun with.
 absl::Status DecodeGoAway(const FrameHeader& header, bool* last);
 
-// The body of a headers frame; sets the flags.
+// The body of a headers frame, for valid metadata; sets the flags.
 void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out);
 absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out);
 
@@ -133,6 +146,7 @@ struct MessageControl {
 absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
                                   MessageControl* out);
 
+// A credit for nothing is not one that the protocol allows: it would cost the receiver something all the same.
 inline constexpr size_t kCreditBytes = 8;
 void EncodeCredit(const Credit& credit, char* out);
 absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Credit* out);

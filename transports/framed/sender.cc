@@ -219,6 +219,8 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
 
 Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
                                    SteadyTime deadline, absl::FunctionRef<bool()> stop) {
+  // The peer would have to end the connection, with all its calls.
+  if (control.size() > kMaxEncodedControlBytes) return Outcome::kTooLarge;
   const size_t message_bytes = message == nullptr ? 0 : message->size();
   const size_t before = kFrameHeaderBytes + control.size();
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);

@@ -66,6 +66,7 @@ class Sender {
     kSent,
     kNothingSent,  // the link is over, the deadline passed, or `stop` said so
     kCutOff,       // the same, in the middle of a message in pieces: a reset followed
+    kTooLarge,     // nothing was sent: the control part is larger than the protocol allows
   };
 
   // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;

@@ -399,13 +399,16 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
   }
   FramedServerCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     call = calls_.Find(header.call_id);
     if (call == nullptr) return absl::OkStatus();  // the reply and the reset have crossed
     Cancelled(call);
     wake_up = MarkDue(call);
+    sendable = MarkSendable();
   }
+  WakeSendable(sendable);
   Wake(call, wake_up);
   return absl::OkStatus();
 }
@@ -423,10 +426,10 @@ void ServerSession::SendReply(uint64_t call_id, const ServerCall::Reply& reply, 
   FrameHeader header;
   header.type = FrameType::kResponse;
   header.call_id = call_id;
-  static thread_local std::string control;
+  std::string control;
   EncodeResponseControl(reply.initial_metadata, reply.status, reply.trailing_metadata, &header.flags, &header.code,
                         &control);
-  const OutgoingMessage* const message = reply.status.ok() ? reply.message : nullptr;
+  const OutgoingMessage* const message = header.code == 0 ? reply.message : nullptr;
   if (message == nullptr) header.flags |= kFlagNoMessage;
   if (reply.not_processed) header.flags |= kFlagNotProcessed;
   sender_.Send(header, control, message, SteadyTime::InfiniteFuture(), stop);
@@ -453,10 +456,14 @@ void ServerSession::EndCall(FramedServerCall* call) {
   if (ended->stream != nullptr) {
     alive = std::static_pointer_cast<ServerSession>(shared_from_this());
     // Out of the table first: then no more comes.
+    Sendable sendable;
     {
       MutexLock lock(&calls_mutex_);
       calls_.Erase(ended.get());
+      send_account_.OnOver(&ended->stream->sent);
+      sendable = MarkSendable();
     }
+    WakeSendable(sendable);
     uint64_t unread = 0;
     for (const ReceivedMessage& message : ended->stream->inbox) unread += message.cost();
     ended->stream = nullptr;

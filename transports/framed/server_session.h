@@ -139,9 +139,16 @@ class ServerSession final : public Session {
 
   // As in ClientSession.
   enum class WakeUp { kNothing, kRun, kKick };
+  // MarkSendable is to follow.
   void Cancelled(FramedServerCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   WakeUp MarkDue(FramedServerCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   void Wake(FramedServerCall* call, WakeUp wake_up) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  struct Sendable {
+    std::vector<FramedServerCall*> to_run;
+    bool kick = false;
+  };
+  Sendable MarkSendable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void WakeSendable(const Sendable& sendable) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void RunEvents(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void RunQueued(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void NotifyWaiters() ABSL_LOCKS_EXCLUDED(waiters_mutex_);

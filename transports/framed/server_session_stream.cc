@@ -55,12 +55,8 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
     MutexLock lock(&calls_mutex_);
     if (call->cancelled.load(std::memory_order_relaxed)) return SendResult::kOver;
     FramedServerCall::Stream& stream = *call->stream;
-    if (!send_account_.MaySend(stream.sent)) {
-      if (!stream.waits_for_credit) waiting_for_credit_.push_back(call->id);
-      stream.waits_for_credit = true;
-      return SendResult::kWait;
-    }
-    send_account_.OnSent(&stream.sent, MessageCost(message.size()));
+    stream.sent.id = call->id;
+    if (!send_account_.TrySend(&stream.sent, MessageCost(message.size()))) return SendResult::kWait;
   }
   FrameHeader header;
   header.type = FrameType::kMessage;
@@ -71,6 +67,7 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   // The call is cancelled; or the link is broken, which whoever receives may not have noticed yet. A handler that
   // cannot send any more is to see why.
   WakeUp wake_up;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     if (outcome == Sender::Outcome::kNothingSent) {
@@ -78,7 +75,9 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
     }
     Cancelled(call);
     wake_up = MarkDue(call);
+    sendable = MarkSendable();
   }
+  WakeSendable(sendable);
   Wake(call, wake_up);
   return SendResult::kOver;
 }
@@ -176,7 +175,9 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
 
 void ServerSession::Cancelled(FramedServerCall* call) {
   if (call->cancelled.exchange(true, std::memory_order_acq_rel)) return;
-  if (call->stream != nullptr) call->stream->cancelled_due = true;
+  if (call->stream == nullptr) return;
+  call->stream->cancelled_due = true;
+  send_account_.OnOver(&call->stream->sent);
 }
 
 ServerSession::WakeUp ServerSession::MarkDue(FramedServerCall* call) {
@@ -196,6 +197,24 @@ ServerSession::WakeUp ServerSession::MarkDue(FramedServerCall* call) {
 void ServerSession::Wake(FramedServerCall* call, WakeUp wake_up) {
   if (wake_up == WakeUp::kRun) RunEvents(call);
   if (wake_up == WakeUp::kKick) poller_->Kick(shared_from_this());
+}
+
+ServerSession::Sendable ServerSession::MarkSendable() {
+  Sendable sendable;
+  while (const SendAccount::Call* const found = send_account_.TakeSendable()) {
+    FramedServerCall* const call = calls_.Find(found->id);
+    if (call == nullptr || call->stream == nullptr) continue;  // it is about to end
+    call->stream->sendable_due = true;
+    const WakeUp wake_up = MarkDue(call);
+    if (wake_up == WakeUp::kRun) sendable.to_run.push_back(call);
+    if (wake_up == WakeUp::kKick) sendable.kick = true;
+  }
+  return sendable;
+}
+
+void ServerSession::WakeSendable(const Sendable& sendable) {
+  if (sendable.kick) poller_->Kick(shared_from_this());
+  for (FramedServerCall* call : sendable.to_run) RunEvents(call);
 }
 
 void ServerSession::QueueTask(Task* task) {
@@ -361,13 +380,16 @@ void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
                       options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes")));
   FramedServerCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     call = calls_.Find(call_id);
     if (call == nullptr) return;
     Cancelled(call);
     wake_up = MarkDue(call);
+    sendable = MarkSendable();
   }
+  WakeSendable(sendable);
   Wake(call, wake_up);
 }
 
@@ -376,29 +398,17 @@ absl::Status ServerSession::HandleCredit(const FrameHeader& header, const Chunk&
   const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
   absl::Status status = DecodeCredit(frame, header, &credit);
   if (!status.ok()) return status;
-  std::vector<FramedServerCall*> to_run;
+  Sendable sendable;
   {
     MutexLock lock(&calls_mutex_);
     FramedServerCall* const found = calls_.Find(header.call_id);
     const bool streams = found != nullptr && found->stream != nullptr;
     status = send_account_.OnCredit(streams ? &found->stream->sent : nullptr, credit);
     if (!status.ok()) return status;
-    size_t kept = 0;
-    for (const uint64_t id : waiting_for_credit_) {
-      FramedServerCall* const waiting = calls_.Find(id);
-      if (waiting == nullptr) continue;
-      FramedServerCall::Stream& stream = *waiting->stream;
-      if (!send_account_.MaySend(stream.sent)) {
-        waiting_for_credit_[kept++] = id;
-        continue;
-      }
-      stream.waits_for_credit = false;
-      stream.sendable_due = true;
-      if (MarkDue(waiting) == WakeUp::kRun) to_run.push_back(waiting);
-    }
-    waiting_for_credit_.resize(kept);
+    sendable = MarkSendable();
   }
-  for (FramedServerCall* call : to_run) RunEvents(call);
+  sendable.kick = false;  // whoever receives looks at the tasks before anything else
+  WakeSendable(sendable);
   return absl::OkStatus();
 }
 

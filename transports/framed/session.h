@@ -5,7 +5,6 @@
 #include <memory>
 #include <optional>
 #include <utility>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -174,7 +173,6 @@ class Session : public Pollable, private Sender::Host {
   mutable Mutex calls_mutex_;
   SendAccount send_account_ ABSL_GUARDED_BY(calls_mutex_);
   ReceiveAccount receive_account_ ABSL_GUARDED_BY(calls_mutex_);
-  std::vector<uint64_t> waiting_for_credit_ ABSL_GUARDED_BY(calls_mutex_);  // the ids of calls that are, or were
 
   Keepalive keepalive_;
 
