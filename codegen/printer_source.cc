@@ -102,7 +102,7 @@ $service$::StubInterface::AsyncInterface::~AsyncInterface() = default;
 $service$::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 $service$::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 $service$::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

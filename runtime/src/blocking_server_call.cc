@@ -161,6 +161,20 @@ std::shared_ptr<CancellationScope> BlockingServerCall::cancellation_scope() {
   return scope;
 }
 
+std::stop_token BlockingServerCall::stop_token() {
+  std::stop_source source;
+  bool first = false;
+  {
+    MutexLock lock(&mutex_);
+    first = !stop_source_.has_value();
+    if (first) stop_source_ = source;
+    source = *stop_source_;
+  }
+  if (first && call_->IsCancelled()) source.request_stop();  // nobody listens yet: nothing runs here
+  WatchCancellation();
+  return source.get_token();
+}
+
 void BlockingServerCall::WatchCancellation() {
   Start();
   if (call_->deadline() == SteadyTime::InfiniteFuture()) return;
@@ -189,10 +203,16 @@ void BlockingServerCall::EndScope() {
 
 void BlockingServerCall::TellOfCancellation() {
   EndScope();
-  if (!cancellation_.Cancel()) return;
+  std::stop_source stop_source(std::nostopstate);
+  {
+    MutexLock lock(&mutex_);
+    if (stop_source_.has_value()) stop_source = *stop_source_;
+  }
+  if (!cancellation_.Cancel() && !stop_source.stop_possible()) return;
   references_.fetch_add(1, std::memory_order_relaxed);
-  CallbackThreads::Get().Run([this] {
+  CallbackThreads::Get().Run([this, stop_source = std::move(stop_source)]() mutable {
     cancellation_.Run();
+    stop_source.request_stop();
     Unref();
   });
 }

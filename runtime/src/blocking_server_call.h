@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
+#include <stop_token>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
@@ -65,6 +67,7 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   void SetCancellationCallback(absl::AnyInvocable<void()> callback) override;
   void ClearCancellationCallback() override { cancellation_.Clear(/*wait=*/true, /*for_good=*/false); }
   std::shared_ptr<CancellationScope> cancellation_scope() override;
+  std::stop_token stop_token() override;
   ServerUnaryReactor* DefaultReactor() override { return nullptr; }
 
  private:
@@ -119,7 +122,8 @@ class BlockingServerCall final : public ServerStream, public ServerCallControl, 
   Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);  // null: nobody has asked for it
+  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);     // null: nobody has asked for it
+  std::optional<std::stop_source> stop_source_ ABSL_GUARDED_BY(mutex_);  // likewise
 };
 
 }  // namespace shmrpc::internal

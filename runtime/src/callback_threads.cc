@@ -1,12 +1,15 @@
 #include "runtime/src/callback_threads.h"
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/fork.h"
+#include "runtime/src/log.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
 
@@ -14,10 +17,13 @@ namespace shmrpc::internal {
 namespace {
 
 constexpr absl::Duration kIdleTime = absl::Seconds(10);
+constexpr absl::Duration kPatienceAtLimit = absl::Seconds(1);
 
 constinit PerProcess<CallbackThreads> process_threads;
 
 }  // namespace
+
+constinit thread_local int NoUserCodeHere::depth = 0;
 
 CallbackThreads& CallbackThreads::Get() { return process_threads.Get(); }
 
@@ -34,39 +40,54 @@ void CallbackThreads::Run(absl::AnyInvocable<void()> callback) {
   StartThread();
 }
 
-// Counted in threads_ already. Without a thread to be had, and with no other, callbacks run here.
-void CallbackThreads::StartThread() {
+bool CallbackThreads::StartThread() {
   absl::StatusOr<std::thread> thread = internal::StartThread("shmrpc-callback", [this] { Serve(); });
-  if (thread.ok()) return thread->detach();
-  absl::AnyInvocable<void()> callback;
+  if (thread.ok()) {
+    thread->detach();
+    return true;
+  }
   {
     MutexLock lock(&mutex_);
     --threads_;
-    if (threads_ > 0 || callbacks_.empty()) return;
-    callback = std::move(callbacks_.front());
-    callbacks_.pop_front();
+    ScheduleCheck();  // which tries again
   }
-  callback();
+  static LogLimiter limiter;
+  LogWarningLimited(limiter, absl::StrCat("callbacks are late: ", thread.status().message()));
+  return false;
 }
 
 void CallbackThreads::ScheduleCheck() {
-  if (check_scheduled_ || threads_ == kMaxThreads) return;
+  if (check_scheduled_) return;
   check_scheduled_ = true;
   taken_before_check_ = taken_;
-  DeadlineTimer::Get().Schedule(SteadyTime::Now() + kPatience, [this] { CheckProgress(); });
+  const absl::Duration patience = threads_ < kMaxThreads ? kPatience : kPatienceAtLimit;
+  DeadlineTimer::Get().Schedule(SteadyTime::Now() + patience, [this] { CheckProgress(); });
 }
 
 void CallbackThreads::CheckProgress() {
+  int more = 0;
   {
     MutexLock lock(&mutex_);
     check_scheduled_ = false;
     if (callbacks_.empty()) return;
     const bool stuck = taken_ == taken_before_check_ && idle_ == 0;
     ScheduleCheck();
-    if (!stuck || threads_ == kMaxThreads) return;
-    ++threads_;
+    if (!stuck) return;
+    more = std::min({std::max(threads_, 1), static_cast<int>(callbacks_.size()), kMaxThreads - threads_});
+    threads_ += more;
   }
-  StartThread();
+  if (more == 0) {
+    static LogLimiter limiter;
+    LogWarningLimited(limiter, absl::StrCat(kMaxThreads,
+                                            " callbacks of asynchronous calls block, as many as may at the "
+                                            "same time; others wait for them to return"));
+  }
+  for (; more > 0; --more) {
+    if (StartThread()) continue;
+    MutexLock lock(&mutex_);
+    threads_ -= more - 1;
+    return;
+  }
 }
 
 void CallbackThreads::Serve() {

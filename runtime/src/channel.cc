@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/channel_impl.h"
+#include "runtime/src/client_call_access.h"
 #include "runtime/src/option_checks.h"
 #include "shmrpc/steady_time.h"
 
@@ -169,6 +170,11 @@ std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelO
   }
   return std::shared_ptr<Channel>(new Channel(
       std::make_shared<ChannelImpl>(std::string(target_text), std::move(status), std::move(addresses), options)));
+}
+
+std::shared_ptr<Channel> ChannelAccess::Unusable(absl::Status status) {
+  return std::shared_ptr<Channel>(new Channel(std::make_shared<ChannelImpl>(
+      std::string(), std::move(status), std::vector<ChannelAddress>(), ChannelOptions())));
 }
 
 Channel::Channel(std::shared_ptr<ChannelImpl> impl) : impl_(std::move(impl)) {}

@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
@@ -337,6 +338,7 @@ bool ChannelImpl::RemoveWaiter(ConnectionWaiter* waiter) {
 }
 
 void ChannelImpl::RunConnector() {
+  const internal::NoUserCodeHere close_waits_for_this_thread;
   mutex_.Lock();
   for (;;) {
     if (closed_) break;
@@ -463,6 +465,7 @@ void ChannelImpl::ServeWaiters() {
 }
 
 void ChannelImpl::Close() {
+  const internal::NoUserCodeHere in_a_destructor;
   WaiterList waiters;
   std::thread connector;
   ConnectionPtr connection;

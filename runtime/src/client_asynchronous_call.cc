@@ -7,6 +7,7 @@
 
 namespace shmrpc {
 void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool request_outlives_call) {
+  const internal::NoUserCodeHere in_a_call_of_the_users;
   absl::Status failure = AttachToContext();
   if (failure.ok() && !channel_->options().interceptors.empty() && !PassInterceptors(&failure)) {
     return Finish(std::move(failure), Metadata());
@@ -107,6 +108,10 @@ void AsynchronousCall::Wait(const OutgoingMessage* request) {
 }
 
 void AsynchronousCall::OnConnected(const ConnectionPtr& connection) {
+  if (interception_ != nullptr && internal::NoUserCodeHere::IsSo()) {  // interceptors see what has waited to be sent
+    return internal::CallbackThreads::Get().Run(
+        [self = shared_from_this(), connection] { self->OnConnected(connection); });
+  }
   if (!LeaveQueue()) return channel_->EndAsynchronousCall(*connection->load);
   StartAgain(connection);
   // It may be large, and was kept only until it could be sent.
@@ -135,7 +140,9 @@ void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMess
     channel_->EndAsynchronousCall(*load_);
     return Finish(RememberedEnd(), Metadata());
   }
-  connection->connection->StartCall(parameters_.ToSpec(), request, this, &call_);
+  CallSpec spec = parameters_.ToSpec();
+  spec.cancelled = &ended_early_;
+  connection->connection->StartCall(spec, request, this, &call_);
   // From here on the context may be gone.
   absl::Status end;
   Call* call;
@@ -144,7 +151,7 @@ void AsynchronousCall::Start(const ConnectionPtr& connection, const OutgoingMess
     if (attempt_ != attempt || phase_ != Phase::kStarting) return;  // over already
     phase_ = Phase::kStarted;
     end = end_;
-    call = call_;
+    call = call_.load(std::memory_order_relaxed);
   }
   if (end.ok()) {
     OnStarted(attempt, call);
@@ -201,7 +208,8 @@ bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
     }
     // Now, while the context cannot go.
     parameters_.metadata = attempts_.KeepMetadata(parameters_.metadata);
-    if (call_ != nullptr) earlier_calls_.push_back(std::exchange(call_, nullptr));
+    Call* const earlier = call_.exchange(nullptr);
+    if (earlier != nullptr) earlier_calls_.push_back(earlier);
     attempt_ = attempt;
     phase_ = Phase::kStarting;
   }
@@ -254,8 +262,12 @@ void AsynchronousCall::End(absl::Status status) {
       case Phase::kEnded:
         return;
       case Phase::kStarting:
-        end_.Update(std::move(status));  // the first one counts
-        return;
+        end_.Update(status);  // the first one counts
+        // StartCall sets call_ and then looks at ended_early_, before it waits for anything: one sees the other.
+        ended_early_.store(true, std::memory_order_seq_cst);
+        call = call_.load(std::memory_order_seq_cst);
+        if (call == nullptr) return;
+        break;
       case Phase::kWaiting:
       case Phase::kPausing:
         phase_ = Phase::kEnded;
@@ -263,7 +275,7 @@ void AsynchronousCall::End(absl::Status status) {
         break;
       case Phase::kStarted:
         end_.Update(status);
-        call = call_;
+        call = call_.load(std::memory_order_relaxed);
         break;
     }
   }
@@ -307,6 +319,12 @@ void AsynchronousCall::OnStatus(CallEnd end) {
 
 // On the one thread that has ended the call.
 void AsynchronousCall::Finish(absl::Status status, Metadata trailing_metadata) {
+  if (interception_ != nullptr && internal::NoUserCodeHere::IsSo()) {
+    return internal::CallbackThreads::Get().Run(
+        [self = shared_from_this(), status = std::move(status), trailing = std::move(trailing_metadata)]() mutable {
+          self->Finish(std::move(status), std::move(trailing));
+        });
+  }
   if (!ServerStreams(parameters_.kind)) status = reply_.Conclude(std::move(status));
   if (interception_ != nullptr) status = interception_->Ended(std::move(status), trailing_metadata);
   internal::DeadlineTimer::Handle pause_timer;

@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_CLIENT_ASYNCHRONOUS_CALL_H_
 #define SHMRPC_RUNTIME_SRC_CLIENT_ASYNCHRONOUS_CALL_H_
 
+#include <atomic>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/client_call_parameters.h"
@@ -30,9 +32,10 @@ namespace shmrpc {
 //       │  ╰──────────── at once ◀───────── not processed, and to be attempted again
 //       ╰── kPausing ◀── after a pause ◀──────────────────────────────────╯
 //
-// Deadline and TryCancel come at any time, from any thread, through End, and are remembered: in kStarting that is all,
-// because the starting thread does not hold the lock while it works; in kWaiting and kPausing they end the call; in
-// kStarted they cancel the attempt, and there is no further one.
+// Deadline and TryCancel come at any time, from any thread, through End, and are remembered. In kWaiting and kPausing
+// they end the call; in kStarted they cancel the attempt, and there is no further one; in kStarting they do so too if
+// the transport has made its call, and otherwise the starting thread, which does not hold the lock while it works, will
+// find what was remembered.
 //
 // The Call objects of attempts are released with this object: somebody may still be about to use the last but one.
 //
@@ -46,14 +49,16 @@ class AsynchronousCall : public CallEvents,
                          public std::enable_shared_from_this<AsynchronousCall> {
  public:
   ~AsynchronousCall() override {
-    if (call_ != nullptr) call_->Release();
+    Call* const call = call_.load(std::memory_order_relaxed);
+    if (call != nullptr) call->Release();
     for (Call* call : earlier_calls_) call->Release();
   }
   AsynchronousCall(const AsynchronousCall&) = delete;
   AsynchronousCall& operator=(const AsynchronousCall&) = delete;
 
   // Once. The caller holds a reference meanwhile. `request` is null if the client streams, and lives until this
-  // returns, or `request_outlives_call`; OnEnd may run inside. May block while the way to the server is full.
+  // returns, or `request_outlives_call`; OnEnd may run inside, where it must not run user code. May block while the way
+  // to the server is full, until the call is ended.
   void Begin(const google::protobuf::MessageLite* request, bool request_outlives_call = false);
 
   // Ends the call with `status` (not OK) unless it is over. After Begin was entered, on any thread.
@@ -79,9 +84,17 @@ class AsynchronousCall : public CallEvents,
   // CallInProgress
   void OnTryCancel() final {
     if (!channel_->CheckProcess().ok()) return;  // in a fork()ed child: it is the parent's call
+    const internal::NoUserCodeHere in_a_call_of_the_users;
     End(internal::CancelledByCaller());
   }
   std::shared_ptr<internal::CallInProgress> KeepAsynchronous() final { return shared_from_this(); }
+  const char* method_in_progress() const final { return parameters_.method; }
+  bool OnContextGone(absl::Status status) final {
+    if (!channel_->CheckProcess().ok()) return true;  // as above
+    const internal::NoUserCodeHere in_a_call_of_the_users;
+    Abandon(std::move(status));
+    return true;
+  }
 
   // CallDeadlines::Entry
   std::shared_ptr<Entry> KeepWhileDue() final { return weak_from_this().lock(); }
@@ -109,6 +122,7 @@ class AsynchronousCall : public CallEvents,
   virtual void OnInitialMetadata() {}
 
   // The call is over; comes exactly once, and the context is not used any more. The caller may destroy everything.
+  // This, as what else comes of an event, may come where user code must not run: see internal::RunUserCode.
   virtual void OnEnd(absl::Status status) = 0;
 
   const CallParameters& parameters() const { return parameters_; }
@@ -151,8 +165,10 @@ class AsynchronousCall : public CallEvents,
 
   std::shared_ptr<AsynchronousCall> self_;  // from the start on a connection to the status
   std::shared_ptr<ConnectionLoad> load_;
-  Call* call_ = nullptr;              // written by the starting thread; others look only in kStarted, with the lock
-  std::vector<Call*> earlier_calls_;  // of attempts that have failed
+  // Set by the transport while the starting thread is in StartCall, changed otherwise with the lock.
+  std::atomic<Call*> call_{nullptr};
+  std::atomic<bool> ended_early_{false};  // end_ was set in kStarting, perhaps before call_
+  std::vector<Call*> earlier_calls_;      // of attempts that have failed
 
   Mutex mutex_;                                     // held while the context is used; taken before the context's own
   ClientContext* context_ ABSL_GUARDED_BY(mutex_);  // null when there is none, or it is another call's, or is gone

@@ -28,6 +28,12 @@ class CallInProgress {
   // inside and may destroy the context. Null for a synchronous one, which lives on its caller's stack and is cancelled
   // with the lock held, so that it does not end meanwhile.
   virtual std::shared_ptr<CallInProgress> KeepAsynchronous() { return nullptr; }
+
+  // "/package.Service/Method".
+  virtual const char* method_in_progress() const = 0;
+  // The context is being destroyed, too early: ends the call with `status`, and uses the context no more when this
+  // returns. For a synchronous call as OnTryCancel, but false: it has ended, and its caller is about to take note.
+  virtual bool OnContextGone(absl::Status status) = 0;
 };
 
 // The status of a call that TryCancel ended.
@@ -58,6 +64,10 @@ class ClientCallAccess {
 
   // Sees to it that no call can begin. False, and nothing has happened: there is one in progress.
   static bool CancelUnlessInProgress(ClientContext* context);
+
+  static const std::atomic<bool>& cancelled(const ClientContext& context) { return context.cancelled_; }
+  // The context goes. If there is a call in progress, that is a mistake: see internal::Misuse.
+  static void OnGone(ClientContext* context);
 
   static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_seq_cst); }
 
@@ -92,6 +102,8 @@ class ClientCallAccess {
 class ChannelAccess {
  public:
   static ChannelImpl& impl(const Channel& channel) { return *channel.impl_; }
+  // A channel whose calls fail with `status`.
+  static std::shared_ptr<Channel> Unusable(absl::Status status);
   static const std::shared_ptr<ChannelImpl>& shared_impl(const Channel& channel) { return channel.impl_; }
 };
 

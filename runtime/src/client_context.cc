@@ -1,7 +1,11 @@
 #include "shmrpc/client_context.h"
 
+#include <thread>
+
+#include "absl/strings/str_cat.h"
 #include "runtime/src/cancellation_scope.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/misuse.h"
 #include "runtime/src/server_context_access.h"
 #include "shmrpc/server_context.h"
 
@@ -21,6 +25,7 @@ std::unique_ptr<ClientContext> ClientContext::FromServerContext(const ServerCont
 }
 
 ClientContext::~ClientContext() {
+  if (call_.load(std::memory_order_relaxed) > kUsed) ClientCallAccess::OnGone(this);
   if (scope_ != nullptr) scope_->Remove(this);
 }
 
@@ -78,6 +83,26 @@ absl::Status ClientCallAccess::CannotBegin(ClientContext* context, uintptr_t sta
 
 void ClientCallAccess::ResumeSynchronous(ClientContext* context, internal::CallInProgress* call) {
   context->call_.store(reinterpret_cast<uintptr_t>(call), std::memory_order_seq_cst);
+}
+
+void ClientCallAccess::OnGone(ClientContext* context) {
+  std::shared_ptr<internal::CallInProgress> asynchronous_call;
+  bool waits = false;
+  absl::Status misuse;
+  {
+    MutexLock lock(&context->mutex_);
+    const uintptr_t state = context->call_.load(std::memory_order_seq_cst);
+    if (state <= ClientContext::kUsed) return;
+    auto* const call = reinterpret_cast<internal::CallInProgress*>(state);
+    misuse = internal::Misuse(absl::StrCat("a ClientContext was destroyed while its call of ",
+                                           call->method_in_progress(), " is in progress: it has to outlive the call"));
+    context->cancelled_.store(true, std::memory_order_seq_cst);
+    asynchronous_call = call->KeepAsynchronous();
+    if (asynchronous_call == nullptr) waits = !call->OnContextGone(misuse);
+  }
+  if (asynchronous_call != nullptr) asynchronous_call->OnContextGone(std::move(misuse));
+  // The caller is on another thread.
+  while (waits && context->call_.load(std::memory_order_seq_cst) > ClientContext::kUsed) std::this_thread::yield();
 }
 
 // Until whoever cancels has left the call alone.

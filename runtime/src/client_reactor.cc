@@ -3,9 +3,11 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/client_asynchronous_stream.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/misuse.h"
 #include "shmrpc/mutex.h"
 
 namespace shmrpc {
@@ -13,9 +15,9 @@ namespace internal {
 
 // The call of a reactor. It collects what the reactor has to be told, and sees to it that one thread at a time tells:
 // `telling_` is that thread's right, and while it is taken its holder is left whatever comes. An event's thread takes
-// the right and tells at once. A thread of the user inside one of the Start functions must not, though events may come
-// on it too: while there is one (`starting_`) nobody takes the right, and the last of them to leave passes it to the
-// callback thread if there is something to tell.
+// the right and tells at once, unless user code must not run there. A thread of the user inside one of the Start
+// functions must not, though events may come on it too: while there is one (`starting_`) nobody takes the right, and
+// the last of them to leave passes it to the callback thread if there is something to tell.
 class ClientReactorCall final : public AsynchronousStream {
  public:
   ClientReactorCall(std::shared_ptr<ChannelImpl> channel, const char* method, MethodKind kind, ClientContext* context,
@@ -25,22 +27,30 @@ class ClientReactorCall final : public AsynchronousStream {
 
   // What the reactor asks for. It may be gone when one of these returns, so the caller holds a reference.
   void StartCall() {
-    BeginStarting(/*outstanding=*/0);
+    {
+      MutexLock lock(&told_mutex_);
+      if (begun_) {
+        (void)Misuse(absl::StrCat("StartCall was called twice for one call of ", parameters().method));
+        return;
+      }
+      begun_ = true;
+      ++starting_;
+    }
     Begin(request_);
     EndStarting();
   }
   void StartRead(google::protobuf::MessageLite* message) {
-    BeginStarting(1);
+    if (!BeginStarting(Told::kRead, "StartRead")) return;
     Answer(Told::kRead, Read(message));
     EndStarting();
   }
   void StartWrite(const google::protobuf::MessageLite& message, bool last) {
-    BeginStarting(1);
+    if (!BeginStarting(Told::kWrite, "StartWrite")) return;
     Answer(Told::kWrite, Write(message, last));
     EndStarting();
   }
   void StartHalfClose() {
-    BeginStarting(1);
+    if (!BeginStarting(Told::kHalfClose, "StartWritesDone")) return;
     Answer(Told::kHalfClose, HalfClose());
     EndStarting();
   }
@@ -49,7 +59,15 @@ class ClientReactorCall final : public AsynchronousStream {
     outstanding_ += holds;
   }
   void RemoveHold() {
-    BeginStarting(-1);
+    {
+      MutexLock lock(&told_mutex_);
+      if (outstanding_ == 0) {
+        (void)Misuse(absl::StrCat("more RemoveHold than AddHold in a call of ", parameters().method));
+        return;
+      }
+      --outstanding_;
+      ++starting_;
+    }
     EndStarting();
   }
 
@@ -72,7 +90,7 @@ class ClientReactorCall final : public AsynchronousStream {
       if (!initial_metadata_told_) Set(Told::kInitialMetadata, false);
       if (!TakeRight()) return;
     }
-    Tell();
+    TellOrPassOn();
   }
 
   bool TakeRight() ABSL_EXCLUSIVE_LOCKS_REQUIRED(told_mutex_) {
@@ -92,13 +110,24 @@ class ClientReactorCall final : public AsynchronousStream {
       Set(what, ok);
       if (!TakeRight()) return;
     }
-    Tell();
+    TellOrPassOn();
   }
 
-  void BeginStarting(int outstanding) {
-    MutexLock lock(&told_mutex_);
-    outstanding_ += outstanding;
-    ++starting_;
+  // False: the previous operation of the kind has not been answered. Then this one is not, and the call ends.
+  bool BeginStarting(Told what, const char* function) {
+    {
+      MutexLock lock(&told_mutex_);
+      if (!std::exchange(under_way_[static_cast<int>(what)], true)) {
+        ++outstanding_;
+        ++starting_;
+        return true;
+      }
+    }
+    absl::Status misuse = Misuse(absl::StrCat(function, " in a call of ", parameters().method,
+                                              " whose previous one has not been answered yet: one at a time"));
+    const NoUserCodeHere in_a_call_of_the_users;
+    End(std::move(misuse));
+    return false;
   }
 
   void Answer(Told what, Outcome outcome) {
@@ -113,6 +142,12 @@ class ClientReactorCall final : public AsynchronousStream {
       --starting_;
       if (!SomethingToTell() || !TakeRight()) return;
     }
+    PassOn();
+  }
+
+  // With the right.
+  void TellOrPassOn() { NoUserCodeHere::IsSo() ? PassOn() : Tell(); }
+  void PassOn() {
     CallbackThreads::Get().Run(
         [self = std::static_pointer_cast<ClientReactorCall>(shared_from_this())] { self->Tell(); });
   }
@@ -126,8 +161,8 @@ class ClientReactorCall final : public AsynchronousStream {
     return IsDone();
   }
 
-  // Tells all there is, with the right, which it gives back.
-  void Tell() {
+  // Tells all there is, with the right, which it gives back. An exception ends the program: nobody could be told of it.
+  void Tell() noexcept {
     const std::shared_ptr<AsynchronousCall> self = shared_from_this();
     bool answered = false;
     for (;;) {
@@ -168,6 +203,7 @@ class ClientReactorCall final : public AsynchronousStream {
       if (results_[i] == Result::kNothing) continue;
       *what = static_cast<Told>(i);
       *ok = std::exchange(results_[i], Result::kNothing) == Result::kTrue;
+      under_way_[i] = false;  // its answer may start the next one
       return true;
     }
     if (!IsDone()) return false;
@@ -184,6 +220,8 @@ class ClientReactorCall final : public AsynchronousStream {
   bool telling_ ABSL_GUARDED_BY(told_mutex_) = false;
   int starting_ ABSL_GUARDED_BY(told_mutex_) = 0;  // threads in Start functions, those in callbacks too
   Result results_[kTold] ABSL_GUARDED_BY(told_mutex_) = {};
+  bool under_way_[kTold] ABSL_GUARDED_BY(told_mutex_) = {};  // operations that have yet to be answered
+  bool begun_ ABSL_GUARDED_BY(told_mutex_) = false;
   bool initial_metadata_told_ ABSL_GUARDED_BY(told_mutex_) = false;
   int outstanding_ ABSL_GUARDED_BY(told_mutex_) = 0;  // operations and holds
   bool ended_ ABSL_GUARDED_BY(told_mutex_) = false;
@@ -197,16 +235,31 @@ ClientReactor::~ClientReactor() = default;
 
 // Each holds a reference of its own, because the reactor may be destroyed, by a callback on another thread, as soon as
 // what was started is complete.
-void ClientReactor::StartCall() { std::shared_ptr(call_)->StartCall(); }
-void ClientReactor::AddMultipleHolds(int holds) { call_->AddHolds(holds); }
-void ClientReactor::RemoveHold() { std::shared_ptr(call_)->RemoveHold(); }
+void ClientReactor::StartCall() {
+  if (const auto call = CallOrMisuse("StartCall")) call->StartCall();
+}
+void ClientReactor::AddMultipleHolds(int holds) {
+  if (const auto call = CallOrMisuse("AddHold")) call->AddHolds(holds);
+}
+void ClientReactor::RemoveHold() {
+  if (const auto call = CallOrMisuse("RemoveHold")) call->RemoveHold();
+}
 void ClientReactor::StartReadMessage(google::protobuf::MessageLite* message) {
-  std::shared_ptr(call_)->StartRead(message);
+  if (const auto call = CallOrMisuse("StartRead")) call->StartRead(message);
 }
 void ClientReactor::StartWriteMessage(const google::protobuf::MessageLite* message, bool last) {
-  std::shared_ptr(call_)->StartWrite(*message, last);
+  if (const auto call = CallOrMisuse("StartWrite")) call->StartWrite(*message, last);
 }
-void ClientReactor::StartHalfClose() { std::shared_ptr(call_)->StartHalfClose(); }
+void ClientReactor::StartHalfClose() {
+  if (const auto call = CallOrMisuse("StartWritesDone")) call->StartHalfClose();
+}
+
+std::shared_ptr<internal::ClientReactorCall> ClientReactor::CallOrMisuse(const char* function) {
+  if (call_ != nullptr) return call_;
+  (void)internal::Misuse(
+      absl::StrCat(function, " of a reactor that has no call yet: give it to a stub's method first"));
+  return nullptr;
+}
 
 void PrepareClientReactor(const std::shared_ptr<Channel>& channel, const char* method, MethodKind kind,
                           ClientContext* context, const google::protobuf::MessageLite* request,

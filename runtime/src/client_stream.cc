@@ -1,6 +1,7 @@
 #include "shmrpc/client_stream.h"
 
 #include <atomic>
+#include <thread>
 #include <utility>
 
 #include "runtime/src/client_call_access.h"
@@ -32,6 +33,15 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
       WaitForEnd();
     }
     Release();
+  }
+
+  // A stream may outlive its context by mistake, and its user not be inside it; then nobody would take note.
+  bool OnContextGone(absl::Status status) override {
+    if (SynchronousCall::OnContextGone(std::move(status))) return true;
+    while (!IsOver()) std::this_thread::yield();  // another thread is delivering the end
+    attached_ = false;
+    ForgetContext();
+    return true;
   }
 
   void Begin(const google::protobuf::MessageLite* request) {

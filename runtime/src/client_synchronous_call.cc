@@ -24,14 +24,12 @@ absl::Status SynchronousCall::Connect() {
 }
 
 void SynchronousCall::Start(const OutgoingMessage* request) {
-  Call* call = nullptr;
-  connection_->connection->StartCall(parameters_.ToSpec(), request, this, &call);
-  call_.reset(call);
-  if (context_ != nullptr) {
-    // TryCancel first sets the flag and then looks for the call: one of the two sees the other.
-    started_call_.store(call);
-    if (ClientCallAccess::IsCancelled(*context_)) call->Cancel(internal::CancelledByCaller());
-  }
+  CallSpec spec = parameters_.ToSpec();
+  // TryCancel first sets the flag and then looks for the call: here it is the other way round, so one sees the other.
+  if (context_ != nullptr) spec.cancelled = &ClientCallAccess::cancelled(*context_);
+  connection_->connection->StartCall(spec, request, this, &started_call_);
+  call_.reset(started_call_.load(std::memory_order_relaxed));
+  if (context_ != nullptr && ClientCallAccess::IsCancelled(*context_)) call_->Cancel(internal::CancelledByCaller());
 }
 
 bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
@@ -66,6 +64,17 @@ void SynchronousCall::LetGo() {
   static_cast<void>(new ConnectionPtr(std::move(connection_)));
   attempt_end_ = AttemptEnd::kMayHaveRun;  // never again
   EndUnstarted(channel_.CheckProcess());
+}
+
+bool SynchronousCall::OnContextGone(absl::Status status) {
+  if (!channel_.CheckProcess().ok()) return true;  // in a fork()ed child: it is the parent's call
+  Call* const call = started_call_.load();
+  if (call != nullptr) {
+    call->Cancel(std::move(status));
+  } else {
+    channel_.WakeWaiters();
+  }
+  return false;
 }
 
 void SynchronousCall::OnTryCancel() {

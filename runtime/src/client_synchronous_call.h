@@ -40,6 +40,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
 
   // CallInProgress
   void OnTryCancel() final;
+  const char* method_in_progress() const final { return parameters_.method; }
+  bool OnContextGone(absl::Status status) override;
 
  protected:
   SynchronousCall(ChannelImpl& channel, const char* method, MethodKind kind, ClientContext* context)
@@ -90,6 +92,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
     if (ABSL_PREDICT_FALSE(!channel_.CheckProcess().ok()) && call_ != nullptr) LetGo();
   }
   ClientContext* context() const { return context_; }
+  // The call is over, and its caller is not inside it.
+  void ForgetContext() { context_ = nullptr; }
   const std::vector<ClientInterceptor>& interceptors() const { return channel_.options().interceptors; }
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
 
@@ -100,7 +104,7 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   void LetGo();
 
   ChannelImpl& channel_;
-  ClientContext* const context_;
+  ClientContext* context_;
   // Held to the end: a connection that another thread finds over would otherwise be destroyed under this call.
   ConnectionPtr connection_;
 

@@ -5,6 +5,7 @@
 
 #include "absl/base/optimization.h"
 #include "absl/status/status.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_asynchronous_call.h"
 #include "runtime/src/client_call_access.h"
@@ -89,8 +90,18 @@ class AsynchronousUnaryCall final : public AsynchronousCall {
 
  private:
   void OnEnd(absl::Status status) override {
-    StatusCallback done = std::move(done_);
+    if (!internal::NoUserCodeHere::IsSo()) {
+      StatusCallback done = std::move(done_);
+      return Tell(done, std::move(status));
+    }
+    internal::CallbackThreads::Get().Run(
+        [done = std::move(done_), status = std::move(status)]() mutable { Tell(done, std::move(status)); });
+  }
+
+  // An exception ends the program: nobody could be told of it.
+  static void Tell(StatusCallback& done, absl::Status status) noexcept {
     done(std::move(status));
+    done = nullptr;  // what it has captured may run anything, too
   }
 
   StatusCallback done_;

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/callback_threads.h"
 #include "runtime/src/fork.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
@@ -72,6 +73,7 @@ void DeadlineTimer::StartThreadIfNeeded() {
 
 void DeadlineTimer::Run() {
   timer_of_this_thread = this;
+  const NoUserCodeHere all_timers_wait_for_this_thread;
   mutex_.Lock();
   for (;;) {
     const SteadyTime due = timers_.empty() ? SteadyTime::InfiniteFuture() : timers_.begin()->first.when;

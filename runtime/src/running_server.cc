@@ -4,11 +4,16 @@
 #include <thread>
 #include <utility>
 
+#include "absl/container/btree_map.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/deadline_timer.h"
 #include "runtime/src/large_message.h"
+#include "runtime/src/log.h"
+#include "runtime/src/misuse.h"
+#include "runtime/src/running_handlers.h"
 #include "runtime/src/server_styles.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
@@ -44,13 +49,27 @@ void RunningServer::AddService(Service* service, ServerCalls* calls) {
   service_names_.emplace_back(service->ShmrpcServiceName());
   for (const ServiceMethod& method : service->ShmrpcMethods()) {
     message_pools_.push_back(std::make_unique<MessagePool>(&method));
-    methods_.emplace(method.path, RegisteredMethod(service, &method, calls, message_pools_.back().get()));
+    asynchronous_calls_.push_back(std::make_unique<AsynchronousCalls>());
+    methods_.emplace(method.path, RegisteredMethod(service, &method, calls, message_pools_.back().get(),
+                                                   asynchronous_calls_.back().get()));
   }
 }
 
 RunningServer::~RunningServer() {
   if (fork_generation_ == ForkGeneration()) {
+    std::string method;
+    if (IsInOwnHandler(&method)) {
+      FatalMisuse(absl::StrCat("a handler of ", method,
+                               " has destroyed the server that runs it; call Shutdown there, and "
+                               "destroy the server when Wait has returned"));
+    }
     Shutdown(absl::InfinitePast());
+    std::thread other;
+    {
+      MutexLock lock(&mutex_);
+      other.swap(shutdown_for_handler_);
+    }
+    if (other.joinable()) other.join();
   } else {
     // In a fork()ed child: the threads and connections are the parent's, and to take them down would disturb it.
     for (std::unique_ptr<Listener>& listener : listeners_) static_cast<void>(listener.release());
@@ -68,8 +87,98 @@ absl::Status RunningServer::Listen(Transport& transport, const Target& target, c
   return absl::OkStatus();
 }
 
+bool RunningServer::IsOwn(const RegisteredMethod* method) const {
+  for (const auto& [path, own] : methods_) {
+    if (&own == method) return true;
+  }
+  return false;
+}
+
+bool RunningServer::IsInOwnHandler(std::string* method) const {
+  return HandlerScope::AnyOfThisThread([&](const RegisteredMethod* running) {
+    if (running->calls != &calls_ && running->calls != &health_calls_) return false;
+    *method = running->method->path;
+    return true;
+  });
+}
+
+std::string RunningServer::DescribeRunning() const {
+  absl::btree_map<std::string, int64_t> running;
+  HandlerScope::OfAllThreads([&](const RegisteredMethod* method) {
+    if (IsOwn(method) && method->method->invoke != nullptr) ++running[method->method->path];
+  });
+  for (const auto& [path, method] : methods_) {
+    const int64_t count = method.asynchronous->count();
+    if (count > 0) running[std::string(path)] += count;
+  }
+  if (running.empty()) return "clients that take their last replies";
+  return absl::StrJoin(running, ", ", [](std::string* out, const auto& method) {
+    absl::StrAppend(out, method.second, method.second == 1 ? " handler of " : " handlers of ", method.first);
+  });
+}
+
+// Says now and then what a Shutdown that takes long waits for.
+class RunningServer::ShutdownWatch {
+ public:
+  ShutdownWatch(const RunningServer& server, SteadyTime deadline) : server_(server), deadline_(deadline) {
+    MutexLock lock(&mutex_);
+    ScheduleNext(std::clamp(deadline, begin_, begin_ + kPatience) + kGrace);
+  }
+  ~ShutdownWatch() {
+    DeadlineTimer::Handle timer;
+    {
+      MutexLock lock(&mutex_);
+      over_ = true;
+      timer = timer_;
+    }
+    DeadlineTimer::Get().Cancel(timer);
+  }
+
+ private:
+  static constexpr absl::Duration kPatience = absl::Seconds(10);  // with handlers that may still finish by themselves
+  static constexpr absl::Duration kGrace = absl::Seconds(1);      // for those that have been cancelled
+  static constexpr absl::Duration kMaxPause = absl::Minutes(1);
+
+  void ScheduleNext(SteadyTime when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    timer_ = DeadlineTimer::Get().Schedule(when, [this] { Look(); });
+  }
+  void Look() {
+    MutexLock lock(&mutex_);
+    if (over_) return;
+    const SteadyTime now = SteadyTime::Now();
+    LogWarning(absl::StrCat("Server::Shutdown still waits for ", server_.DescribeRunning(), " after ",
+                            absl::FormatDuration(absl::Trunc(now - begin_, absl::Milliseconds(100))),
+                            deadline_.HasPassed() ? "; its deadline has passed and they have been cancelled"
+                                                  : "; its deadline has not passed yet"));
+    ScheduleNext(now + pause_);
+    pause_ = std::min(2 * pause_, kMaxPause);
+  }
+
+  const RunningServer& server_;
+  const SteadyTime begin_ = SteadyTime::Now();
+  const SteadyTime deadline_;
+  Mutex mutex_;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration pause_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(5);
+  DeadlineTimer::Handle timer_ ABSL_GUARDED_BY(mutex_);
+};
+
 void RunningServer::Shutdown(absl::Time system_deadline) {
+  std::string method;
+  if (IsInOwnHandler(&method)) {
+    (void)Misuse(absl::StrCat("a handler of ", method,
+                              " has called Shutdown of the server that runs it, which waits for "
+                              "handlers: let another thread call it. It goes on on a thread of its own"));
+    MutexLock lock(&mutex_);
+    if (shutdown_for_handler_.joinable()) return;
+    absl::StatusOr<std::thread> thread =
+        StartThread("shmrpc-shutdown", [this, system_deadline] { Shutdown(system_deadline); });
+    if (!thread.ok()) return LogWarning(absl::StrCat("no Shutdown: ", thread.status().message()));
+    shutdown_for_handler_ = *std::move(thread);
+    return;
+  }
   const SteadyTime deadline = SteadyTime::FromSystem(system_deadline);
+  const ShutdownWatch watch(*this, deadline);
   // First, while there is somebody to be told, and so that the Watches end, which would hold up the listeners.
   if (health_ != nullptr) health_->Shutdown();
   // All at the same time: each may take until the deadline.
@@ -86,8 +195,7 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
   }
   if (!listeners_.empty()) listeners_[0]->Shutdown(deadline);
   for (std::thread& thread : threads) thread.join();
-  calls_.WaitForAsynchronous();
-  health_calls_.WaitForAsynchronous();
+  for (const std::unique_ptr<AsynchronousCalls>& calls : asynchronous_calls_) calls->Wait();
 
   MutexLock lock(&mutex_);
   shut_down_ = true;
@@ -95,6 +203,12 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
 }
 
 void RunningServer::Wait() {
+  std::string method;
+  if (IsInOwnHandler(&method)) {
+    (void)Misuse(
+        absl::StrCat("a handler of ", method, " has called Wait of the server that runs it, which waits for handlers"));
+    return;
+  }
   MutexLock lock(&mutex_);
   while (!shut_down_) shut_down_changed_.Wait(&mutex_);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -27,8 +28,7 @@ class RunningServer final : public Server, private CallHandler {
  public:
   // `health` may be null.
   RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
-                std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
-                int max_concurrent_calls);
+                std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes, int max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.
@@ -49,12 +49,20 @@ class RunningServer final : public Server, private CallHandler {
 
   void AddService(Service* service, ServerCalls* calls);
 
+  // Whether this thread is in a handler or reaction of this server; then `*method` is which.
+  bool IsInOwnHandler(std::string* method) const;
+  bool IsOwn(const RegisteredMethod* method) const;
+  // "2 handlers of /x/Y, 1 handler of /x/Z", or what else it can be.
+  std::string DescribeRunning() const;
+  class ShutdownWatch;
+
   // Why `path`, which comes from the client and may be anything, is not served.
   absl::Status UnknownMethod(absl::string_view path) const;
 
   const uint32_t fork_generation_ = ForkGeneration();
   std::vector<std::string> service_names_;
   std::vector<std::unique_ptr<MessagePool>> message_pools_;
+  std::vector<std::unique_ptr<AsynchronousCalls>> asynchronous_calls_;
   absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
   const std::unique_ptr<ServedHealthService> health_;
   ServerCalls calls_;
@@ -66,6 +74,7 @@ class RunningServer final : public Server, private CallHandler {
   Mutex mutex_;
   CondVar shut_down_changed_;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread shutdown_for_handler_ ABSL_GUARDED_BY(mutex_);  // runs the Shutdown that a handler has called
 
   std::vector<std::unique_ptr<Listener>> listeners_;  // the last member: destroyed while all else is still there
 };

@@ -6,6 +6,8 @@
 #include "absl/strings/string_view.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/log.h"
+#include "runtime/src/misuse.h"
+#include "runtime/src/running_handlers.h"
 #include "shmrpc/message.h"
 #include "shmrpc/steady_time.h"
 
@@ -31,7 +33,7 @@ ServerAsynchronousCall::ServerAsynchronousCall(ServerCalls* calls, const Registe
   const ServiceMethod& description = *method_.method;
   if (!ClientStreams(description.kind)) request_.reset(description.request_prototype().New());
   if (!ServerStreams(description.kind)) reply_.reset(description.reply_prototype().New());
-  calls_->BeginAsynchronous();
+  method_.asynchronous->Begin();
 }
 
 void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
@@ -49,7 +51,7 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
   }
   call_->Start(this);
   if (call_->deadline() != SteadyTime::InfiniteFuture()) {
-    timer_ = DeadlineTimer::Get().Schedule(call_->deadline(),
+    timer_ = DeadlineTimer::Get().Schedule(call_->deadline(),  // no user code on the timer's thread: see Do
                                            [this] { Cancel(DeadlineBeforeHandler(), Where::kElsewhere); });
   }
   if (!failure.ok()) {
@@ -65,15 +67,19 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
 bool ServerAsynchronousCall::StartRead(google::protobuf::MessageLite* message, Answer answer) {
   absl::optional<std::string> only_message;
   bool over = false;
+  bool second = false;
   Duty duty;
   {
     MutexLock lock(&mutex_);
-    over = IsOver() || half_closed_;
+    second = read_target_ != nullptr || (due_ & kReadDone) != 0;
+    over = !second && (IsOver() || half_closed_);
     if (over) {
       if (answer == Answer::kReturned) return false;
       read_ok_ = false;
       due_ |= kReadDone;
       duty = TakeDuty();
+    } else if (second) {
+      // Below, without the lock.
     } else if (only_message_.has_value()) {
       only_message.swap(only_message_);
       half_closed_ = true;
@@ -85,6 +91,10 @@ bool ServerAsynchronousCall::StartRead(google::protobuf::MessageLite* message, A
   if (over) {
     Do(duty, Where::kElsewhere);
     return true;
+  }
+  if (second) {
+    FailForMisuse("a read was started while another one is under way");
+    return false;
   }
   if (only_message.has_value()) return ReadOnlyMessage(*only_message, message, answer);
   Receive();
@@ -129,14 +139,20 @@ void ServerAsynchronousCall::Receive() {
 
 SendResult ServerAsynchronousCall::StartWrite(const google::protobuf::MessageLite* message, Answer answer) {
   bool over = false;
+  bool second = false;
   {
     MutexLock lock(&mutex_);
-    ++holds_;
+    second = write_state_ != WriteState::kNone || (due_ & kWriteDone) != 0;
+    if (!second) ++holds_;
     over = IsOver();
-    if (!over) {
+    if (!over && !second) {
       write_state_ = WriteState::kSending;
       write_message_ = message;
     }
+  }
+  if (second) {
+    FailForMisuse("a write was started while another one is under way");
+    return SendResult::kOver;
   }
   absl::Status failure;
   SendResult result = SendResult::kOver;
@@ -206,6 +222,13 @@ void ServerAsynchronousCall::StartSendInitialMetadata(Answer answer) {
   Do(duty, Where::kElsewhere);
 }
 
+// The operation is not answered; the call ends at once, for its client too.
+void ServerAsynchronousCall::FailForMisuse(absl::string_view what) {
+  const absl::Status misuse = Misuse(
+      absl::StrCat(what, " in a call of ", method_.method->path, ": one at a time, after the answer to the last"));
+  Finish(absl::InternalError(misuse.message()), nullptr);
+}
+
 void ServerAsynchronousCall::Finish(absl::Status status, const google::protobuf::MessageLite* last_message) {
   cancellation_.Clear(/*wait=*/false, /*for_good=*/true);
   std::shared_ptr<CancellationScope> scope;
@@ -237,6 +260,32 @@ std::shared_ptr<CancellationScope> ServerAsynchronousCall::cancellation_scope() 
   }
   if (over) scope->End();
   return scope;
+}
+
+std::stop_token ServerAsynchronousCall::stop_token() {
+  bool late = false;
+  std::stop_source source(std::nostopstate);
+  {
+    MutexLock lock(&mutex_);
+    if (!stop_source_.has_value()) {
+      stop_source_.emplace();
+      late = cancelled_;
+    }
+    source = *stop_source_;
+  }
+  // Otherwise nobody listens yet: nothing runs here.
+  if (late) source.request_stop();
+  return source.get_token();
+}
+
+void ServerAsynchronousCall::RequestStop() {
+  std::stop_source source(std::nostopstate);
+  {
+    MutexLock lock(&mutex_);
+    if (!stop_source_.has_value()) return;
+    source = *stop_source_;
+  }
+  source.request_stop();
 }
 
 void ServerAsynchronousCall::SetCancellationCallback(absl::AnyInvocable<void()> callback) {
@@ -396,6 +445,9 @@ ServerAsynchronousCall::Duty ServerAsynchronousCall::TakeDuty() {
 }
 
 void ServerAsynchronousCall::Do(Duty duty, Where where) {
+  if (NoUserCodeHere::IsSo() && (duty.finish || duty.run_reactions)) {  // interceptors hear of the end, and it may wait
+    return CallbackThreads::Get().Run([this, duty] { Do(duty, Where::kHere); });
+  }
   if (duty.finish) SendFinish();
   // From here on this object may be gone, unless this thread is the one to run reactions.
   if (!duty.run_reactions) return;
@@ -412,11 +464,12 @@ void ServerAsynchronousCall::SendFinish() {
     status = failure_.ok() ? std::move(finish_status_) : failure_;
     if (last_message_ != nullptr) message = last_message_;
   }
-  status = interception_.Ended(std::move(status), message);
+  status = interception_.Ended(*call_, std::move(status), message);
   FinishServerCall(calls_, std::move(owned_call_), *method_.method, context_, std::move(status), message);
 }
 
 void ServerAsynchronousCall::RunReactions() {
+  const HandlerScope in_a_reaction(&method_);
   for (Due reaction = 0;;) {
     bool ok = false;
     {
@@ -461,6 +514,7 @@ void ServerAsynchronousCall::React(Due reaction, bool ok) {
       return OnWriteDone(ok);
     case kCancel:
       cancellation_.Run();
+      RequestStop();
       return OnCancel();
   }
 }
@@ -475,9 +529,9 @@ void ServerAsynchronousCall::End() {
     static LogLimiter limiter;
     LogWarningLimited(limiter, absl::StrCat("too late to tell the client: ", status.message()));
   }
-  ServerCalls* const calls = calls_;
+  AsynchronousCalls* const calls = method_.asynchronous;
   delete this;
-  calls->EndAsynchronous();
+  calls->End();
 }
 
 }  // namespace shmrpc::internal

@@ -2,12 +2,15 @@
 #define SHMRPC_RUNTIME_SRC_SERVER_ASYNCHRONOUS_CALL_H_
 
 #include <memory>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
@@ -54,6 +57,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   void SetCancellationCallback(absl::AnyInvocable<void()> callback) override;
   void ClearCancellationCallback() override { cancellation_.Clear(/*wait=*/true, /*for_good=*/false); }
   std::shared_ptr<CancellationScope> cancellation_scope() override;
+  std::stop_token stop_token() override;
   ServerUnaryReactor* DefaultReactor() override { return nullptr; }
 
  protected:
@@ -125,6 +129,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   bool ReadOnlyMessage(const std::string& bytes, google::protobuf::MessageLite* target, Answer answer);
   // Sends until the message is sent, must wait, or is of no use. With a hold.
   SendResult Send(const google::protobuf::MessageLite& message);
+  void FailForMisuse(absl::string_view what);
   void EndSend(SendResult result, absl::Status failure, Answer answer, Where where);
   void Receive();
 
@@ -140,6 +145,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   void RunReactions();
   static Due Next(Due due, Due previous);
   void React(Due reaction, bool ok);
+  void RequestStop();
   void End();
 
   ServerCalls* const calls_;
@@ -176,8 +182,9 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   bool finish_requested_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status finish_status_ ABSL_GUARDED_BY(mutex_);
   const google::protobuf::MessageLite* last_message_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);  // null: nobody has asked for it
-  bool finish_taken_ ABSL_GUARDED_BY(mutex_) = false;                 // some thread finishes, or has
+  std::shared_ptr<CancellationScope> scope_ ABSL_GUARDED_BY(mutex_);     // null: nobody has asked for it
+  std::optional<std::stop_source> stop_source_ ABSL_GUARDED_BY(mutex_);  // likewise
+  bool finish_taken_ ABSL_GUARDED_BY(mutex_) = false;                    // some thread finishes, or has
   std::thread::id finishing_on_ ABSL_GUARDED_BY(mutex_);
 };
 

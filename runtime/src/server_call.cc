@@ -37,7 +37,30 @@ absl::Status CheckContext(const ServiceMethod& method, const ServerContext& cont
   return CheckMetadata(method, context.trailing_metadata());
 }
 
+absl::Status DeadlinePassed(const ServiceMethod& method, const absl::Status& status) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", status.ToString()));
+}
+
 }  // namespace
+
+absl::Status StatusForClient(const ServerCall& call, const ServiceMethod& method, const ServerContext& context,
+                             absl::Status status) {
+  switch (call.ended_by_client()) {
+    case absl::StatusCode::kOk:
+      if (call.deadline().HasPassed()) return DeadlinePassed(method, status);
+      if (!call.IsCancelled()) break;
+      [[fallthrough]];
+    case absl::StatusCode::kCancelled:
+      return absl::CancelledError(absl::StrCat("the client cancelled ", method.path,
+                                               ", or is gone, before it was done; the handler said ",
+                                               status.ToString()));
+    default:
+      return DeadlinePassed(method, status);
+  }
+  absl::Status valid = CheckContext(method, context);
+  return valid.ok() ? WithKnownCode(std::move(status)) : valid;
+}
 
 absl::Status ParseRequest(const ServiceMethod& method, const IncomingMessage& bytes,
                           google::protobuf::MessageLite* request) {
@@ -105,10 +128,10 @@ void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMetho
   // A gRPC server ends a call at its deadline, and what the handler says later is lost. So it is here: most handlers
   // that fail now do so because of the deadline, whatever they call it, and a stream's may have taken the failure of a
   // read for the half-close, and say OK. The reply of a unary call is left to the client, which looks at its own clock,
-  // so that this side need not.
-  if ((!status.ok() || method.kind != MethodKind::kUnary) && call->deadline().HasPassed()) {
-    out.status = absl::DeadlineExceededError(
-        absl::StrCat("the deadline passed before ", method.path, " was done; the handler said ", status.ToString()));
+  // so that this side need not. (Interceptors have been told what the client is to be told, and that it is.)
+  if ((!status.ok() || method.kind != MethodKind::kUnary) && calls->interceptors().empty() &&
+      call->deadline().HasPassed()) {
+    out.status = DeadlinePassed(method, status);
     return FinishCall(std::move(call), out);
   }
   if (!status.ok() || reply == nullptr) {

@@ -21,13 +21,15 @@ namespace shmrpc::internal {
 
 // A method, and whose.
 struct RegisteredMethod final : ResolvedMethod {
-  RegisteredMethod(Service* its_service, const ServiceMethod* its_method, ServerCalls* of, MessagePool* pool)
-      : service(its_service), method(its_method), calls(of), messages(pool) {}
+  RegisteredMethod(Service* its_service, const ServiceMethod* its_method, ServerCalls* of, MessagePool* pool,
+                   AsynchronousCalls* its_asynchronous)
+      : service(its_service), method(its_method), calls(of), messages(pool), asynchronous(its_asynchronous) {}
 
   Service* service;
   const ServiceMethod* method;
   ServerCalls* calls;     // among which its calls count
   MessagePool* messages;  // the server's
+  AsynchronousCalls* asynchronous;
 };
 
 // Fills `request` with a message of the client, or says why it is none.
@@ -53,8 +55,14 @@ inline absl::Status DeadlineBeforeHandler() {
 absl::Status SendInitialMetadata(ServerCall* call, const ServiceMethod& method, ServerContext* context,
                                  bool ahead_of_message);
 
+// What the client learns of a call whose handler says `status`, as far as that can be known: its deadline may have
+// passed or its client have cancelled it, and the metadata may break a rule.
+absl::Status StatusForClient(const ServerCall& call, const ServiceMethod& method, const ServerContext& context,
+                             absl::Status status);
+
 // Ends a call with what its handler says: `status`, `reply` (or the last message of a stream; may be null), and the
-// context's metadata. When one of them cannot be sent, the call fails with a status that says so.
+// context's metadata. When one of them cannot be sent, the call fails with a status that says so. If there are
+// interceptors, they have been told of `status` (see ServerInterception::Ended).
 void FinishServerCall(ServerCalls* calls, ServerCallPtr call, const ServiceMethod& method, const ServerContext& context,
                       absl::Status status, const google::protobuf::MessageLite* reply);
 

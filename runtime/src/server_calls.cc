@@ -14,23 +14,17 @@ absl::Status ServerCalls::TooManyCalls() const {
   return status;
 }
 
-void ServerCalls::EndAsynchronous() {
-  if (asynchronous_calls_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+void AsynchronousCalls::End() {
+  if (calls_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   MutexLock lock(&mutex_);
-  asynchronous_over_ = true;
+  over_ = true;
   changed_.SignalAll();
 }
 
-void ServerCalls::WaitForAsynchronous() {
-  bool first = false;
-  {
-    MutexLock lock(&mutex_);
-    first = !waiting_;
-    waiting_ = true;
-  }
-  if (first) EndAsynchronous();
+void AsynchronousCalls::Wait() {
+  if (!waiting_.exchange(true)) End();
   MutexLock lock(&mutex_);
-  while (!asynchronous_over_) changed_.Wait(&mutex_);
+  while (!over_) changed_.Wait(&mutex_);
 }
 
 }  // namespace shmrpc::internal

@@ -44,14 +44,6 @@ class ServerCalls {
     if (max_concurrent_calls_ != 0) concurrent_calls_.fetch_sub(1, std::memory_order_relaxed);
   }
 
-  // The listeners wait for handlers, but what goes on after a handler has returned only the calls themselves know.
-  // Begin comes while a handler runs; End is the last that an asynchronous call does.
-  void BeginAsynchronous() { asynchronous_calls_.fetch_add(1, std::memory_order_relaxed); }
-  void EndAsynchronous();
-
-  // Returns when there are none. After the listeners have been shut down, so that none begins. Idempotent.
-  void WaitForAsynchronous();
-
  private:
   absl::Status TooManyCalls() const;
 
@@ -61,12 +53,34 @@ class ServerCalls {
 
   // Apart from what each call reads: threads on all CPUs write it.
   alignas(64) std::atomic<int> concurrent_calls_{0};
-  // One more than there are, until somebody waits: so whoever makes it zero knows that there is somebody to tell.
-  std::atomic<int64_t> asynchronous_calls_{1};
+};
+
+// The calls of one method whose handlers do not block a thread. The listeners wait for handlers, but what goes on after
+// a handler has returned only the calls themselves know. Thread-safe. Outlives the calls.
+class AsynchronousCalls {
+ public:
+  AsynchronousCalls() = default;
+  AsynchronousCalls(const AsynchronousCalls&) = delete;
+  AsynchronousCalls& operator=(const AsynchronousCalls&) = delete;
+
+  // Begin comes while a handler runs; End is the last that a call does.
+  void Begin() { calls_.fetch_add(1, std::memory_order_relaxed); }
+  void End();
+
+  // Returns when there are none. After the listeners have been shut down, so that none begins. Idempotent.
+  void Wait();
+
+  // How many there are, at this moment.
+  int64_t count() const { return calls_.load(std::memory_order_relaxed) - (waiting_.load() ? 0 : 1); }
+
+ private:
+  // One more than there are, until somebody waits: so whoever makes it zero knows that there is somebody to tell. Apart
+  // from what each call reads.
+  alignas(64) std::atomic<int64_t> calls_{1};
+  std::atomic<bool> waiting_{false};
   Mutex mutex_;
   CondVar changed_;
-  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;
-  bool asynchronous_over_ ABSL_GUARDED_BY(mutex_) = false;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace shmrpc::internal

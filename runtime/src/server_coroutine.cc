@@ -62,7 +62,8 @@ class ServerCoroutineCall final : public ServerAsynchronousCall, public CoServer
     Finish(std::move(status), nullptr);  // this object may be gone from here on
   }
 
-  void OnStart() override { Spawn(Run()); }
+  static DetachedCoroutine RunDetached(Task<void> task) { co_await task; }
+  void OnStart() override { RunDetached(Run()); }
   void OnReadDone(bool ok) override { Waiting(read_).Resume(ok); }
   void OnWriteDone(bool ok) override { Waiting(write_).Resume(ok); }
 

@@ -34,8 +34,10 @@ void ServerInterception::Sending(const google::protobuf::MessageLite& message) {
   for (auto function = on_send_.rbegin(); function != on_send_.rend(); ++function) (*function)(message);
 }
 
-absl::Status ServerInterception::Ended(absl::Status status, const google::protobuf::MessageLite* reply) {
+absl::Status ServerInterception::Ended(const ServerCall& call, absl::Status status,
+                                       const google::protobuf::MessageLite* reply) {
   if (calls_.interceptors().empty()) return status;
+  status = StatusForClient(call, service_method_, *context_, std::move(status));
   if (status.ok() && reply != nullptr) {
     status = CheckReply(calls_, service_method_, *reply, OutgoingProto(*reply));
     if (status.ok()) Sending(*reply);

@@ -23,8 +23,8 @@ class ServerInterception final : public InterceptedServerCall {
   void Received(const google::protobuf::MessageLite& message);
   void Sending(const google::protobuf::MessageLite& message);
 
-  // Just before FinishServerCall, with the same `status` and `reply`: the status to finish with.
-  absl::Status Ended(absl::Status status, const google::protobuf::MessageLite* reply);
+  // Just before FinishServerCall, with the same `call`, `status` and `reply`: the status to finish with.
+  absl::Status Ended(const ServerCall& call, absl::Status status, const google::protobuf::MessageLite* reply);
 
  private:
   const ServerCalls& calls_;

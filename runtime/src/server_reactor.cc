@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/misuse.h"
 #include "runtime/src/server_asynchronous_call.h"
 #include "runtime/src/server_styles.h"
 
@@ -79,18 +80,35 @@ internal::ServerReactorCall* ServerReactor::CallOr(absl::FunctionRef<void(Backlo
   return call;
 }
 
+// `earlier` is null, unless the reactor does what it must not.
+void ServerReactor::NoteFirst(const void* earlier, const char* what, Backlog* backlog) {
+  if (earlier == nullptr) return;
+  const absl::Status misuse = internal::Misuse(
+      absl::StrCat(what,
+                   " was started in a reactor's constructor or method while another one is under way: one at a "
+                   "time, after the answer to the last"));
+  backlog->finish = true;
+  backlog->status = absl::InternalError(misuse.message());
+}
+
 void ServerReactor::StartSendInitialMetadata() {
   internal::ServerReactorCall* const call = CallOr([](Backlog* backlog) { backlog->send_initial_metadata = true; });
   if (call != nullptr) call->SendInitialMetadata();
 }
 
 void ServerReactor::StartReadMessage(google::protobuf::MessageLite* message) {
-  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->read = message; });
+  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) {
+    NoteFirst(backlog->read, "a read", backlog);
+    backlog->read = message;
+  });
   if (call != nullptr) call->Read(message);
 }
 
 void ServerReactor::StartWriteMessage(const google::protobuf::MessageLite* message) {
-  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) { backlog->write = message; });
+  internal::ServerReactorCall* const call = CallOr([message](Backlog* backlog) {
+    NoteFirst(backlog->write, "a write", backlog);
+    backlog->write = message;
+  });
   if (call != nullptr) call->Write(message);
 }
 

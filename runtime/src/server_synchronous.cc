@@ -8,6 +8,7 @@
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/blocking_server_call.h"
 #include "runtime/src/message_pool.h"
+#include "runtime/src/running_handlers.h"
 #include "runtime/src/server_context_access.h"
 #include "runtime/src/server_interception.h"
 #include "runtime/src/server_styles.h"
@@ -66,7 +67,7 @@ void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCal
   }
   absl::Status failure = blocking->End();
   if (!failure.ok()) status = std::move(failure);
-  status = interception.Ended(std::move(status), reply.get());
+  status = interception.Ended(*call, std::move(status), reply.get());
   FinishServerCall(calls, std::move(call), *method.method, context, std::move(status), reply.get());
 }
 
@@ -74,6 +75,7 @@ void RunWithEvents(ServerCalls* calls, const RegisteredMethod& method, ServerCal
 
 void RunSynchronous(ServerCalls* calls, const RegisteredMethod& method, ServerCallPtr call,
                     const IncomingMessage* request) {
+  const HandlerScope in_the_handler(&method);
   if (ABSL_PREDICT_TRUE(method.method->kind == MethodKind::kUnary && request != nullptr &&
                         calls->interceptors().empty())) {
     RunUnary(calls, method, std::move(call), *request);

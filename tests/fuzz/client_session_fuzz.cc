@@ -1,6 +1,7 @@
 // A client's session whose server is the input. Calls of all kinds are in progress.
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -60,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const OutgoingProto message(empty);
   constexpr int kCalls = 8;
   std::array<std::unique_ptr<fuzz::Events>, kCalls> events;
-  std::array<Call*, kCalls> calls = {};
+  std::array<std::atomic<Call*>, kCalls> calls = {};
   const uint8_t how = input.Take<uint8_t>();
   for (int i = 0; i < kCalls; ++i) {
     const bool streams = (i & 2) != 0;
@@ -71,22 +72,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     spec.server_streams = streams;
     spec.max_receive_message_bytes = 128 * 1024;
     session->StartCall(spec, streams ? nullptr : &message, events[i].get(), &calls[i]);
-    if (streams && (how & 1) != 0) calls[i]->Receive();
-    if (streams && (how & 2) != 0) (void)calls[i]->Send(message, (how & 4) != 0);
+    if (streams && (how & 1) != 0) calls[i].load()->Receive();
+    if (streams && (how & 2) != 0) (void)calls[i].load()->Send(message, (how & 4) != 0);
   }
   if ((how & 8) != 0) {
-    calls[4]->Cancel(absl::CancelledError("enough"));
-    calls[6]->Cancel(absl::CancelledError("enough"));
+    calls[4].load()->Cancel(absl::CancelledError("enough"));
+    calls[6].load()->Cancel(absl::CancelledError("enough"));
   }
   fuzz::PollToTheEnd(session.get());
   for (int i = 0; i < kCalls; ++i) {
-    if ((i & 2) != 0) calls[i]->DropMessages();
+    if ((i & 2) != 0) calls[i].load()->DropMessages();
   }
   fuzz::PollToTheEnd(session.get());
   session->Close();
   for (int i = 0; i < kCalls; ++i) {
     fuzz::Check(events[i]->over());
-    calls[i]->Release();
+    calls[i].load()->Release();
   }
   fuzz::StoppedPoller()->Stop();
   return 0;

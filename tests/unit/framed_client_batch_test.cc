@@ -32,13 +32,13 @@ class RunningCall final : public CallEvents {
   void OnMessage(const IncomingMessage&) override {}
   void OnStatus(CallEnd) override {
     const std::function<void()> on_end = std::move(on_end_);
-    call->Release();
+    call.load()->Release();
     delete this;
     on_end();
   }
   bool RunsUserCode() const override { return true; }
 
-  Call* call = nullptr;
+  std::atomic<Call*> call = nullptr;
 
  private:
   ~RunningCall() override = default;
@@ -73,7 +73,7 @@ class ClientBatchTest : public ::testing::Test {
   // Ends what is outstanding.
   ~ClientBatchTest() override { connection_ = nullptr; }
 
-  void StartOn(CallEvents* events, Call** call) {
+  void StartOn(CallEvents* events, std::atomic<Call*>* call) {
     CallSpec spec;
     spec.method = "/a.Service/Method";
     const google::protobuf::BytesValue request;
@@ -166,17 +166,17 @@ TEST_F(ClientBatchTest, NothingWaitsForACallbackThatMakesACallOfItsOwn) {
     Start([&] {
       Start([] {});
       WaitingCall waiting;
-      Call* call = nullptr;
+      std::atomic<Call*> call = nullptr;
       StartOn(&waiting, &call);
-      (void)call->WaitUntil(
+      (void)call.load()->WaitUntil(
           [&] {
             unflushed = link_->unflushed;
             return true;
           },
           SteadyTime::InfiniteFuture());
-      call->Cancel(absl::CancelledError("enough"));
+      call.load()->Cancel(absl::CancelledError("enough"));
       EXPECT_TRUE(waiting.over.Wait());
-      call->Release();
+      call.load()->Release();
       looked.Set();
     });
     for (int i = 0; i < 3; ++i) Start([] {});

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "gmock/gmock.h"
@@ -80,7 +81,7 @@ class ClientSessionTest : public ::testing::Test {
     spec.server_streams = streams;
     const google::protobuf::BytesValue request;
     const OutgoingProto message(request);
-    Call* call = nullptr;
+    std::atomic<Call*> call = nullptr;
     connection->StartCall(spec, streams ? nullptr : &message, recorder, &call);
     std::optional<Frame> frame = peer->Receive();
     while (frame.has_value() &&
@@ -91,6 +92,46 @@ class ClientSessionTest : public ::testing::Test {
     if (frame.has_value()) *id = frame->header.call_id;
     return CallPtr(call);
   }
+
+  // Starts calls of a peer that reads nothing, on a thread of its own, until `calls` have ended: each waits for room
+  // when the way is full, until it is cancelled.
+  class Sender {
+   public:
+    Sender(Connection* connection, bool cancelled, int calls)
+        : cancelled_(cancelled), thread_([this, connection, calls] { Send(connection, calls); }) {}
+    ~Sender() { thread_.join(); }
+    bool IsDone() const { return done_.load(); }
+    // Cancels the call that is being started, if there is one.
+    void CancelOne() {
+      MutexLock lock(&mutex_);
+      Call* const call = call_.load();
+      if (call != nullptr) call->Cancel(absl::CancelledError("enough"));
+    }
+
+   private:
+    void Send(Connection* connection, int calls) {
+      google::protobuf::BytesValue request;
+      request.set_value(std::string(50'000, 'x'));
+      const OutgoingProto message(request);
+      CallSpec spec;
+      spec.method = "/a.Service/Method";
+      spec.cancelled = &cancelled_;
+      for (int i = 0; i < calls; ++i) {
+        Recorder recorder;
+        connection->StartCall(spec, &message, &recorder, &call_);
+        call_.load()->Cancel(absl::CancelledError("sent"));
+        WaitForTheEnd(*call_.load(), recorder);
+        MutexLock lock(&mutex_);  // nobody cancels it any more
+        call_.exchange(nullptr)->Release();
+      }
+      done_ = true;
+    }
+    const std::atomic<bool> cancelled_;
+    Mutex mutex_;
+    std::atomic<Call*> call_{nullptr};
+    std::atomic<bool> done_{false};
+    std::thread thread_;
+  };
 
   static void WaitForTheEnd(Call& call, Recorder& recorder) {
     EXPECT_TRUE(call.WaitUntil([&] { return recorder.IsOver(); }, SteadyTime::Now() + kHangGuard));
@@ -379,6 +420,18 @@ TEST_F(ClientSessionTest, AfterAGoAwayCallsInProgressGoOnAndNoneBegins) {
   EXPECT_EQ(recorder.status(), absl::OkStatus());
   EXPECT_TRUE(connection_->IsOver());
   EXPECT_EQ(connection_->reason_over(), absl::UnavailableError("the server is shutting down"));
+}
+
+TEST_F(ClientSessionTest, ACallThatWaitsForRoomInItsStartEndsWhenItIsCancelled) {
+  Sender sender(connection_.get(), /*cancelled=*/false, /*calls=*/200);  // 10 MB: more than any socket buffer
+  while (!sender.IsDone()) {
+    sender.CancelOne();
+    std::this_thread::yield();
+  }
+}
+
+TEST_F(ClientSessionTest, ACallThatIsCancelledBeforeItExistsDoesNotWaitForRoom) {
+  const Sender sender(connection_.get(), /*cancelled=*/true, /*calls=*/200);
 }
 
 }  // namespace

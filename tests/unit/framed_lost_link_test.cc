@@ -123,7 +123,7 @@ class LostLinkTest : public ::testing::TestWithParam<bool> {
     spec.method = "/a.Service/Method";
     const google::protobuf::BytesValue request;
     const OutgoingProto message(request);
-    Call* started = nullptr;
+    std::atomic<Call*> started = nullptr;
     connection_->StartCall(spec, &message, &recorder, &started);
     const CallPtr call(started);
     EXPECT_TRUE(call->WaitUntil([&] { return recorder.ends() > 0; }, SteadyTime::Now() + kHangGuard));
@@ -200,7 +200,7 @@ TEST_P(LostLinkTest, TheLastGoAwayTellsThatNothingWasProcessed) {
   spec.method = "/a.Service/Method";
   const google::protobuf::BytesValue request;
   const OutgoingProto message(request);
-  Call* started = nullptr;
+  std::atomic<Call*> started = nullptr;
   connection_->StartCall(spec, &message, &recorder, &started);
   const CallPtr call(started);
   peer_->Expect(FrameType::kMethod);
@@ -219,7 +219,7 @@ TEST_P(LostLinkTest, FramesWithoutEndKeepNobodyFromItsDeadline) {
   spec.method = "/a.Service/Method";
   const google::protobuf::BytesValue request;
   const OutgoingProto message(request);
-  Call* started = nullptr;
+  std::atomic<Call*> started = nullptr;
   connection_->StartCall(spec, &message, &recorder, &started);
   const CallPtr call(started);
   link_->BeginEndlessBeats();
@@ -237,7 +237,7 @@ TEST_P(LostLinkTest, NothingFollowsAMessageThatFoundNoRoomUntilTheDeadline) {
   spec.method = "/a.Service/Method";
   spec.client_streams = true;
   spec.deadline = SteadyTime::Now() + absl::Milliseconds(200);
-  Call* started = nullptr;
+  std::atomic<Call*> started = nullptr;
   connection_->StartCall(spec, &message, &recorder, &started);
   const CallPtr call(started);
   peer_->Expect(FrameType::kMethod);

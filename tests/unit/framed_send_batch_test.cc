@@ -84,7 +84,7 @@ class CountingLink final : public ForwardingLink {
 };
 
 class Host final : public Sender::Host {
-  bool WaitForRoom(SteadyTime) override { return false; }
+  bool WaitForRoom(SteadyTime, absl::FunctionRef<bool()>) override { return false; }
   void WatchWritable() override {}
 };
 

@@ -70,7 +70,7 @@ class FakeLink final : public Link {
 class FakeHost final : public Sender::Host {
  public:
   explicit FakeHost(FakeLink* link) : link_(link) {}
-  bool WaitForRoom(SteadyTime deadline) override {
+  bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()>) override {
     ++waits;
     if (grant > 0) {
       link_->room += grant;

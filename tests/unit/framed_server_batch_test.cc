@@ -298,7 +298,7 @@ class SendingPollable final : public Pollable, public Task, private Sender::Host
   std::atomic<bool> running{false};
 
  private:
-  bool WaitForRoom(SteadyTime) override { return false; }
+  bool WaitForRoom(SteadyTime, absl::FunctionRef<bool()>) override { return false; }
   void WatchWritable() override {}
 
   const std::function<void()> work_;

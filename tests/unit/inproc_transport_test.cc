@@ -89,7 +89,7 @@ struct StartedCall {
     CallSpec spec;
     spec.method = "/test.Echo/Echo";
     spec.deadline = deadline;
-    Call* started = nullptr;
+    std::atomic<Call*> started = nullptr;
     const OutgoingProto message(request);
     connection.StartCall(spec, &message, &events, &started);
     call.reset(started);

@@ -189,7 +189,6 @@ TEST_F(CallTest, ADeadlineThatHasPassedSendsNothing) {
     async_context.set_deadline(deadline);
     Outcome outcome;
     AsyncUnaryCall(channel_, TestService::kEcho, &async_context, Text("x"), &reply_, outcome.Callback());
-    EXPECT_TRUE(outcome.IsSet());
     EXPECT_EQ(outcome.Wait().code(), absl::StatusCode::kDeadlineExceeded);
   }
   server_->Shutdown(absl::InfiniteFuture());
@@ -413,10 +412,9 @@ TEST_F(CallTest, AForkedChildIsTurnedAway) {
     if (channel_->WaitForConnected(absl::InfiniteFuture()).code() != absl::StatusCode::kFailedPrecondition) {
       failures |= 2;
     }
-    absl::Status async_status;
-    AsyncUnaryCall(channel_, TestService::kEcho, nullptr, Text("x"), &reply_,
-                   [&](absl::Status status) { async_status = status; });
-    if (async_status.code() != absl::StatusCode::kFailedPrecondition) failures |= 4;
+    Outcome outcome;
+    AsyncUnaryCall(channel_, TestService::kEcho, nullptr, Text("x"), &reply_, outcome.Callback());
+    if (outcome.Wait().code() != absl::StatusCode::kFailedPrecondition) failures |= 4;
     // What the child has inherited can be let go without a hang.
     channel_.reset();
     server_.reset();

@@ -286,7 +286,7 @@ TEST(ChannelConnectTest, DestroyingTheChannelInterruptsTheAttempt) {
 }
 
 TEST(ChannelConnectTest, AQueuedCallsCallbackMayDestroyTheChannel) {
-  // The callback runs on the connector thread, which thereby destroys its own channel; a second call is queued.
+  // While the connector thread still serves the queue; a second call is in it.
   Event go;
   const auto fake = std::make_shared<ScriptedTransport>([&](const Target&, const ConnectOptions&) {
     go.Wait();

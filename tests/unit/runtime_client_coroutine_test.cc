@@ -15,6 +15,7 @@
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
 #include "shmrpc/task.h"
+#include "shmrpc/wait.h"
 #include "tests/unit/runtime_fake_server.h"
 #include "tests/unit/runtime_sync.h"
 

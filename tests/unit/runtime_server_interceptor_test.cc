@@ -5,6 +5,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -209,6 +210,35 @@ TEST_P(ServerInterceptorTest, AnExceptionEndsTheCall) {
     const absl::Status status = server->Call(method, "x")->WaitForStatus();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
     EXPECT_THAT(std::string(status.message()), HasSubstr("no interceptor today"));
+  }
+}
+
+TEST_P(ServerInterceptorTest, TheEndIsWhatTheClientSees) {
+  // The handler takes until its call is past its deadline, or cancelled, and then says OK.
+  const auto server = Start({NotingServer("a", &notes_), [&](InterceptedServerCall* call) {
+                               ServerContext* const context = call->context();
+                               call->OnReceive([context](const MessageLite&) {
+                                 while (!context->IsCancelled()) std::this_thread::yield();
+                               });
+                               return absl::OkStatus();
+                             }});
+  for (const char* method : {KindsService::kUnary, KindsService::kServerStreaming}) {
+    FakeServerCall::Options options;
+    options.method = method;
+    options.request = testing::Text("x").SerializeAsString();
+    std::vector<std::string> notes;
+    for (absl::Duration timeout = absl::Milliseconds(20); notes.empty(); timeout *= 2) {  // it may pass before the call
+      options.deadline = SteadyTime::Now() + timeout;
+      const auto late = server->Call(options);
+      EXPECT_EQ(late->WaitForStatus().code(), absl::StatusCode::kDeadlineExceeded) << method;
+      notes = notes_.Take();
+    }
+    EXPECT_THAT(notes, ::testing::Contains("a end DEADLINE_EXCEEDED")) << method;
+    options.deadline = SteadyTime::InfiniteFuture();
+    const auto cancelled = server->Call(options);
+    cancelled->Cancel();
+    EXPECT_EQ(cancelled->WaitForStatus().code(), absl::StatusCode::kCancelled) << method;
+    EXPECT_THAT(notes_.Take(), ::testing::Contains("a end CANCELLED")) << method;
   }
 }
 

@@ -1,6 +1,7 @@
 // Tasks by themselves: when they run, where they go on, and what becomes of results, exceptions and stacks.
 
 #include "shmrpc/task.h"
+#include "shmrpc/wait.h"
 
 #include <atomic>
 #include <memory>

@@ -82,7 +82,8 @@ bool ClientSession::IsActive(uint64_t id) {
 }
 
 // The number of `method` on this connection, which the server is told with its first use.
-absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime deadline, uint16_t* number) {
+absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime deadline,
+                                           absl::FunctionRef<bool()> stop, uint16_t* number) {
   if (method.size() > kMaxMethodBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the method's path is ", method.size(), " bytes long, more than ", kMaxMethodBytes));
@@ -105,7 +106,7 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
     }
     const size_t size = kFrameHeaderBytes + method.size();
     bool waited = false;
-    uint8_t* const frame = sender_.Reserve(size, deadline, &waited);
+    uint8_t* const frame = sender_.Reserve(size, deadline, stop, &waited);
     if (frame == nullptr) return absl::UnavailableError("the connection was lost before the call was sent");
     if (waited && method_numbers_.contains(method)) continue;  // another thread was faster; forget the reservation
     FrameHeader header;
@@ -119,7 +120,8 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
   }
 }
 
-void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** out) {
+void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
+                              std::atomic<Call*>* out) {
   const bool runs_user_code = events->RunsUserCode();
   FrameHeader header;
   header.type = FrameType::kRequest;
@@ -139,7 +141,6 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
       call = unused_calls_.back();
       unused_calls_.pop_back();
     }
-    *out = call;  // with the lock: once the call is in the table, whoever loses the connection may end it
     ++unreleased_calls_;
     call->session = this;
     call->events = events;
@@ -161,6 +162,8 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
       }
     }
     call->id = id;
+    // With the lock: once the call is in the table, whoever loses the connection may end it.
+    out->store(call, std::memory_order_seq_cst);
   }
   // The call is not released before this function returns, unless from inside it: so there is a session, although a
   // callback may destroy the connection at any time.
@@ -171,15 +174,17 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
   // From here on another thread may end the call, and its owner release it: neither `call` nor `events` nor the
   // spec's metadata is touched.
   header.call_id = id;
+  const auto stop = [&] {
+    return (spec.cancelled != nullptr && spec.cancelled->load(std::memory_order_seq_cst)) || !IsActive(id);
+  };
   absl::Status status;
   {
     MutexLock lock(&sender_.mutex());
-    status = AnnounceMethod(spec.method, spec.deadline, &header.code);
-    // Not sent whole: the deadline has passed or the link is over, and then the call is ended by whoever noticed.
+    status = AnnounceMethod(spec.method, spec.deadline, stop, &header.code);
+    // Not sent whole: the deadline has passed, the call is cancelled or the link is over, and then the call is ended by
+    // whoever noticed.
     Sender::Outcome outcome = Sender::Outcome::kNothingSent;
-    if (status.ok()) {
-      outcome = sender_.SendLocked(header, control, request, spec.deadline, [this, id] { return !IsActive(id); });
-    }
+    if (status.ok()) outcome = sender_.SendLocked(header, control, request, spec.deadline, stop);
     if (outcome == Sender::Outcome::kSent) NoteSent(id);
     if (outcome == Sender::Outcome::kTooLarge) {
       status = absl::InvalidArgumentError(absl::StrCat("the call's metadata takes ", control.size(),
@@ -187,7 +192,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
                                                        " that a frame has for it: send larger data in the message"));
     }
   }
-  if (!status.ok() && !spec.deadline.HasPassed()) {
+  if (!status.ok() && !spec.deadline.HasPassed() && !stop()) {
     const std::shared_ptr<Pollable> alive = shared_from_this();
     ClientCall* const taken = TakeCall(id);
     if (taken != nullptr) EndHere(taken, std::move(status), /*not_processed=*/true);
@@ -281,6 +286,7 @@ void ClientSession::Cancel(ClientCall* call, absl::Status status) {
   if (taken == nullptr) return CancelEnded(call, std::move(status));
   SendReset(taken->id, status);
   EndHere(taken, std::move(status));
+  WakeWaitingSenders();
 }
 
 // As Cancel, for a reason that the receiver has found.

@@ -42,7 +42,7 @@ class ClientSession final : public Session {
 
   absl::Status Start() { return poller_->Add(shared_from_this(), 0); }
 
-  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call);
+  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, std::atomic<Call*>* call);
 
   bool IsOver() const { return over_.load(std::memory_order_acquire); }
   absl::Status reason_over() const;
@@ -102,8 +102,8 @@ class ClientSession final : public Session {
   void SendReset(uint64_t id, const absl::Status& status);
   void EndHere(ClientCall* call, absl::Status status, bool not_processed = false) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
-  absl::Status AnnounceMethod(absl::string_view method, SteadyTime deadline, uint16_t* number)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
+  absl::Status AnnounceMethod(absl::string_view method, SteadyTime deadline, absl::FunctionRef<bool()> stop,
+                              uint16_t* number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
 
   bool PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline);
   void Sleep(absl::FunctionRef<bool()> done, SteadyTime deadline);
@@ -136,7 +136,9 @@ class ClientSession final : public Session {
   void NotifyWaiter(const ClientCall* call);
   // Wakes the threads that wait for room, if there is some.
   void TellOfRoom() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
-  bool WaitForRoom(SteadyTime deadline) override;
+  bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) override;
+  // Makes senders that wait ask whether to stop.
+  void WakeWaitingSenders() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
 
   std::atomic<bool> over_{false};
   std::atomic<bool> link_ended_{false};  // and there is nothing more to receive

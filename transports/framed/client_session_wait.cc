@@ -180,8 +180,19 @@ void ClientSession::TellOfRoom() {
   }
 }
 
-bool ClientSession::WaitForRoom(SteadyTime deadline) {
-  const auto has_room = [this] { return link_->HasRoom() || link_ended_; };
+// A sender counts itself and then asks; who has made it stop calls this afterwards: so one sees the other.
+void ClientSession::WakeWaitingSenders() {
+  sender_.WakeWaiting();
+  if (room_waiter_count_.load(std::memory_order_seq_cst) == 0) return;
+  MutexLock lock(&waiters_mutex_);
+  for (Waiter* waiter : waiters_) {
+    if (waiter->call == nullptr) waiter->changed.Signal();
+  }
+  WakeSleeper();
+}
+
+bool ClientSession::WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) {
+  const auto has_room = [&] { return link_->HasRoom() || link_ended_ || stop(); };
   room_waiter_count_.fetch_add(1, std::memory_order_seq_cst);
   {
     // The thread that sleeps may have gone to sleep when there was nothing to send, and does not look out for room.

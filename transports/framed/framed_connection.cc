@@ -25,7 +25,8 @@ class FramedConnection final : public Connection {
       : session_(std::move(session)), choice_(std::move(choice)), peer_(std::move(peer)) {}
   ~FramedConnection() override { session_->Close(); }
 
-  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) override {
+  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
+                 std::atomic<Call*>* call) override {
     session_->StartCall(spec, request, events, call);
   }
   const TransportChoice& choice() const override { return choice_; }

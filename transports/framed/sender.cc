@@ -18,7 +18,7 @@ constexpr absl::Duration kRoomSpin = absl::Microseconds(30);
 
 }  // namespace
 
-uint8_t* Sender::Reserve(size_t size, SteadyTime deadline, bool* waited) {
+uint8_t* Sender::Reserve(size_t size, SteadyTime deadline, absl::FunctionRef<bool()> stop, bool* waited) {
   for (;;) {
     if (closed_) return nullptr;
     if (FlushSpilled()) {
@@ -38,9 +38,9 @@ uint8_t* Sender::Reserve(size_t size, SteadyTime deadline, bool* waited) {
     Flush(/*always_ring=*/false);  // what was committed before must not wait for what comes
     *waited = true;
     mutex_.Unlock();
-    const bool room = host_->WaitForRoom(deadline);
+    const bool room = host_->WaitForRoom(deadline, stop);
     mutex_.Lock();
-    if (!room) {
+    if (!room || (!may_spill_ && stop())) {
       if (closed_ || !may_spill_) return nullptr;
       return ReserveSpilled(size);
     }
@@ -153,6 +153,11 @@ void Sender::RevokeBatches() {
   if (HasPutOff() && !closed_) Flush(/*always_ring=*/false);
 }
 
+void Sender::WakeWaiting() {
+  MutexLock lock(&mutex_);
+  if (in_pieces_) pieces_done_.SignalAll();
+}
+
 bool Sender::Continue() {
   MutexLock lock(&mutex_);
   if (closed_) return true;
@@ -225,7 +230,7 @@ Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control
   const size_t before = kFrameHeaderBytes + control.size();
   if (before + message_bytes > kMaxFrameBytes) return SendPieces(header, control, *message, deadline, stop);
   bool waited = false;
-  uint8_t* const frame = Reserve(before + message_bytes, deadline, &waited);
+  uint8_t* const frame = Reserve(before + message_bytes, deadline, stop, &waited);
   // While this thread waited, the call may have been cancelled and its reset sent: nothing may follow that.
   if (frame == nullptr) return Outcome::kNothingSent;
   if (waited && stop()) {
@@ -265,7 +270,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
     // A long control part goes with what there is room for, and at least something of the message.
     used_ = std::min({before + left, std::max(before + 1, sender_->link_->piece_bytes()), kMaxFrameBytes});
     bool waited = false;
-    frame_ = sender_->Reserve(used_, deadline_, &waited);
+    frame_ = sender_->Reserve(used_, deadline_, stop_, &waited);
     if (frame_ == nullptr) return false;
     if (waited && stop_()) {  // the reset may have been sent meanwhile, and nothing may follow that
       sender_->ForgetReservation();
@@ -327,6 +332,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
 Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
                                    SteadyTime deadline, absl::FunctionRef<bool()> stop) {
   while (in_pieces_ && !closed_) {
+    if (stop()) return Outcome::kNothingSent;
     if (pieces_done_.WaitUntil(&mutex_, deadline) && in_pieces_) return Outcome::kNothingSent;
   }
   if (closed_) return Outcome::kNothingSent;

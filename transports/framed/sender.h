@@ -46,8 +46,9 @@ class Sender {
    public:
     virtual ~Host() = default;
     // Called without the sender's lock. Blocks until the link seems to have room (true), the link is over, the deadline
-    // passed, or the host's patience is at its end.
-    virtual bool WaitForRoom(SteadyTime deadline) = 0;
+    // passed, `stop` says so, or the host's patience is at its end. Whoever makes `stop` true sees to it that it is
+    // asked.
+    virtual bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) = 0;
     // Called with the sender's lock. The kernel has not taken all bytes: call Continue() once the link's descriptor is
     // writable.
     virtual void WatchWritable() = 0;
@@ -70,8 +71,8 @@ class Sender {
   };
 
   // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;
-  // the rest is filled in. The first overload's caller holds mutex() and has sent what must come just
-  // before; it is released in between when there is no room.
+  // the rest is filled in. `stop` is asked while it waits, without the sender's lock too. The first overload's caller
+  // holds mutex() and has sent what must come just before; it is released in between when there is no room.
   Outcome SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
                      absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Outcome Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
@@ -89,10 +90,14 @@ class Sender {
   // a peer that has yet to take what was sent before.
   void SendIfRoom(const FrameHeader& header) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Reserves room for the caller's own frame; waits for it if necessary. Null: over, or the deadline passed.
-  // `*waited` is set when the lock was released meanwhile.
-  uint8_t* Reserve(size_t size, SteadyTime deadline, bool* waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Reserves room for the caller's own frame; waits for it if necessary. Null: over, the deadline passed, or `stop`
+  // said so. `*waited` is set when the lock was released meanwhile.
+  uint8_t* Reserve(size_t size, SteadyTime deadline, absl::FunctionRef<bool()> stop, bool* waited)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Commit(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Makes threads that wait for their turn to send a message in pieces ask their `stop`.
+  void WakeWaiting() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Goes on with what could not be sent before. True when nothing is left.
   bool Continue() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -364,6 +364,7 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
         // What ends the session marks the calls that it finds here, and has set over_ before: one of the two does it.
         const bool over = over_.load(std::memory_order_relaxed);
         begun->cancelled.store(over, std::memory_order_relaxed);
+        begun->reset_by_client.store(absl::StatusCode::kOk, std::memory_order_relaxed);
         if (over) self_ = std::static_pointer_cast<ServerSession>(shared_from_this());
         NoteActivity();
         if (spare_call_ == nullptr && !unused_calls_.empty()) {
@@ -404,6 +405,9 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
     MutexLock lock(&calls_mutex_);
     call = calls_.Find(header.call_id);
     if (call == nullptr) return absl::OkStatus();  // the reply and the reset have crossed
+    const bool by_deadline = header.code == static_cast<uint16_t>(absl::StatusCode::kDeadlineExceeded);
+    call->reset_by_client.store(by_deadline ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kCancelled,
+                                std::memory_order_release);
     Cancelled(call);
     wake_up = MarkDue(call);
     sendable = MarkSendable();
@@ -435,7 +439,7 @@ void ServerSession::SendReply(uint64_t call_id, const ServerCall::Reply& reply, 
   sender_.Send(header, control, message, SteadyTime::InfiniteFuture(), stop);
 }
 
-bool ServerSession::WaitForRoom(SteadyTime) {
+bool ServerSession::WaitForRoom(SteadyTime, absl::FunctionRef<bool()>) {
   // Another thread may be receiving, or none: this one only watches.
   const SteadyClock::time_point give_up = SteadyClock::now() + kPatience;
   for (int i = 0; SteadyClock::now() < give_up && !over_; ++i) {

@@ -116,7 +116,7 @@ class ServerSession final : public Session {
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
   void Fail(const absl::Status& status);
-  bool WaitForRoom(SteadyTime deadline) override;
+  bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) override;
   void GiveRightBack() override;
   void NoteActivity() {
     if (keepalive_.enabled()) options_.keepalive->NoteActivity();
@@ -195,6 +195,7 @@ class FramedServerCall final : public ServerCall, public Task {
   const Metadata& metadata() const override { return client_metadata; }
   const Peer& peer() const override;
   bool IsCancelled() const override;
+  absl::StatusCode ended_by_client() const override { return reset_by_client.load(std::memory_order_acquire); }
   void Start(ServerCallEvents* to) override { session->StartEvents(this, to); }
   void Receive() override { session->Receive(this); }
   void SendHeaders(const Metadata& headers) override { session->SendHeaders(this, headers); }
@@ -218,6 +219,7 @@ class FramedServerCall final : public ServerCall, public Task {
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
+  std::atomic<absl::StatusCode> reset_by_client{absl::StatusCode::kOk};  // DEADLINE_EXCEEDED, CANCELLED, or no reset
   bool open = false;         // the request comes in messages of its own, or not at all
   bool has_request = false;  // in `pieces`
   Pieces pieces;             // of the request

@@ -130,7 +130,7 @@ class Session : public Pollable, private Sender::Host {
   // itself in waiter_count_ and then looks; so it sees what was made true, or is seen here.
   bool HasWaiters() { return waiter_count_.fetch_add(0, std::memory_order_seq_cst) != 0; }  // a load could go before
 
-  bool WaitForRoom(SteadyTime deadline) override = 0;
+  bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) override = 0;
   void WatchWritable() override;
 
   // Whether epoll reports input, besides hang-ups; see Poller::SetEvents. Caller holds right_.

@@ -49,14 +49,14 @@ class ClientUnaryCall final : public ClientCall {
 }  // namespace
 
 void ClientCall::Start(const std::shared_ptr<ClientChannel>& channel, const CallSpec& spec,
-                       const OutgoingMessage* request, CallEvents* events, Call** call) {
+                       const OutgoingMessage* request, CallEvents* events, std::atomic<Call*>* call) {
   ClientCall* started;
   if (spec.client_streams || spec.server_streams) {
     started = new ClientStreamCall(channel, spec, events);
   } else {
     started = new ClientUnaryCall(channel, spec, events);
   }
-  *call = started;
+  call->store(started);
   const Keep keep(started);
   bool closed;
   {

@@ -44,7 +44,7 @@ class ClientCall : public CallBase, public Call {
  public:
   // Starts one and sets *call before its first event.
   static void Start(const std::shared_ptr<ClientChannel>& channel, const CallSpec& spec, const OutgoingMessage* request,
-                    CallEvents* events, Call** call);
+                    CallEvents* events, std::atomic<Call*>* call);
 
   // Call
   void Cancel(absl::Status status) final { CancelAnd(std::move(status), Where::kElsewhere); }

@@ -145,7 +145,8 @@ class GrpcConnection final : public Connection {
     }
   }
 
-  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) override {
+  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
+                 std::atomic<Call*>* call) override {
     // The callback may destroy the connection before this function is done.
     const std::shared_ptr<ClientChannel> channel = channel_;
     ClientCall::Start(channel, spec, request, events, call);

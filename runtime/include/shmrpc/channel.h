@@ -83,7 +83,8 @@ absl::string_view ChannelStateName(ChannelState state);
 //   Greeter::Stub greeter(channel);
 //
 // Thread-safe. Calls in flight when the last reference goes end with CANCELLED; that may happen inside the callback
-// of a call. A channel does not survive fork(): calls in the child fail with FAILED_PRECONDITION, the parent's go on.
+// of a call. Their own callbacks come on other threads, maybe after the channel is gone. A channel does not survive
+// fork(): calls in the child fail with FAILED_PRECONDITION, the parent's go on.
 class Channel final {
  public:
   // Never null and never blocks: an address or option that cannot work makes every call fail with a status that says

@@ -50,6 +50,9 @@ class PropagationOptions {
 
 // What a client says of one call beside the request, and learns beside the reply. One object per call; it outlives the
 // call. The setters come before the call, the getters after its end; TryCancel at any time from any thread.
+//
+// One that is destroyed while its call is in progress is a mistake of the program: a library that was built without
+// NDEBUG aborts and says so; any other logs it and ends the call with FAILED_PRECONDITION.
 class ClientContext final {
  public:
   ClientContext() = default;
@@ -92,7 +95,8 @@ class ClientContext final {
     retry_policy_ = policy.has_value() ? std::make_shared<const RetryPolicy>(*std::move(policy)) : nullptr;
   }
 
-  // Ends the call with CANCELLED, unless it is over; before the call begins: it ends as soon as it begins.
+  // Ends the call with CANCELLED, unless it is over; before the call begins: it ends as soon as it begins. Never
+  // blocks, and runs no callback: that comes on another thread.
   void TryCancel();
 
   const Metadata& GetServerInitialMetadata() const { return server_initial_metadata_; }

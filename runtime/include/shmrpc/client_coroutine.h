@@ -15,7 +15,8 @@
 // Rules of the three stream classes:
 //  - The call begins with the object. The context (may be null: no deadline, no metadata) outlives it, or its Finish;
 //    the request need not.
-//  - Read gives the server's next message, and nullopt when no more will come; Write gives false when the call is over.
+//  - Read() gives the server's next message, and nullopt when no more will come; Read(&message) fills the message in,
+//    whose memory it uses again, and gives false when no more will come. Write gives false when the call is over.
 //    Finish then tells why. A message that cannot be sent (it is too large, or lacks required fields) or received (it
 //    does not parse) ends the call with a status that says so.
 //  - Write is complete when the message is on its way; it waits while the server does not read what was sent before.
@@ -33,13 +34,12 @@
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
+#include "shmrpc/client_stream.h"
 #include "shmrpc/method_kind.h"
 
 namespace shmrpc {
 
 namespace internal {
-
-class ClientCoroutineCall;
 
 // Starts a unary call for an awaiting coroutine. False: the call is over. True: `waiting` is resumed when it is, later
 // or already; `*status` is set before, and lives until then.
@@ -84,6 +84,20 @@ class [[nodiscard]] CoUnaryCall final {
   absl::Status status_;
 };
 
+// What a CoClientStream does. All return false when the operation is complete: `*ok` (or `*status`) says how. True: it
+// is set and `waiting` resumed, later or already; it and the message live until then.
+class CoClientOperations {
+ public:
+  virtual ~CoClientOperations() = default;
+  virtual bool StartRead(google::protobuf::MessageLite* message, bool* ok, std::coroutine_handle<> waiting) = 0;
+  virtual bool StartWrite(const google::protobuf::MessageLite& message, bool last, bool* ok,
+                          std::coroutine_handle<> waiting) = 0;
+  virtual bool StartHalfClose(bool* ok, std::coroutine_handle<> waiting) = 0;
+  virtual bool StartFinish(absl::Status* status, std::coroutine_handle<> waiting) = 0;
+  // The stream goes. Nothing is being awaited.
+  virtual void OnStreamGone() = 0;
+};
+
 // The stream of one call, whatever its messages are; see above. The typed classes below are what users see of it.
 // Movable, not while something is awaited.
 class CoClientStream final {
@@ -92,12 +106,15 @@ class CoClientStream final {
   // reply of a client-streaming method goes; it belongs to the call, complete when Finish gives OK.
   CoClientStream(const std::shared_ptr<Channel>& channel, const char* method, MethodKind kind, ClientContext* context,
                  const google::protobuf::MessageLite* request, std::unique_ptr<google::protobuf::MessageLite> reply);
+  // One without a channel, for tests: does what `stream` does, whose functions are called where it is awaited, and
+  // should not block. `reply` as above.
+  explicit CoClientStream(std::unique_ptr<ClientStream> stream,
+                          std::unique_ptr<google::protobuf::MessageLite> reply = nullptr);
   ~CoClientStream();
   CoClientStream(CoClientStream&& other) noexcept = default;
   CoClientStream& operator=(CoClientStream&& other) noexcept;
 
-  // All return false when the operation is complete: `*ok` (or `*status`) says how. True: it is set and `waiting`
-  // resumed, later or already; it and the message live until then.
+  // As CoClientOperations.
   bool StartRead(google::protobuf::MessageLite* message, bool* ok, std::coroutine_handle<> waiting);
   bool StartWrite(const google::protobuf::MessageLite& message, bool last, bool* ok, std::coroutine_handle<> waiting);
   bool StartHalfClose(bool* ok, std::coroutine_handle<> waiting);
@@ -106,7 +123,7 @@ class CoClientStream final {
  private:
   void Cancel();
 
-  std::shared_ptr<internal::ClientCoroutineCall> call_;
+  std::shared_ptr<CoClientOperations> call_;
 };
 
 // What Read returns; to be awaited once, at once.
@@ -127,6 +144,24 @@ class [[nodiscard]] CoClientRead final {
  private:
   CoClientStream* const stream_;
   R message_;
+  bool ok_ = false;
+};
+
+// What Read into a message returns; to be awaited once, at once.
+class [[nodiscard]] CoClientReadInto final {
+ public:
+  CoClientReadInto(CoClientStream* stream, google::protobuf::MessageLite* message)
+      : stream_(stream), message_(message) {}
+  CoClientReadInto(const CoClientReadInto&) = delete;
+  CoClientReadInto& operator=(const CoClientReadInto&) = delete;
+
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> waiting) { return stream_->StartRead(message_, &ok_, waiting); }
+  bool await_resume() const noexcept { return ok_; }
+
+ private:
+  CoClientStream* const stream_;
+  google::protobuf::MessageLite* const message_;
   bool ok_ = false;
 };
 
@@ -209,9 +244,13 @@ class CoClientReader final {
   CoClientReader(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context,
                  const google::protobuf::MessageLite& request)
       : stream_(channel, method, MethodKind::kServerStreaming, context, &request, nullptr) {}
+  // For tests: see CoClientStream.
+  explicit CoClientReader(std::unique_ptr<ClientStream> stream) : stream_(std::move(stream)) {}
 
   // co_await gives absl::optional<R>.
   CoClientRead<R> Read() { return CoClientRead<R>(&stream_); }
+  // co_await gives bool, and the message is filled in when it is true: for large messages, whose memory is used again.
+  CoClientReadInto Read(R* message) { return CoClientReadInto(&stream_, message); }
   // co_await gives absl::Status. Messages that were not read are dropped.
   CoClientFinish Finish() { return CoClientFinish(&stream_); }
 
@@ -225,6 +264,9 @@ class CoClientWriter final {
  public:
   CoClientWriter(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context)
       : CoClientWriter(channel, method, context, std::make_unique<Reply>()) {}
+  // For tests: see CoClientStream. `reply` is what Finish gives when the stream's Finish says OK.
+  CoClientWriter(std::unique_ptr<ClientStream> stream, Reply reply)
+      : CoClientWriter(std::move(stream), std::make_unique<Reply>(std::move(reply))) {}
 
   // co_await gives bool. The message lives until then.
   CoClientWrite Write(const W& message) { return CoClientWrite(&stream_, message, /*last=*/false); }
@@ -240,6 +282,8 @@ class CoClientWriter final {
                  std::unique_ptr<Reply> reply)
       : reply_(reply.get()),
         stream_(channel, method, MethodKind::kClientStreaming, context, nullptr, std::move(reply)) {}
+  CoClientWriter(std::unique_ptr<ClientStream> stream, std::unique_ptr<Reply> reply)
+      : reply_(reply.get()), stream_(std::move(stream), std::move(reply)) {}
 
   Reply* reply_;  // the stream's
   CoClientStream stream_;
@@ -251,8 +295,11 @@ class CoClientReaderWriter final {
  public:
   CoClientReaderWriter(const std::shared_ptr<Channel>& channel, const char* method, ClientContext* context)
       : stream_(channel, method, MethodKind::kBidiStreaming, context, nullptr, nullptr) {}
+  // For tests: see CoClientStream.
+  explicit CoClientReaderWriter(std::unique_ptr<ClientStream> stream) : stream_(std::move(stream)) {}
 
   CoClientRead<R> Read() { return CoClientRead<R>(&stream_); }
+  CoClientReadInto Read(R* message) { return CoClientReadInto(&stream_, message); }
   CoClientWrite Write(const W& message) { return CoClientWrite(&stream_, message, /*last=*/false); }
   CoClientWrite WriteLast(const W& message) { return CoClientWrite(&stream_, message, /*last=*/true); }
   CoClientHalfClose WritesDone() { return CoClientHalfClose(&stream_); }

@@ -27,6 +27,9 @@
 //  - Operations may be started from any thread, before StartCall too: they begin with the call. At most one read and
 //    one write at a time; what is read or written, the reply and the context live until the operation, or the call, is
 //    over. The request lives until StartCall returns.
+//  - A second read or write beside one that has not been answered is a mistake of the program, as is a Start of a
+//    reactor that no stub's method was given. A library that was built without NDEBUG aborts and says so; any other
+//    logs it, and ends the call, if there is one, with FAILED_PRECONDITION; the operation is not answered.
 //  - Every operation that was started is answered by its callback: true when it was done; false when the call is over,
 //    or no more messages come. The callbacks of one reactor never run concurrently.
 //  - OnDone comes exactly once, as the last callback, when the server's status is there, everything started has been
@@ -34,9 +37,9 @@
 //    status comes after all messages: a reactor that does not want the rest of them calls TryCancel on the context.
 //  - A reactor whose operations are started elsewhere than in its own callbacks takes a hold before StartCall, so that
 //    OnDone does not come before the last of them.
-//  - Callbacks run on threads of the library, or inside ClientContext::TryCancel and the destructor of the channel when
-//    these end the call; never inside StartCall or another Start. They should be short, because other calls' callbacks
-//    wait for them.
+//  - Callbacks run on threads of the library: never inside StartCall or another Start, TryCancel or the destructor of
+//    the channel, so a lock that they take may be held there. They should be short, because other calls' callbacks may
+//    wait for them. An exception that leaves one ends the program.
 //  - Nothing is sent without StartCall; a reactor that was never started may simply be destroyed.
 
 #include <memory>
@@ -89,6 +92,9 @@ class ClientReactor {
   virtual void OnReadDone(bool ok) {}
   virtual void OnWriteDone(bool ok) {}
   virtual void OnWritesDoneDone(bool ok) {}
+
+  // Null, and that was said, when no method of a stub was given this reactor.
+  std::shared_ptr<internal::ClientReactorCall> CallOrMisuse(const char* function);
 
   std::shared_ptr<internal::ClientReactorCall> call_;
 };

@@ -3,6 +3,8 @@
 
 // Everything that generated code (NAME.shmrpc.pb.h) includes of the library, and the little that is for it alone.
 
+#include <memory>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "google/protobuf/message_lite.h"
@@ -26,6 +28,10 @@ namespace shmrpc::internal {
 // How a method answers that the server has not overridden.
 absl::Status Unimplemented(const char* path);
 Task<absl::Status> CoUnimplemented(const char* path);
+
+// `channel`, or, instead of a null one, a channel whose calls fail with FAILED_PRECONDITION. (A library that was built
+// without NDEBUG aborts: to make a stub of no channel is a mistake.)
+std::shared_ptr<Channel> NotNull(std::shared_ptr<Channel> channel);
 
 // For ServiceMethod.
 template <typename Message>

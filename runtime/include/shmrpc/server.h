@@ -18,8 +18,11 @@
 
 namespace shmrpc {
 
-// A running server. Thread-safe, but for destruction. Neither Shutdown nor the destructor may be called from a
-// handler or a reaction of this server: they wait for those.
+// A running server. Thread-safe, but for destruction. Neither Shutdown, Wait nor the destructor may be called from a
+// handler or a reaction of this server: they wait for those. A library that was built without NDEBUG aborts and says
+// so. Any other logs it: then Shutdown goes on on a thread of its own, and returns; Wait returns; the destructor
+// aborts. (From a coroutine handler that runs on a thread of the user's they hang, and the log tells what they wait
+// for.)
 class Server {
  public:
   // As Shutdown(InfinitePast()).
@@ -32,7 +35,8 @@ class Server {
   // Tells those who watch the server's health, takes no further connections and calls, waits until the accepted calls
   // have finished or `deadline` passed, cancels the rest and waits for their handlers: for synchronous ones and
   // coroutines to return, for reactors' OnDone. Calls that come too late are not processed: their clients send
-  // them elsewhere, or end them with UNAVAILABLE (see retry.h). Idempotent.
+  // them elsewhere, or end them with UNAVAILABLE (see retry.h). Idempotent. A handler that takes no notice of its
+  // cancellation is waited for; the log says now and then for which.
   virtual void Shutdown(absl::Time deadline) = 0;
 
   // Where the server's health is set. Null when the health service is off, or when the user has registered a service of

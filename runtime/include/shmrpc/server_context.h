@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <stop_token>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/strings/string_view.h"
@@ -28,6 +29,7 @@ class ServerCallControl {
   virtual void ClearCancellationCallback() = 0;
   // Of calls that are to be cancelled with this one. From any thread.
   virtual std::shared_ptr<CancellationScope> cancellation_scope() = 0;
+  virtual std::stop_token stop_token() = 0;
   virtual ServerUnaryReactor* DefaultReactor() = 0;
 
  protected:
@@ -73,6 +75,11 @@ class ServerContext final {
   void ClearCancellationCallback() {
     if (control() != nullptr) control()->ClearCancellationCallback();
   }
+
+  // The same news as a std::stop_token, any number of times: for what coroutines wait for (see shmrpc/wait.h), for
+  // std::condition_variable_any in a synchronous handler, and for std::stop_callback, whose functions run where
+  // a cancellation callback would. Outlives the call, and is not stopped by its regular end.
+  std::stop_token stop_token() const { return GetControl().stop_token(); }
 
   const Metadata& client_metadata() const { return call_->metadata(); }
   const Peer& peer() const { return call_->peer(); }

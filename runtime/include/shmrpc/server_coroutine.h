@@ -58,6 +58,24 @@ class [[nodiscard]] CoServerRead final {
   bool ok_ = false;
 };
 
+// What Read into a message returns; to be awaited once, at once.
+class [[nodiscard]] CoServerReadInto final {
+ public:
+  CoServerReadInto(CoServerStream* stream, google::protobuf::MessageLite* message)
+      : stream_(stream), message_(message) {}
+  CoServerReadInto(const CoServerReadInto&) = delete;
+  CoServerReadInto& operator=(const CoServerReadInto&) = delete;
+
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> waiting) { return stream_->StartRead(message_, &ok_, waiting); }
+  bool await_resume() const noexcept { return ok_; }
+
+ private:
+  CoServerStream* const stream_;
+  google::protobuf::MessageLite* const message_;
+  bool ok_ = false;
+};
+
 // What Write returns; to be awaited once, at once.
 class [[nodiscard]] CoServerWrite final {
  public:
@@ -85,6 +103,8 @@ class CoServerReader final {
   // co_await gives the client's next message, or nullopt when there are no more: the client has half-closed, or the
   // call is cancelled or past its deadline (ServerContext::IsCancelled tells).
   CoServerRead<R> Read() { return CoServerRead<R>(stream_); }
+  // co_await gives bool, and the message is filled in when it is true: for large messages, whose memory is used again.
+  CoServerReadInto Read(R* message) { return CoServerReadInto(stream_, message); }
   void SendInitialMetadata() { stream_->SendInitialMetadata(); }
 
  private:
@@ -112,6 +132,7 @@ class CoServerReaderWriter final {
  public:
   explicit CoServerReaderWriter(CoServerStream* stream) : stream_(stream) {}
   CoServerRead<R> Read() { return CoServerRead<R>(stream_); }
+  CoServerReadInto Read(R* message) { return CoServerReadInto(stream_, message); }
   CoServerWrite Write(const W& message) { return CoServerWrite(stream_, message); }
   void SendInitialMetadata() { stream_->SendInitialMetadata(); }
 

@@ -33,9 +33,9 @@ class InterceptedServerCall {
   void OnReceive(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function);
   void OnSend(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function);
 
-  // Exactly once, when the call is finished: `*status` is what the client will be told (an error that comes after the
-  // deadline it sees as DEADLINE_EXCEEDED), and may be replaced; trailing metadata may be added to the context for the
-  // last time. An OK in place of an error needs a handler that has filled in the reply.
+  // Exactly once, when the call is finished: `*status` is what the client sees, DEADLINE_EXCEEDED or CANCELLED when it
+  // has not waited for what the handler says, and may be replaced; trailing metadata may be added to the context for
+  // the last time. An OK in place of an error needs a handler that has filled in the reply.
   void OnEnd(absl::AnyInvocable<void(absl::Status* status)> function);
 
  protected:

@@ -38,7 +38,8 @@ class ServerReactorCall;
 // constructor, say), and also with a lock held that reactions take: they never run a reaction before they return. At
 // most one read, and at most one write, may be under way at a time. Each started operation is answered by its
 // On...Done, once; `ok` is false when it did nothing because the call is over, or, for a read, because the client has
-// half-closed.
+// half-closed. A second read or write beside one that is under way is a mistake of the program: a library that was
+// built without NDEBUG aborts and says so, any other ends the call with INTERNAL and does not answer it.
 //
 // Reactions (the On... methods) run on threads of the library, one at a time for each call, and never before the method
 // has returned the reactor. They should be short and must not wait for other reactions. One that throws finishes the
@@ -93,6 +94,8 @@ class ServerReactor {
     const google::protobuf::MessageLite* last_message = nullptr;
     absl::Status status;
   };
+
+  static void NoteFirst(const void* earlier, const char* what, Backlog* backlog);
 
   // The call; when it is not known yet, null, after `remember` has noted what to do.
   internal::ServerReactorCall* CallOr(absl::FunctionRef<void(Backlog*)> remember);

@@ -22,5 +22,7 @@
 #include "shmrpc/signals.h"
 #include "shmrpc/task.h"
 #include "shmrpc/version.h"
+#include "shmrpc/wait.h"
+#include "shmrpc/when.h"
 
 #endif  // SHMRPC_SHMRPC_H_

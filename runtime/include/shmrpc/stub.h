@@ -13,9 +13,11 @@
 
 namespace shmrpc {
 
-// How the end of an asynchronous call is told, exactly once. It runs on a thread of the library, or inside the call
-// that started it when that failed at once; it should be short, because other calls' callbacks wait for it. It may
-// start calls and destroy stubs, channels and contexts.
+// How the end of an asynchronous call is told, exactly once. It runs on a thread of the library, never inside the call
+// that started it, ClientContext::TryCancel, or the destructor of the channel: so a lock that it takes may be held
+// there, and it may come after they have returned. It should be short, because other calls' callbacks may wait for it;
+// when it takes long they get another thread. It may start calls, wait for calls, and destroy stubs, channels and
+// contexts. An exception that leaves it ends the program (std::terminate), because nobody could be told of it.
 using StatusCallback = absl::AnyInvocable<void(absl::Status)>;
 
 // Calls `method` ("/package.Service/Method", static storage) and waits for the end. `context` may be null: no

@@ -14,7 +14,8 @@
 //
 // A coroutine is never on two threads at once, but may go from one to another wherever it awaits: it resumes on the
 // thread that completed what it waited for. Code that must run elsewhere awaits ResumeOn. On the library's threads the
-// rule for callbacks holds between two co_awaits: be short, others wait.
+// rule for callbacks holds between two co_awaits: be short, others wait. What there is to wait for besides calls is in
+// shmrpc/wait.h and shmrpc/when.h.
 //
 // Parameters of a coroutine that are references are used after the call has returned: the caller sees to it that they
 // live as long as the Task runs.
@@ -22,11 +23,11 @@
 #include <atomic>
 #include <coroutine>
 #include <exception>
+#include <memory>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 
@@ -62,6 +63,8 @@ class TaskPromiseBase {
   FinalAwaiter final_suspend() const noexcept { return {}; }
 
   void unhandled_exception() noexcept { exception_ = std::current_exception(); }
+  // As if the exception that has left the coroutine, if there was one, had been thrown where nobody catches it.
+  void TerminateIfFailed() noexcept { RethrowException(); }
 
  protected:
   void RethrowException() {
@@ -142,6 +145,10 @@ class [[nodiscard]] Task final {
 
  private:
   friend promise_type;
+  template <typename U>
+  friend class Spawned;
+  void TerminateIfFailed() noexcept { coroutine_.promise().TerminateIfFailed(); }
+
   explicit Task(std::coroutine_handle<promise_type> coroutine) noexcept : coroutine_(coroutine) {}
 
   std::coroutine_handle<promise_type> coroutine_;
@@ -204,9 +211,77 @@ DetachedCoroutine RunAndSet(Task<T>& task, SyncWaitEvent& finished) {
 
 }  // namespace internal
 
-// Runs a Task that nobody waits for: here until it awaits something that is not there yet, then wherever that comes
-// from. An exception that leaves it ends the program.
-void Spawn(Task<void> task);
+// What Spawn returns: a Task that runs by itself, and whose result can be had, once, with co_await. May be dropped, and
+// then nobody waits for the Task; it goes on. Movable; not synchronised.
+template <typename T>
+class Spawned final {
+ public:
+  Spawned(Spawned&& other) noexcept = default;
+  Spawned& operator=(Spawned&& other) noexcept {
+    if (this == &other) return *this;
+    Drop();
+    state_ = std::move(other.state_);
+    return *this;
+  }
+  ~Spawned() { Drop(); }
+
+  // Whether the Task has finished, so that co_await goes on at once.
+  bool IsFinished() const { return state_->progress.load(std::memory_order_acquire) == kFinished; }
+
+  bool await_ready() const noexcept { return IsFinished(); }
+  bool await_suspend(std::coroutine_handle<> waiting) {
+    state_->waiting = waiting;
+    Progress running = kRunning;
+    return state_->progress.compare_exchange_strong(running, kAwaited, std::memory_order_acq_rel);
+  }
+  // Rethrows an exception that has left the Task.
+  T await_resume() { return std::exchange(state_, nullptr)->task.await_resume(); }
+
+ private:
+  template <typename U>
+  friend Spawned<U> Spawn(Task<U> task);
+
+  enum Progress { kRunning, kAwaited, kDropped, kFinished };
+  struct State {
+    explicit State(Task<T> its_task) : task(std::move(its_task)) {}
+    Task<T> task;
+    std::coroutine_handle<> waiting;
+    std::atomic<Progress> progress{kRunning};
+  };
+
+  explicit Spawned(Task<T> task) : state_(std::make_shared<State>(std::move(task))) { Run(state_); }
+
+  static internal::DetachedCoroutine Run(std::shared_ptr<State> state) {
+    internal::TaskEnd<T> end(state->task);
+    co_await end;
+    switch (state->progress.exchange(kFinished, std::memory_order_acq_rel)) {
+      case kAwaited:
+        state->waiting.resume();
+        break;
+      case kDropped:
+        state->task.TerminateIfFailed();
+        break;
+      default:
+        break;
+    }
+  }
+
+  // Nobody could be told of an exception any more: it ends the program.
+  void Drop() {
+    if (state_ == nullptr) return;
+    if (state_->progress.exchange(kDropped, std::memory_order_acq_rel) == kFinished) state_->task.TerminateIfFailed();
+    state_ = nullptr;
+  }
+
+  std::shared_ptr<State> state_;  // null: moved from, or awaited
+};
+
+// Runs a Task: here until it awaits something that is not there yet, then wherever that comes from. Whoever wants its
+// result awaits what this returns, and otherwise drops it; then an exception that leaves the Task ends the program.
+template <typename T>
+Spawned<T> Spawn(Task<T> task) {
+  return Spawned<T>(std::move(task));
+}
 
 // Runs a Task and blocks until it has finished; rethrows its exception. For main() and for tests: blocking one of the
 // library's threads may block what the Task waits for.
@@ -239,19 +314,6 @@ class [[nodiscard]] ResumeOn final {
 
  private:
   Executor* const executor_;
-};
-
-// co_await Sleep(duration): goes on after that time, without a thread being kept meanwhile.
-class [[nodiscard]] Sleep final {
- public:
-  explicit Sleep(absl::Duration duration) : duration_(duration) {}
-
-  bool await_ready() const noexcept { return duration_ <= absl::ZeroDuration(); }
-  void await_suspend(std::coroutine_handle<> waiting) const;
-  void await_resume() const noexcept {}
-
- private:
-  const absl::Duration duration_;
 };
 
 }  // namespace shmrpc

@@ -16,6 +16,7 @@
 // ServerCallEvents. Over: a call is over when its status has been delivered; a connection is over when IsOver() says
 // so, and never comes back. Half-close: the client's last message has been sent.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -56,6 +57,8 @@ struct CallSpec {
   // What the clock said when the call began, if that was just now, so that the transport need not read it again;
   // InfinitePast when it has to.
   SteadyTime now;
+  // While StartCall runs: becomes true, seq_cst, when the call is to be cancelled. Null: it is not. See StartCall.
+  const std::atomic<bool>* cancelled = nullptr;
 
   // The client's messages follow with Call::Send; otherwise the request given to StartCall is the only one.
   bool client_streams = false;
@@ -168,10 +171,14 @@ class Connection {
   // Starts a call and reports to `events`, which must live until OnStatus. `request` is the first message; null only
   // with client_streams. Without client_streams it is sent together with the half-close. Events may be delivered before
   // this returns. May block while the way to the server is full, until the spec's deadline.
-  // `*call` is never null; it is set before the first event can be delivered. A call that cannot be started is told so
-  // through OnStatus: UNAVAILABLE and not_processed when the connection is over, RESOURCE_EXHAUSTED when the peer does
-  // not take a message this large.
-  virtual void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) = 0;
+  // `*call` is never null; it is set before the first event can be delivered. From then on the call may be cancelled,
+  // and that ends the waiting: for that it is set, seq_cst, before StartCall waits for anything, and spec.cancelled is
+  // looked at afterwards, for whoever wanted to cancel and found no call. Who has set that cancels the call, at the
+  // latest when StartCall has returned.
+  // A call that cannot be started is told so through OnStatus: UNAVAILABLE and not_processed when the connection is
+  // over, RESOURCE_EXHAUSTED when the peer does not take a message this large.
+  virtual void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
+                         std::atomic<Call*>* call) = 0;
 
   virtual const TransportChoice& choice() const = 0;
   virtual const Peer& peer() const = 0;
@@ -250,6 +257,9 @@ class ServerCall {
 
   // True once the reply can no longer be of use: cancelled, past its deadline, or the client is gone.
   virtual bool IsCancelled() const = 0;
+
+  // How the client has ended the call, if it has and the transport knows: DEADLINE_EXCEEDED or CANCELLED; otherwise OK.
+  virtual absl::StatusCode ended_by_client() const { return absl::StatusCode::kOk; }
 
   // From now on what happens is told to `events`, which lives until OnDone. At most once, and before Send and Receive.
   virtual void Start(ServerCallEvents* events) = 0;

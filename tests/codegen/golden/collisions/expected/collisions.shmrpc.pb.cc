@@ -11,7 +11,7 @@ Greeter::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Greeter::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Greeter::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Greeter::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -2332,7 +2332,7 @@ Locals::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Locals::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Locals::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Locals::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -3940,7 +3940,7 @@ StreamingLocals::StubInterface::AsyncInterface::~AsyncInterface() = default;
 StreamingLocals::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 StreamingLocals::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 StreamingLocals::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5128,7 +5128,7 @@ Stub_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Stub_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Stub_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Stub_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5266,7 +5266,7 @@ StubInterface_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 StubInterface_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 StubInterface_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 StubInterface_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5404,7 +5404,7 @@ Service__::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Service__::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Service__::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Service__::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5542,7 +5542,7 @@ Service_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Service_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Service_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Service_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5680,7 +5680,7 @@ CallbackService_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 CallbackService_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 CallbackService_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 CallbackService_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5802,7 +5802,7 @@ CoService_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 CoService_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 CoService_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 CoService_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -5924,7 +5924,7 @@ Coroutines::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Coroutines::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Coroutines::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Coroutines::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6045,7 +6045,7 @@ kServiceName_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 kServiceName_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 kServiceName_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 kServiceName_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6183,7 +6183,7 @@ Async::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Async::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Async::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Async::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6321,7 +6321,7 @@ M_Inner_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 M_Inner_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Inner_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 M_Inner_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6459,7 +6459,7 @@ M_Color_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 M_Color_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Color_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 M_Color_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6597,7 +6597,7 @@ M_Color_NONE_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 M_Color_NONE_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 M_Color_NONE_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 M_Color_NONE_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6735,7 +6735,7 @@ Mood_Name_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Mood_Name_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Mood_Name_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Mood_Name_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -6873,7 +6873,7 @@ std_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 std_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 std_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 std_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ Commented::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Commented::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Commented::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Commented::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ Reader::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Reader::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Reader::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Reader::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -149,7 +149,7 @@ Writer::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Writer::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Writer::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Writer::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ Lookup_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Lookup_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Lookup_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Lookup_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

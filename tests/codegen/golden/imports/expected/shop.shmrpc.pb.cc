@@ -11,7 +11,7 @@ Shop::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Shop::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Shop::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Shop::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ register_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 register_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 register_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 register_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -1080,7 +1080,7 @@ return__::StubInterface::AsyncInterface::~AsyncInterface() = default;
 return__::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 return__::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 return__::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -1208,7 +1208,7 @@ return_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 return_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 return_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 return_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -9,7 +9,7 @@ Echo::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Echo::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Echo::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Echo::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -130,7 +130,7 @@ absl_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 absl_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 absl_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 absl_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -252,7 +252,7 @@ std_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 std_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 std_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 std_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -373,7 +373,7 @@ testing_::StubInterface::AsyncInterface::~AsyncInterface() = default;
 testing_::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 testing_::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 testing_::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

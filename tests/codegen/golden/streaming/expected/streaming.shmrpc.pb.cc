@@ -11,7 +11,7 @@ Mixed::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Mixed::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Mixed::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Mixed::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -373,7 +373,7 @@ OnlyStreaming::StubInterface::AsyncInterface::~AsyncInterface() = default;
 OnlyStreaming::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 OnlyStreaming::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 OnlyStreaming::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
@@ -490,7 +490,7 @@ Empty::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Empty::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Empty::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Empty::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ Lite::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Lite::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Lite::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Lite::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

@@ -11,7 +11,7 @@ Dashed::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Dashed::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Dashed::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Dashed::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 

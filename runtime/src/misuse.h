@@ -1,0 +1,21 @@
+#ifndef SHMRPC_RUNTIME_SRC_MISUSE_H_
+#define SHMRPC_RUNTIME_SRC_MISUSE_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace shmrpc::internal {
+
+// For what is certainly a mistake in the program, and would otherwise end in a hang, or in memory being used that is
+// gone. `text` says what, of which call, and what the rule is.
+//
+// A library that was built without NDEBUG (the preset debug) says so and aborts: where the mistake was made is on the
+// stack. Any other logs it, as an error, and returns FAILED_PRECONDITION with the text, for whoever can be told.
+absl::Status Misuse(absl::string_view text);
+
+// The same where going on is not possible: aborts in any build.
+[[noreturn]] void FatalMisuse(absl::string_view text);
+
+}  // namespace shmrpc::internal
+
+#endif  // SHMRPC_RUNTIME_SRC_MISUSE_H_
