@@ -19,44 +19,41 @@ constexpr const char* kTransportVariable = "SHMRPC_TRANSPORT";
 
 absl::Status CheckLimit(absl::string_view name, size_t limit) {
   if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("ChannelOptions::", name, " is ", limit, " bytes; protobuf allows ",
-                                                 kMaxMaxMessageBytes, " at most"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the option ", name, " is ", limit, " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
 }
 
 absl::Status CheckOptions(const ChannelOptions& options) {
   absl::Status status = CheckLimit("max_send_message_bytes", options.max_send_message_bytes);
   status.Update(CheckLimit("max_receive_message_bytes", options.max_receive_message_bytes));
   if (std::find(options.interceptors.begin(), options.interceptors.end(), nullptr) != options.interceptors.end()) {
-    status.Update(absl::InvalidArgumentError("ChannelOptions::interceptors has an empty function"));
+    status.Update(absl::InvalidArgumentError("the option interceptors has an empty function"));
   }
-  status.Update(internal::CheckFlowControl("ChannelOptions::flow_control", options.flow_control));
+  status.Update(internal::CheckFlowControl("the option flow_control", options.flow_control));
   if (options.keepalive_timeout < kMinKeepaliveTimeout) {
-    status.Update(absl::InvalidArgumentError(
-        absl::StrCat("ChannelOptions::keepalive_timeout is ", absl::FormatDuration(options.keepalive_timeout),
-                     "; it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
-                     ", and InfiniteDuration() switches keepalive off")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat(
+        "the option keepalive_timeout is ", absl::FormatDuration(options.keepalive_timeout), "; it must be at least ",
+        absl::FormatDuration(kMinKeepaliveTimeout), ", and InfiniteDuration() switches keepalive off")));
   }
   if (options.retry_policy.has_value()) {
     const absl::Status policy = options.retry_policy->Validate();
     if (!policy.ok()) {
-      status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_policy: ", policy.message())));
+      status.Update(absl::InvalidArgumentError(absl::StrCat("the option retry_policy: ", policy.message())));
     }
   }
   if (options.retry_throttling.has_value()) {
     const absl::Status throttling = options.retry_throttling->Validate();
     if (!throttling.ok()) {
-      status.Update(
-          absl::InvalidArgumentError(absl::StrCat("ChannelOptions::retry_throttling: ", throttling.message())));
+      status.Update(absl::InvalidArgumentError(absl::StrCat("the option retry_throttling: ", throttling.message())));
     }
   }
   if (options.connect_timeout <= absl::ZeroDuration()) {
-    status.Update(absl::InvalidArgumentError(absl::StrCat("ChannelOptions::connect_timeout is ",
-                                                          absl::FormatDuration(options.connect_timeout),
-                                                          "; it has to be positive")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat(
+        "the option connect_timeout is ", absl::FormatDuration(options.connect_timeout), "; it has to be positive")));
   }
   if (options.initial_backoff <= absl::ZeroDuration() || options.max_backoff < options.initial_backoff) {
     status.Update(absl::InvalidArgumentError(absl::StrCat(
-        "ChannelOptions::initial_backoff is ", absl::FormatDuration(options.initial_backoff), " and max_backoff ",
+        "the option initial_backoff is ", absl::FormatDuration(options.initial_backoff), " and max_backoff ",
         absl::FormatDuration(options.max_backoff), "; both have to be positive, and max_backoff the larger one")));
   }
   return status;
@@ -94,7 +91,7 @@ absl::Status ResolvePreference(const std::vector<Target>& targets, ChannelOption
   absl::Status status;
   if (options->transport != TransportPreference::kAuto) {
     for (const Target& target : targets) {
-      status.Update(CheckPreference(target, options->transport, "ChannelOptions::transport"));
+      status.Update(CheckPreference(target, options->transport, "the option transport"));
     }
     return status;
   }

@@ -390,10 +390,10 @@ absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) cons
       absl::StrAppend(&failures, failures.empty() ? "" : "; ", absl::CHexEscape(target.original), ": ");
     }
     if (absl::IsDeadlineExceeded(connected.status())) {
-      absl::StrAppend(&failures, "no connection within ",
-                      absl::FormatDuration(absl::Ceil(connect_options.deadline - now, absl::Milliseconds(1))),
-                      addresses_.size() > 1 ? " (its share of ChannelOptions::connect_timeout): "
-                                            : " (ChannelOptions::connect_timeout): ");
+      absl::StrAppend(
+          &failures, "no connection within ",
+          absl::FormatDuration(absl::Ceil(connect_options.deadline - now, absl::Milliseconds(1))),
+          addresses_.size() > 1 ? " (its share of the option connect_timeout): " : " (the option connect_timeout): ");
     }
     absl::StrAppend(&failures, connected.status().message());
   }

@@ -67,9 +67,9 @@ absl::Status CallParameters::CheckRequestSize(size_t size) const {
     return absl::ResourceExhaustedError(absl::StrCat("the request of ", method, " has ", size,
                                                      " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
   }
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "the request of ", method, " has ", size, " bytes, the limit is ", max_send_message_bytes,
-      "; ChannelOptions::max_send_message_bytes or ClientContext::set_max_send_message_bytes can raise it"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the request of ", method, " has ", size, " bytes, the limit is ", max_send_message_bytes,
+                   "; the option max_send_message_bytes, of the channel or of the call, can raise it"));
 }
 
 }  // namespace shmrpc

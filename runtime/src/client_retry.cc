@@ -32,40 +32,39 @@ int64_t Thousandths(double tokens) { return static_cast<int64_t>(std::lround(std
 
 absl::Status RetryPolicy::Validate() const {
   if (max_attempts < 2) {
-    return absl::InvalidArgumentError(absl::StrCat("RetryPolicy::max_attempts is ", max_attempts,
+    return absl::InvalidArgumentError(absl::StrCat("the option max_attempts is ", max_attempts,
                                                    "; it counts the first attempt, so it has to be 2 at least"));
   }
   if (initial_backoff <= absl::ZeroDuration() || max_backoff <= absl::ZeroDuration()) {
-    return absl::InvalidArgumentError(absl::StrCat("RetryPolicy::initial_backoff is ",
+    return absl::InvalidArgumentError(absl::StrCat("the option initial_backoff is ",
                                                    absl::FormatDuration(initial_backoff), " and max_backoff ",
                                                    absl::FormatDuration(max_backoff), "; both have to be positive"));
   }
   if (!(multiplier > 0) || !std::isfinite(multiplier)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("RetryPolicy::multiplier is ", multiplier, "; it has to be positive"));
+    return absl::InvalidArgumentError(absl::StrCat("the option multiplier is ", multiplier, "; it has to be positive"));
   }
   if (!(jitter >= 0 && jitter <= 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("RetryPolicy::jitter is ", jitter, "; it is 0 to 1"));
+    return absl::InvalidArgumentError(absl::StrCat("the option jitter is ", jitter, "; it is 0 to 1"));
   }
   if (codes.empty()) {
-    return absl::InvalidArgumentError("RetryPolicy::codes is empty; it names the codes to retry, as UNAVAILABLE");
+    return absl::InvalidArgumentError("the option codes is empty; it names the codes to retry, as UNAVAILABLE");
   }
   for (const absl::StatusCode code : codes) {
     if (code > absl::StatusCode::kOk && code <= absl::StatusCode::kUnauthenticated) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("RetryPolicy::codes has ", static_cast<int>(code), ", which is not the code of an error"));
+        absl::StrCat("the option codes has ", static_cast<int>(code), ", which is not the code of an error"));
   }
   return absl::OkStatus();
 }
 
 absl::Status RetryThrottling::Validate() const {
   if (!(max_tokens > 0 && max_tokens <= kMaxTokens)) {
-    return absl::InvalidArgumentError(absl::StrCat("RetryThrottling::max_tokens is ", max_tokens,
-                                                   "; it has to be more than 0 and at most ", kMaxTokens));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the option max_tokens is ", max_tokens, "; it has to be more than 0 and at most ", kMaxTokens));
   }
   if (!(token_ratio >= kMinTokenRatio) || !std::isfinite(token_ratio)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("RetryThrottling::token_ratio is ", token_ratio, "; it has to be ", kMinTokenRatio, " at least"));
+        absl::StrCat("the option token_ratio is ", token_ratio, "; it has to be ", kMinTokenRatio, " at least"));
   }
   return absl::OkStatus();
 }

@@ -41,21 +41,21 @@ ConnectionLimiter::ConnectionLimiter(const ConnectionLimits& limits)
       max_shared_memory_bytes_(limits.max_shared_memory_bytes) {}
 
 absl::Status ConnectionLimiter::CheckRoom(const Origin& origin) const {
-  constexpr char kWhatToDo[] = " allows: close some, or raise the limit with ServerBuilder::SetConnectionLimits";
+  constexpr char kWhatToDo[] = " allows: close some, or raise the limit with the option connection_limits";
   if (connections_ >= (origin.second ? int64_t{2} * max_connections_ : max_connections_)) {
     return absl::ResourceExhaustedError(absl::StrCat("the server has ", connections_,
-                                                     " connections, as many as ConnectionLimits::max_connections (",
+                                                     " connections, as many as the option max_connections (",
                                                      max_connections_, ")", kWhatToDo));
   }
   if (origin.user.has_value() && Count(users_, *origin.user) >= max_per_user_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the server has ", Count(users_, *origin.user), " connections of uid ", *origin.user,
-                     ", as many as ConnectionLimits::max_connections_per_user (", max_per_user_, ")", kWhatToDo));
+                     ", as many as the option max_connections_per_user (", max_per_user_, ")", kWhatToDo));
   }
   if (!origin.address.empty() && Count(addresses_, origin.address) >= max_per_address_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the server has ", Count(addresses_, origin.address), " connections from ", origin.address,
-                     ", as many as ConnectionLimits::max_connections_per_address (", max_per_address_, ")", kWhatToDo));
+                     ", as many as the option max_connections_per_address (", max_per_address_, ")", kWhatToDo));
   }
   return absl::OkStatus();
 }
@@ -116,8 +116,8 @@ absl::Status ConnectionLimiter::TakeSharedMemory(size_t bytes) {
   if (bytes > max_shared_memory_bytes_ || shared_memory_bytes_ > max_shared_memory_bytes_ - bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the server has ", shared_memory_bytes_, " bytes of shared memory in use, and ", bytes,
-                     " more are beyond ConnectionLimits::max_shared_memory_bytes (", max_shared_memory_bytes_,
-                     "): close some connections, or raise the limit with ServerBuilder::SetConnectionLimits"));
+                     " more are beyond the option max_shared_memory_bytes (", max_shared_memory_bytes_,
+                     "): close some connections, or raise the limit with the option connection_limits"));
   }
   shared_memory_bytes_ += bytes;
   return absl::OkStatus();

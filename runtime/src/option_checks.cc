@@ -7,8 +7,8 @@ namespace shmrpc::internal {
 namespace {
 
 absl::Status BadLimit(absl::string_view name, absl::string_view value, absl::string_view rule) {
-  return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetConnectionLimits: ConnectionLimits::", name, " is ",
-                                                 value, "; it must be ", rule));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the option connection_limits: the option ", name, " is ", value, "; it must be ", rule));
 }
 
 absl::Status CheckAtLeastOne(absl::string_view name, absl::optional<int> limit) {

@@ -18,11 +18,11 @@ namespace {
 
 absl::Status CheckServices(const std::vector<Service*>& services) {
   if (services.empty()) {
-    return absl::InvalidArgumentError("the server has no service; ServerBuilder::Register names one");
+    return absl::InvalidArgumentError("the server has no service; Register names one");
   }
   absl::flat_hash_set<absl::string_view> names;
   for (Service* service : services) {
-    if (service == nullptr) return absl::InvalidArgumentError("ServerBuilder::Register was given a null service");
+    if (service == nullptr) return absl::InvalidArgumentError("Register was given a null service");
     const absl::string_view name = service->ShmrpcServiceName();
     if (!names.insert(name).second) {
       return absl::InvalidArgumentError(absl::StrCat("service \"", name, "\" is registered twice"));
@@ -49,10 +49,10 @@ absl::Status CheckServices(const std::vector<Service*>& services) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLimit(absl::string_view setter, size_t limit) {
+absl::Status CheckLimit(absl::string_view option, size_t limit) {
   if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("ServerBuilder::", setter, "(", limit, "): protobuf allows ",
-                                                 kMaxMaxMessageBytes, " bytes at most"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the option ", option, " is ", limit, "; protobuf allows ", kMaxMaxMessageBytes, " bytes at most"));
 }
 
 }  // namespace
@@ -156,30 +156,28 @@ bool ServerBuilder::HasOwnHealthService() const {
 
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   absl::Status status = CheckServices(services_);
-  status.Update(CheckLimit("SetMaxReceiveMessageBytes", options_.max_receive_message_bytes));
-  status.Update(CheckLimit("SetMaxSendMessageBytes", max_send_message_bytes_));
+  status.Update(CheckLimit("max_receive_message_bytes", options_.max_receive_message_bytes));
+  status.Update(CheckLimit("max_send_message_bytes", max_send_message_bytes_));
   if (options_.max_threads < 1) {
     status.Update(absl::InvalidArgumentError(
-        absl::StrCat("ServerBuilder::SetMaxThreads(", options_.max_threads, "): a server needs at least one thread")));
+        absl::StrCat("the option max_threads is ", options_.max_threads, ": a server needs at least one thread")));
   }
   if (max_concurrent_calls_ < 1) {
-    status.Update(
-        absl::InvalidArgumentError(absl::StrCat("ServerBuilder::SetMaxConcurrentCalls(", max_concurrent_calls_,
-                                                "): a server must be allowed to run at least one call")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat("the option max_concurrent_calls is ", max_concurrent_calls_,
+                                                          ": a server must be allowed to run at least one call")));
   }
-  status.Update(internal::CheckFlowControl("ServerBuilder::SetFlowControl", options_.flow_control));
+  status.Update(internal::CheckFlowControl("the option flow_control", options_.flow_control));
   status.Update(internal::CheckConnectionLimits(options_.limits));
   if (options_.keepalive_timeout < kMinKeepaliveTimeout) {
-    status.Update(absl::InvalidArgumentError(
-        absl::StrCat("ServerBuilder::SetKeepaliveTimeout(", absl::FormatDuration(options_.keepalive_timeout),
-                     "): it must be at least ", absl::FormatDuration(kMinKeepaliveTimeout),
-                     "; InfiniteDuration() switches keepalive off")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat(
+        "the option keepalive_timeout is ", absl::FormatDuration(options_.keepalive_timeout), "; it must be at least ",
+        absl::FormatDuration(kMinKeepaliveTimeout), "; InfiniteDuration() switches keepalive off")));
   }
   if (std::find(interceptors_.begin(), interceptors_.end(), nullptr) != interceptors_.end()) {
-    status.Update(absl::InvalidArgumentError("ServerBuilder::AddInterceptor was given an empty function"));
+    status.Update(absl::InvalidArgumentError("AddInterceptor was given an empty function"));
   }
   if (addresses_.empty()) {
-    status.Update(absl::InvalidArgumentError("the server has no address; ServerBuilder::Listen names one"));
+    status.Update(absl::InvalidArgumentError("the server has no address; Listen names one"));
   }
   std::vector<std::pair<Target, Transport*>> places;
   for (const std::string& address : addresses_) {

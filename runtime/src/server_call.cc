@@ -85,7 +85,7 @@ absl::Status CheckReply(const ServerCalls& calls, const ServiceMethod& method,
   if (message.size() > calls.max_send_message_bytes()) {
     return absl::ResourceExhaustedError(absl::StrCat("the reply of ", method.path, " has ", message.size(),
                                                      " bytes, the server's limit is ", calls.max_send_message_bytes(),
-                                                     "; ServerBuilder::SetMaxSendMessageBytes can raise it"));
+                                                     "; the option max_send_message_bytes can raise it"));
   }
   return absl::OkStatus();
 }

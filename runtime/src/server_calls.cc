@@ -8,7 +8,7 @@ namespace shmrpc::internal {
 absl::Status ServerCalls::TooManyCalls() const {
   absl::Status status = absl::ResourceExhaustedError(
       absl::StrCat("the server runs ", max_concurrent_calls_,
-                   " calls already, as many as ServerBuilder::SetMaxConcurrentCalls allows; the handler did not run"));
+                   " calls already, as many as the option max_concurrent_calls allows; the handler did not run"));
   static LogLimiter limiter;
   LogWarningLimited(limiter, absl::StrCat("refused a call: ", status.message()));
   return status;

@@ -288,7 +288,7 @@ absl::StatusOr<Target> ParseElement(absl::string_view text, HostForm inherited, 
 absl::StatusOr<Target> Target::Parse(absl::string_view text) {
   if (SplitList(text).size() > 1) {
     return Malformed(text,
-                     "it is a list, which only a channel takes; ServerBuilder::Listen is called once for each address. "
+                     "it is a list, which only a channel takes; Listen is called once for each address. "
                      "A name or path "
                      "has no comma");
   }

@@ -139,7 +139,7 @@ TEST_P(ConformanceTest, KeepaliveHasALeast) {
                               .Start()
                               .status()
                               .message()),
-              HasSubstr("SetKeepaliveTimeout(0): it must be at least 100ms"));
+              HasSubstr("keepalive_timeout is 0; it must be at least 100ms"));
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ expect "root's credentials" "$seen" "uid=0 gid=0 pid=[1-9]* groups=*"
 expect "root's credentials" "$server" "uid=0 gid=0 pid=$server_pid groups=*"
 client_prefix=("${as_nobody[@]}")
 call "$server_address"
-expect_way "another user" "tcp: *client runs as another user (uid $nobody)*ServerBuilder::SetSharedMemoryAccess*(uid 0)*"
+expect_way "another user" "tcp: *client runs as another user (uid $nobody)*the option shared_memory_access*(uid 0)*"
 expect "over TCP" "$seen" none
 expect "over TCP" "$server" none
 expect_log "another user" "no shared memory for a client.*another user (uid $nobody)"
@@ -65,7 +65,7 @@ server_prefix=("${as_nobody[@]}")
 start_server 127.0.0.1:0 shm=any
 client_prefix=("${as_somebody[@]}")
 call "$server_address"
-expect_way "a server of another user" "tcp: *server runs as another user (uid $nobody)*ChannelOptions::shared_memory_access*"
+expect_way "a server of another user" "tcp: *server runs as another user (uid $nobody)*the option shared_memory_access*"
 client_prefix=()
 call "$server_address"
 expect_way "root does not trust everybody" "tcp: *server runs as another user (uid $nobody)*"
@@ -95,11 +95,11 @@ client_prefix=("${as_nobody[@]}")
 for address in "$unix" "unix-abstract:shmrpc-access-$$"; do
   start_server "$address" mode=0666
   call "$server_address"
-  expect_refused "$address: another user" "*refused the connection: the client runs as another user (uid $nobody)*ServerBuilder::SetUnixSocketAccess*"
+  expect_refused "$address: another user" "*refused the connection: the client runs as another user (uid $nobody)*the option unix_socket_access*"
   expect_log "$address: another user" "refused a connection from unix:pid=.*another user (uid $nobody)"
   start_server "$address" mode=0666 unix=users:$nobody
   call "$server_address"
-  expect_way "$address: a listed user" "unix: *another user (uid $nobody)*SetSharedMemoryAccess*"
+  expect_way "$address: a listed user" "unix: *another user (uid $nobody)*shared_memory_access*"
   expect "$address: credentials" "$seen" "uid=$nobody gid=$nobody pid=[1-9]* groups="
   start_server "$address" mode=0666 unix=users:$nobody shm=users:$nobody
   call "$server_address"
@@ -120,7 +120,7 @@ for client_prefix in "" "${as_somebody[*]}"; do
   # shellcheck disable=SC2128,SC2206  # words, not an array
   client_prefix=($client_prefix)
   call "$server_address"
-  expect_refused "a Unix socket of another user" "*server runs as another user (uid $nobody)*ChannelOptions::unix_socket_access*"
+  expect_refused "a Unix socket of another user" "*server runs as another user (uid $nobody)*the option unix_socket_access*"
   call "$server_address" unix=users:$nobody
   expect_way "a Unix socket of a listed user" "unix: *server runs as another user (uid $nobody)*shared_memory_access*"
   call "$server_address" unix=users:$nobody transport=shm

@@ -79,7 +79,7 @@ limited_server 60 127.0.0.1:0 handshake=600s
 open_strangers 23
 call "$server_address" transport=tcp
 expect_refused "more than half of the places for one address" \
-  "*23 connections from 127.0.0.1, as many as ConnectionLimits::max_connections_per_address (23)*SetConnectionLimits*"
+  "*23 connections from 127.0.0.1, as many as the option max_connections_per_address (23)*connection_limits*"
 expect_log "too many from one address" "refused a connection from ipv4:127.0.0.1:.*max_connections_per_address (23)"
 close_strangers
 call "$server_address" wait=60s

@@ -214,10 +214,9 @@ TEST(GrpcClientTest, RoundRobinGoesOnWithoutAServerThatIsKilled) {
   ASSERT_TRUE(server.ok()) << server.status();
   GrpcOptions options;
   options.client.load_balancing_policy = "round_robin";
-  const auto channel =
-      Channel::Create(absl::StrCat("grpc:ipv4:", absl::StripPrefix(other.address(), "grpc:"), ",",
-                                   (*server)->addresses().front().ToString()),
-                      {}, TransportsWithGrpc(options));
+  const auto channel = Channel::Create(absl::StrCat("grpc:ipv4:", absl::StripPrefix(other.address(), "grpc:"), ",",
+                                                    (*server)->addresses().front().ToString()),
+                                       {}, TransportsWithGrpc(options));
   Echo::Stub stub(channel);
   int calls = 0;
   ASSERT_TRUE(Eventually([&] {
@@ -294,7 +293,7 @@ TEST(GrpcClientTest, MessagesOfOtherClientsHaveTheServersLimit) {
   EXPECT_TRUE(caller.Call(Request(std::string(900, 'x')), &reply).ok());
   grpc::Status status = caller.Call(Request(std::string(1001, 'x')), &reply);
   EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(status.error_message(), HasSubstr("SetMaxReceiveMessageBytes"));
+  EXPECT_THAT(status.error_message(), HasSubstr("max_receive_message_bytes"));
   // One that does not come in at all.
   status = caller.Call(Request(std::string(2 << 20, 'x')), &reply);
   EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);

@@ -177,7 +177,7 @@ TEST_F(OnePortTest, ConnectionsOfGrpcClientsCountUntilTheyAreClosed) {
     Echo::Stub stub(Channel::Create(server_->addresses()[1].ToString()));
     const absl::Status refused = stub.Echo(EchoRequest()).status();
     EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
-    EXPECT_THAT(std::string(refused.message()), HasSubstr("ConnectionLimits::max_connections (2)"));
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("the option max_connections (2)"));
     callers.pop_back();
     EXPECT_TRUE(Eventually([&] { return stub.Echo(EchoRequest()).ok(); }));
   }

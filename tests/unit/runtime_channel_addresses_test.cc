@@ -149,7 +149,7 @@ TEST(ChannelAddressesTest, AFailedAttemptTellsOfEachAddress) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(MessageOf(status),
               HasSubstr("not connected to \"a:1,b:2,c:3\": a:1: is away; b:2: no connection within "));
-  EXPECT_THAT(MessageOf(status), HasSubstr("(its share of ChannelOptions::connect_timeout): does not answer; c:3: is "
+  EXPECT_THAT(MessageOf(status), HasSubstr("(its share of the option connect_timeout): does not answer; c:3: is "
                                            "impossible (1 attempt failed"));
   // Those that fail at once leave their time to the others.
   const std::vector<absl::Duration> given = hosts->TakeGiven();

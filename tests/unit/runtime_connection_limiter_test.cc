@@ -49,9 +49,8 @@ class ConnectionLimiterTest : public ::testing::Test {
 TEST_F(ConnectionLimiterTest, CountsAllTogether) {
   Limit({.max_connections = 3, .max_connections_per_user = 3, .max_connections_per_address = 3});
   EXPECT_TRUE(Admit(User(1)) && Admit(Address("192.0.2.1")) && Admit(Origin()));
-  EXPECT_THAT(Refusal(User(2)),
-              AllOf(HasSubstr("has 3 connections"), HasSubstr("ConnectionLimits::max_connections (3)"),
-                    HasSubstr("ServerBuilder::SetConnectionLimits")));
+  EXPECT_THAT(Refusal(User(2)), AllOf(HasSubstr("has 3 connections"), HasSubstr("the option max_connections (3)"),
+                                      HasSubstr("the option connection_limits")));
   EXPECT_EQ(limiter_->connections(), 3);
   places_.pop_back();
   EXPECT_EQ(limiter_->connections(), 2);
@@ -86,10 +85,10 @@ TEST_F(ConnectionLimiterTest, CountsEachUserAndEachAddress) {
   Limit({.max_connections = 100, .max_connections_per_user = 2, .max_connections_per_address = 1});
   EXPECT_TRUE(Admit(User(1)) && Admit(User(1)) && Admit(User(2)));
   EXPECT_THAT(Refusal(User(1)),
-              AllOf(HasSubstr("2 connections of uid 1,"), HasSubstr("ConnectionLimits::max_connections_per_user (2)")));
+              AllOf(HasSubstr("2 connections of uid 1,"), HasSubstr("the option max_connections_per_user (2)")));
   EXPECT_TRUE(Admit(Address("192.0.2.1")) && Admit(Address("2001:db8::/64")));
   EXPECT_THAT(Refusal(Address("192.0.2.1")), AllOf(HasSubstr("1 connections from 192.0.2.1,"),
-                                                   HasSubstr("ConnectionLimits::max_connections_per_address (1)")));
+                                                   HasSubstr("the option max_connections_per_address (1)")));
   places_.clear();
   EXPECT_TRUE(Admit(User(1)) && Admit(User(1)) && Admit(Address("192.0.2.1")));
 }
@@ -130,7 +129,7 @@ TEST_F(ConnectionLimiterTest, SharedMemoryIsCountedUntilThePlaceGoes) {
   const absl::Status status = places_[2]->TakeSharedMemory(1);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("250 bytes"), HasSubstr("ConnectionLimits::max_shared_memory_bytes (250)")));
+              AllOf(HasSubstr("250 bytes"), HasSubstr("the option max_shared_memory_bytes (250)")));
   places_.erase(places_.begin());
   EXPECT_TRUE(places_[1]->TakeSharedMemory(100).ok());
   EXPECT_FALSE(places_[1]->TakeSharedMemory(static_cast<size_t>(-1)).ok());

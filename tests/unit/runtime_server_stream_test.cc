@@ -491,7 +491,7 @@ TEST(MaxConcurrentCallsTest, RefusesWhatIsBeyondTheLimit) {
   const absl::Status status = refused->WaitForStatus();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(MessageOf(status), HasSubstr("2 calls"));
-  EXPECT_THAT(MessageOf(status), HasSubstr("ServerBuilder::SetMaxConcurrentCalls"));
+  EXPECT_THAT(MessageOf(status), HasSubstr("the option max_concurrent_calls"));
   EXPECT_EQ(running, 2);
   go.Set();
   EXPECT_EQ(first->WaitForStatus(), absl::OkStatus());

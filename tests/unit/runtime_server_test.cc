@@ -105,7 +105,7 @@ TEST(ServerTest, LimitsRequestsAndReplies) {
   EXPECT_EQ(CallMethod(TestService::kEcho, Text("12345678")), absl::OkStatus());
   absl::Status status = CallMethod(TestService::kEcho, Text("123456789"));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(MessageOf(status), HasSubstr("SetMaxReceiveMessageBytes"));
+  EXPECT_THAT(MessageOf(status), HasSubstr("max_receive_message_bytes"));
   server.reset();
   server = ServerBuilder(Inproc()).Listen(kAddress).Register(&service).SetMaxSendMessageBytes(10).Start().value();
   EXPECT_EQ(CallMethod(TestService::kEcho, Text("12345678")), absl::OkStatus());
@@ -172,16 +172,16 @@ TEST(ServerBuilderTest, ExplainsMistakes) {
       {builder().Listen(kAddress).Register(&no_style).Start().status(), "exactly one of invoke"},
       {builder().Listen(kAddress).Register(&two_styles).Start().status(), "exactly one of invoke"},
       {builder().Listen(kAddress).Register(&service).SetMaxConcurrentCalls(0).Start().status(),
-       "SetMaxConcurrentCalls(0)"},
+       "max_concurrent_calls is 0"},
       {flow_control(FlowControlOptions::kMinStreamBytes - 1, 1 << 20), "stream_bytes is 16383"},
       {flow_control(FlowControlOptions::kMaxBytes + 1, FlowControlOptions::kMaxBytes), "stream_bytes is 1073741825"},
       {flow_control(1 << 20, (1 << 20) - 1), "connection_bytes is 1048575"},
       {flow_control(1 << 20, FlowControlOptions::kMaxBytes + 1), "connection_bytes is 1073741825"},
-      {builder().Listen(kAddress).Register(&service).SetMaxThreads(0).Start().status(), "SetMaxThreads(0)"},
+      {builder().Listen(kAddress).Register(&service).SetMaxThreads(0).Start().status(), "max_threads is 0"},
       {builder().Listen(kAddress).Register(&service).SetMaxSendMessageBytes(size_t{1} << 31).Start().status(),
-       "SetMaxSendMessageBytes"},
+       "max_send_message_bytes"},
       {builder().Listen(kAddress).Register(&service).SetMaxReceiveMessageBytes(size_t{1} << 31).Start().status(),
-       "SetMaxReceiveMessageBytes"},
+       "max_receive_message_bytes"},
   };
   for (const auto& mistake : cases) {
     EXPECT_EQ(mistake.status.code(), absl::StatusCode::kInvalidArgument) << mistake.why;

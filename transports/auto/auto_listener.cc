@@ -150,7 +150,7 @@ absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int so
   if (door == Door::kUnix) {
     const std::string why_not =
         internal::WhyNotLetIn(options_.unix_socket_access, peer.credentials, "the client",
-                              "may connect to the server's Unix socket", "ServerBuilder::SetUnixSocketAccess");
+                              "may connect to the server's Unix socket", "the option unix_socket_access");
     if (!why_not.empty()) return absl::PermissionDeniedError(why_not);
   }
   internal::ConnectionLimiter::Origin origin;

@@ -78,18 +78,18 @@ absl::Status Connector::Exchange(int socket, const wire::ClientHello& hello, int
                                  wire::ServerHello* answer) {
   absl::Status status =
       ExchangeHellos(socket, hello, fd, options_.deadline, options_.interrupt_fd, answer, fds, &foreign_);
-  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(target_.ToString(), ": ", status.message()));
+  if (!status.ok()) return status;
   if (!answer->refused().empty()) {
-    return absl::UnavailableError(absl::StrCat(target_.ToString(), " refused the connection: ", answer->refused()));
+    return absl::UnavailableError(absl::StrCat("the server refused the connection: ", answer->refused()));
   }
   if (answer->version() != kProtocolVersion) {
-    return absl::UnavailableError(absl::StrCat(target_.ToString(), " speaks version ", answer->version(),
+    return absl::UnavailableError(absl::StrCat("the server speaks version ", answer->version(),
                                                " of the protocol, this client version ", kProtocolVersion));
   }
   server_cpus_ = answer->cpus();
   const absl::StatusOr<FlowControlOptions> window = GetWindow(answer->window());
   if (!window.ok()) {
-    return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", window.status().message()));
+    return absl::UnavailableError(window.status().message());
   }
   granted_by_server_ = *window;
   servers_keepalive_timeout_ = GetKeepaliveTimeout(*answer);
@@ -118,7 +118,7 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   absl::StatusOr<shm::Segment> own = absl::FailedPreconditionError("");
   peer_.credentials = tcp::GetPeerCredentials(socket.get());
   attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
-                                         "this channel shares memory with", "ChannelOptions::shared_memory_access");
+                                         "this channel shares memory with", "the option shared_memory_access");
   if (attempt.reason.empty()) {
     const absl::Status left = shm::CheckMemoryLeft();
     own = left.ok() ? shm::Segment::Create(shm::kSegmentBytes) : left;
@@ -163,8 +163,8 @@ absl::StatusOr<UniqueFd> Connector::ConnectUnixSocket() {
   peer_.credentials = tcp::GetPeerCredentials(socket->get());
   const std::string why_not =
       internal::WhyNotLetIn(options_.unix_socket_access, peer_.credentials, "the server",
-                            "this channel talks to over Unix sockets", "ChannelOptions::unix_socket_access");
-  if (!why_not.empty()) return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", why_not));
+                            "this channel talks to over Unix sockets", "the option unix_socket_access");
+  if (!why_not.empty()) return absl::UnavailableError(why_not);
   return socket;
 }
 
@@ -277,7 +277,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connector::Connect() {
   absl::StatusOr<std::unique_ptr<Connection>> connection =
       framed::MakeConnection(std::move(link_), session_options, std::move(choice_), std::move(peer_));
   if (connection.ok()) return connection;
-  return absl::UnavailableError(absl::StrCat(target_.ToString(), ": ", connection.status().message()));
+  return absl::UnavailableError(connection.status().message());
 }
 
 }  // namespace

@@ -208,7 +208,7 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
   if (!listener_->OffersShm(door_)) return refuse("the server does not offer shared memory");
   const std::string stranger =
       internal::WhyNotLetIn(listener_->options_.shared_memory_access, peer_.credentials, "the client",
-                            "the server shares memory with", "ServerBuilder::SetSharedMemoryAccess");
+                            "the server shares memory with", "the option shared_memory_access");
   if (!stranger.empty()) {
     static internal::LogLimiter limiter;
     internal::LogWarningLimited(limiter, absl::StrCat("no shared memory for a client (", peer_.address, ") of ",

@@ -443,7 +443,7 @@ void ClientSession::OnKeepaliveTimer() {
     MutexLock lock(&calls_mutex_);
     has_calls = HasCalls();
   }
-  if (TickKeepalive(has_calls).dead) return Fail(SilentPeer("server", "ChannelOptions::keepalive_timeout"));
+  if (TickKeepalive(has_calls).dead) return Fail(SilentPeer("server", "the option keepalive_timeout"));
   MutexLock lock(&calls_mutex_);
   keepalive_armed_ = false;
   if (HasCalls()) ArmKeepalive();

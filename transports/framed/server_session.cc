@@ -114,7 +114,7 @@ bool ServerSession::OnKeepaliveTick() {
     });
   }
   const KeepaliveResult result = TickKeepalive(expects);
-  if (result.dead) Fail(SilentPeer("client", "ServerBuilder::SetKeepaliveTimeout"));
+  if (result.dead) Fail(SilentPeer("client", "the option keepalive_timeout"));
   return expects || result.heard;
 }
 
@@ -300,7 +300,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   if (refused.ok() && control.message_bytes > options_.max_receive_message_bytes) {
     refused = absl::ResourceExhaustedError(
         absl::StrCat("the request is ", control.message_bytes, " bytes long, more than the server's limit of ",
-                     options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"));
+                     options_.max_receive_message_bytes, ": raise it with the option max_receive_message_bytes"));
   }
   if (!refused.ok()) {
     if (more) assembly_.BeginDiscarding(header, offset, control.message_bytes);
@@ -384,8 +384,8 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
 void ServerSession::RefuseOneTooMany(uint64_t call_id) {
   const absl::Status status = absl::ResourceExhaustedError(absl::StrCat(
       "the connection has ", options_.max_calls,
-      " calls in progress, as many as ConnectionLimits::max_calls_per_connection allows, and the handler did not run: "
-      "wait for some of them, or raise the limit with ServerBuilder::SetConnectionLimits"));
+      " calls in progress, as many as the option max_calls_per_connection allows, and the handler did not run: "
+      "wait for some of them, or raise the limit with the option connection_limits"));
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", options_.peer.address, " over ",
                                                     link_->name(), ": ", status.message()));

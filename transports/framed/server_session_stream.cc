@@ -377,7 +377,7 @@ void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, b
 void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
   Refuse(call_id, absl::ResourceExhaustedError(absl::StrCat(
                       "a message of ", message_bytes, " bytes came, more than the server's limit of ",
-                      options_.max_receive_message_bytes, ": raise it with ServerBuilder::SetMaxReceiveMessageBytes")));
+                      options_.max_receive_message_bytes, ": raise it with the option max_receive_message_bytes")));
   FramedServerCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
   Sendable sendable;

@@ -235,9 +235,8 @@ Session::KeepaliveResult Session::TickKeepalive(bool expects) {
 absl::Status Session::EndStatus() const {
   if (!sender_.overflowed()) return link_->end_status();
   return absl::ResourceExhaustedError(absl::StrCat(
-      "the peer has not taken what was sent to it, and more than ConnectionLimits::max_unsent_bytes (",
-      max_unsent_bytes_,
-      ") of that would have waited: let it read, or raise the limit with ServerBuilder::SetConnectionLimits"));
+      "the peer has not taken what was sent to it, and more than the option max_unsent_bytes (", max_unsent_bytes_,
+      ") of that would have waited: let it read, or raise the limit with the option connection_limits"));
 }
 
 absl::Status Session::SilentPeer(absl::string_view peer, absl::string_view option) const {

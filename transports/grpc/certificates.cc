@@ -167,7 +167,7 @@ std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOption
   }
   std::string explanation = absl::StrCat(": the certificate of ", target.ToString(), " is not accepted",
                                          Reason(objection.error, objection.certificate.get(), objection.culprit.get()),
-                                         "; see GrpcTlsClientOptions::root_certificates");
+                                         "; see the option root_certificates");
   if (objection.error == X509_V_ERR_HOSTNAME_MISMATCH || objection.error == X509_V_ERR_IP_ADDRESS_MISMATCH) {
     absl::StrAppend(&explanation, ", or server_name, which is \"", name, "\" now");
   }
@@ -179,7 +179,7 @@ std::string ExplainHandshakeWith(const Target& target, const GrpcTlsClientOption
 absl::StatusOr<std::shared_ptr<const ClientCertificates>> ClientCertificates::Create(const std::string& roots) {
   const std::vector<X509Ptr> certificates = ReadCertificates(roots);
   if (certificates.empty()) {
-    return absl::InvalidArgumentError("GrpcTlsServerOptions::client_root_certificates has no certificate as PEM");
+    return absl::InvalidArgumentError("the option client_root_certificates has no certificate as PEM");
   }
   return std::shared_ptr<const ClientCertificates>(new ClientCertificates(MakeStore(certificates).release()));
 }
@@ -205,7 +205,7 @@ absl::Status ClientCertificates::Verify(absl::string_view certificate, absl::str
   if (certificate.empty()) {
     return absl::UnauthenticatedError(
         "the client has shown no certificate, and this server demands one (mutual TLS; clients of shmrpc: "
-        "GrpcTlsClientOptions::certificate_chain)");
+        "the option certificate_chain)");
   }
   const std::vector<X509Ptr> own = ReadCertificates(certificate);
   if (own.size() != 1) return absl::UnauthenticatedError("the client's certificate cannot be read");

@@ -46,14 +46,14 @@ absl::Status CheckTls(const GrpcClientOptions& options) {
   if (!options.tls.has_value()) return absl::OkStatus();
   const GrpcTlsClientOptions& tls = *options.tls;
   if (!tls.root_certificates.empty() && !IsPem(tls.root_certificates)) {
-    return absl::InvalidArgumentError("GrpcTlsClientOptions::root_certificates is not PEM");
+    return absl::InvalidArgumentError("the option root_certificates is not PEM");
   }
   if (tls.certificate_chain.empty() != tls.private_key.empty()) {
     return absl::InvalidArgumentError(
         "GrpcTlsClientOptions has one of certificate_chain and private_key; a client needs both or none");
   }
   if (!tls.certificate_chain.empty() && (!IsPem(tls.certificate_chain) || !IsPem(tls.private_key))) {
-    return absl::InvalidArgumentError("GrpcTlsClientOptions::certificate_chain or private_key is not PEM");
+    return absl::InvalidArgumentError("the option certificate_chain or private_key is not PEM");
   }
   return absl::OkStatus();
 }

@@ -122,7 +122,7 @@ void GrpcServerCall::OnRead(bool ok) {
         outbox_.Clear();
         SetEnd(ToGrpcStatus(absl::ResourceExhaustedError(
                    absl::StrCat("a message of ", message.size(), " bytes came, more than the server's limit of ", limit,
-                                ": raise it with ServerBuilder::SetMaxReceiveMessageBytes"))),
+                                ": raise it with the option max_receive_message_bytes"))),
                absl::nullopt);
         NoteCancelled();
       }

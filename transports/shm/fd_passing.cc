@@ -56,7 +56,7 @@ absl::StatusOr<size_t> SendWithFd(int socket, absl::Span<const uint8_t> bytes, i
         return absl::InternalError(
             absl::StrCat("a descriptor could not be passed: ", fd, " or the socket ", socket, " is not open"));
       default:
-        return absl::UnavailableError(absl::StrCat("the Unix socket broke while sending: ", ErrnoText(errno)));
+        return absl::UnavailableError(absl::StrCat("the connection broke while sending: ", ErrnoText(errno)));
     }
   }
 }
@@ -77,7 +77,7 @@ absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint
   } while (size < 0 && errno == EINTR);
   if (size < 0) {
     if (errno == EAGAIN) return std::optional<size_t>();
-    return absl::UnavailableError(absl::StrCat("the Unix socket broke while receiving: ", ErrnoText(errno)));
+    return absl::UnavailableError(absl::StrCat("the connection broke while receiving: ", ErrnoText(errno)));
   }
 
   std::vector<UniqueFd> received;
