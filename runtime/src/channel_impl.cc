@@ -200,6 +200,13 @@ void ChannelImpl::DropRetired(const ConnectionLoad& load) {
   retired_.erase(found);
 }
 
+void ChannelImpl::KeepForCall(const ConnectionPtr& connection) {
+  connection->load->asynchronous_calls.store(1);
+  connection->load->retired.store(true);
+  MutexLock lock(&mutex_);
+  retired_.push_back(connection);
+}
+
 void ChannelImpl::EndBackoffIfDue(SteadyTime now) {
   if (state_ == State::kBackoff && now >= next_attempt_) SetState(State::kIdle);
 }

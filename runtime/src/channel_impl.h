@@ -161,6 +161,10 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
     if (load.asynchronous_calls.fetch_sub(1) == 1 && load.retired.load()) DropRetired(load);
   }
 
+  // Keeps a connection that is for one asynchronous call, and counts the call in its load: the connection goes with the
+  // call, or with the Channel.
+  void KeepForCall(const ConnectionPtr& connection);
+
   // The Channel is gone: gives up an attempt in progress, ends queued calls and calls in flight with CANCELLED.
   void Close();
 

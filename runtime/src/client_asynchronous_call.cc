@@ -10,9 +10,17 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool 
   const internal::NoUserCodeHere in_a_call_of_the_users;
   absl::Status failure = AttachToContext();
   if (failure.ok() && !channel_->options().interceptors.empty() && !PassInterceptors(&failure)) {
+    if (interception_->answered() && parameters_.kind != MethodKind::kUnary) {
+      return StartAnswered(interception_->TakeAnswer(std::move(failure)));
+    }
     return Finish(std::move(failure), Metadata());
   }
   if (failure.ok()) failure = parameters_.Check(*channel_);
+  if (failure.ok() && request != nullptr && interception_ != nullptr) {
+    const google::protobuf::MessageLite* const given = std::exchange(request, &interception_->Sending(*request));
+    request_outlives_call = request_outlives_call || request != given;  // the interception keeps its copy
+    parameters_.waited = true;
+  }
   if (failure.ok() && request != nullptr) failure = parameters_.CheckRequest(*request);
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
   const auto note_deadline = [this] {
@@ -25,10 +33,6 @@ void AsynchronousCall::Begin(const google::protobuf::MessageLite* request, bool 
   const OutgoingProto message(*request);
   failure = parameters_.CheckRequestSize(message.size());
   if (!failure.ok()) return Finish(std::move(failure), Metadata());
-  if (interception_ != nullptr) {
-    interception_->Sending(*request);
-    parameters_.waited = true;
-  }
   if (request_outlives_call) {
     outliving_request_ = request;
   } else if (message.size() <= kMaxKeptRequestBytes) {
@@ -42,8 +46,17 @@ bool AsynchronousCall::PassInterceptors(absl::Status* status) {
   interception_ = std::make_unique<ClientInterception>(parameters_, reply_.message());
   const bool passed = interception_->Begin(channel_->options().interceptors, status);
   parameters_.metadata = interception_->metadata_or_null();
-  if (interception_->replied()) reply_.OnFilledIn();
+  if (parameters_.kind == MethodKind::kUnary) interception_->FillInReply(&reply_, status);
   return passed;
+}
+
+// The channel keeps the connection that answers, as it does one that takes no more calls.
+void AsynchronousCall::StartAnswered(internal::CallAnswer answer) {
+  const auto connection = std::make_shared<EstablishedConnection>(
+      std::make_unique<internal::AnsweredConnection>(std::move(answer)), Target());
+  channel_->KeepForCall(connection);
+  if (parameters_.has_deadline()) channel_->deadlines().Add(this, parameters_.deadline);
+  Start(connection, nullptr);
 }
 
 // Without the lock: nobody else uses the context, and only once this is done somebody may know of the call.

@@ -134,6 +134,7 @@ class AsynchronousCall : public CallEvents,
 
   absl::Status AttachToContext();
   // False: an interceptor has answered the call.
+  void StartAnswered(internal::CallAnswer answer);
   bool PassInterceptors(absl::Status* status);
   void StartOrWait(const OutgoingMessage* request);
   // With the request that is here, on `connection` if there is one.

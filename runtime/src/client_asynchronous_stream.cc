@@ -108,7 +108,7 @@ void AsynchronousStream::OnMessage(const IncomingMessage& message) {
   }
   absl::Status status = ParseReply(parameters().method, message, target);
   if (status.ok()) {
-    if (interception() != nullptr) interception()->Received(*target);
+    if (interception() != nullptr) interception()->Received(target);
     return OnReadDone(true);
   }
   const std::shared_ptr<AsynchronousCall> self = shared_from_this();  // the call may end inside End
@@ -132,6 +132,9 @@ void AsynchronousStream::OnSendable() {
 
 // In kSending, which it leaves.
 AsynchronousStream::Outcome AsynchronousStream::Send() {
+  if (interception() != nullptr && !std::exchange(write_intercepted_, true)) {
+    write_message_ = &interception()->Sending(*write_message_);
+  }
   absl::Status error = parameters().CheckRequest(*write_message_);
   if (error.ok()) {
     const OutgoingProto outgoing(*write_message_);
@@ -140,9 +143,6 @@ AsynchronousStream::Outcome AsynchronousStream::Send() {
     {
       MutexLock lock(&stream_mutex_);
       call = call_;
-    }
-    if (interception() != nullptr && error.ok() && !std::exchange(write_intercepted_, true)) {
-      interception()->Sending(*write_message_);
     }
     while (error.ok()) {
       const SendResult result = call->Send(outgoing, write_last_);

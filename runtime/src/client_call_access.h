@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -70,6 +72,13 @@ class ClientCallAccess {
   static void OnGone(ClientContext* context);
 
   static bool IsCancelled(const ClientContext& context) { return context.cancelled_.load(std::memory_order_seq_cst); }
+
+  // Keeps the path of a generic call, for its CallParameters to share.
+  static const char* KeepMethod(ClientContext* context, std::string_view method) {
+    context->method_ = std::make_shared<const std::string>(method);
+    return context->method_->c_str();
+  }
+  static const std::shared_ptr<const std::string>& method(const ClientContext& context) { return context.method_; }
 
   static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
   static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {

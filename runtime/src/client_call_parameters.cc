@@ -1,10 +1,40 @@
 #include "runtime/src/client_call_parameters.h"
 
+#include <algorithm>
+
+#include "absl/base/optimization.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/src/client_call_access.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc {
+namespace {
+
+// Of a path, as on the wire: see PROTOCOL.md.
+constexpr size_t kMaxMethodBytes = 4096;
+// Of a path that is not right, in the text that says so.
+constexpr size_t kMaxQuotedBytes = 256;
+
+// Why `method`, which the program has put together at run time, can be no method's path, or OK.
+absl::Status CheckMethod(const std::string& method) {
+  if (method.size() > kMaxMethodBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the path of the method, which begins with \"",
+                                                   absl::CHexEscape(method.substr(0, kMaxQuotedBytes)), "\", has ",
+                                                   method.size(), " bytes; ", kMaxMethodBytes, " are allowed"));
+  }
+  const size_t slash = method.rfind('/');
+  const bool graphic =
+      std::all_of(method.begin(), method.end(), [](unsigned char c) { return absl::ascii_isgraph(c); });
+  if (graphic && method[0] == '/' && slash > 1 && slash != std::string::npos && slash + 1 < method.size()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("\"", absl::CHexEscape(method.substr(0, kMaxQuotedBytes)),
+                                                 "\" is no method: write /package.Service/Method"));
+}
+
+}  // namespace
 
 CallParameters::CallParameters(const char* method_path, MethodKind method_kind, const ClientContext* context,
                                const ChannelOptions& options)
@@ -14,6 +44,7 @@ CallParameters::CallParameters(const char* method_path, MethodKind method_kind, 
       max_receive_message_bytes(options.max_receive_message_bytes),
       retry_policy(options.retry_policy.has_value() ? &*options.retry_policy : nullptr) {
   if (context == nullptr) return;
+  own_method = ClientCallAccess::method(*context);
   deadline = ClientCallAccess::deadline(*context);
   wait_for_ready = context->wait_for_ready();
   if (!context->metadata().empty()) metadata = &context->metadata();
@@ -40,6 +71,10 @@ absl::Status CallParameters::Check(const ChannelImpl& channel) {
   absl::Status status = channel.CheckProcess();
   if (!status.ok()) return status;
   if (!channel.status().ok()) return channel.status();
+  if (ABSL_PREDICT_FALSE(own_method != nullptr)) {
+    status = CheckMethod(*own_method);
+    if (!status.ok()) return status;
+  }
   if (metadata != nullptr) {
     status = metadata->Validate();
     if (!status.ok()) return status;

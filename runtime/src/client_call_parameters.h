@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "google/protobuf/message_lite.h"
@@ -46,6 +47,7 @@ struct CallParameters {
   bool has_deadline() const { return deadline != SteadyTime::InfiniteFuture(); }
 
   const char* method;
+  std::shared_ptr<const std::string> own_method;  // of a generic call, and then `method` is in there; otherwise null
   MethodKind kind;
   SteadyTime deadline = SteadyTime::InfiniteFuture();
   SteadyTime start = SteadyTime::InfinitePast();  // set only when there is a deadline: to read the clock takes time

@@ -14,25 +14,34 @@ InterceptedClientCall::InterceptedClientCall(absl::string_view method, MethodKin
 }
 
 void InterceptedClientCall::Reply(const google::protobuf::MessageLite& reply) {
-  replied_ = true;
-  if (reply_ == nullptr) {
-    reply_error_ = absl::InternalError(absl::StrCat("an interceptor gave one reply to ", method_,
-                                                    ", whose replies stream; it can only give a status"));
-  } else if (reply.GetTypeName() != reply_->GetTypeName()) {
+  answered_ = true;
+  if (reply_ != nullptr && reply.GetTypeName() != reply_->GetTypeName()) {
     reply_error_ = absl::InternalError(absl::StrCat("an interceptor replied to ", method_, " with a ",
                                                     reply.GetTypeName(), " instead of a ", reply_->GetTypeName()));
+  } else if (reply_ != nullptr && !replies_.empty()) {
+    reply_error_ = absl::InternalError(
+        absl::StrCat("an interceptor gave two replies to ", method_, ", whose reply is one message"));
   } else {
-    reply_->Clear();
-    reply_->CheckTypeAndMergeFrom(reply);
+    replies_.push_back(reply.SerializePartialAsString());
   }
 }
 
+void InterceptedClientCall::AnswerWithoutReply() { answered_ = true; }
+
 void InterceptedClientCall::OnSend(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function) {
-  on_send_.push_back(std::move(function));
+  on_send_.push_back({std::move(function), nullptr});
 }
 
 void InterceptedClientCall::OnReceive(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function) {
-  on_receive_.push_back(std::move(function));
+  on_receive_.push_back({std::move(function), nullptr});
+}
+
+void InterceptedClientCall::TransformSend(absl::AnyInvocable<void(google::protobuf::MessageLite*)> function) {
+  on_send_.push_back({nullptr, std::move(function)});
+}
+
+void InterceptedClientCall::TransformReceive(absl::AnyInvocable<void(google::protobuf::MessageLite*)> function) {
+  on_receive_.push_back({nullptr, std::move(function)});
 }
 
 void InterceptedClientCall::OnInitialMetadata(absl::AnyInvocable<void(const Metadata&)> function) {
@@ -47,17 +56,43 @@ bool ClientInterception::Begin(const std::vector<ClientInterceptor>& interceptor
   for (const ClientInterceptor& interceptor : interceptors) {
     *status = interceptor(this);
     if (status->ok()) *status = reply_error_;
-    if (replied_ || !status->ok()) return false;
+    if (answered_ || !status->ok()) return false;
   }
   return true;
 }
 
-void ClientInterception::Sending(const google::protobuf::MessageLite& message) {
-  for (auto& function : on_send_) function(message);
+void ClientInterception::FillInReply(SingleReply* reply, absl::Status* status) {
+  if (!answered() || !status->ok()) return;
+  if (replies_.empty()) {
+    *status = absl::InternalError(absl::StrCat("an interceptor answered ", method_, " with OK and without its reply"));
+    return;
+  }
+  const absl::string_view piece = replies_[0];
+  reply->OnMessage(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)));
 }
 
-void ClientInterception::Received(const google::protobuf::MessageLite& message) {
-  for (auto function = on_receive_.rbegin(); function != on_receive_.rend(); ++function) (*function)(message);
+const google::protobuf::MessageLite& ClientInterception::Sending(const google::protobuf::MessageLite& message) {
+  const google::protobuf::MessageLite* current = &message;
+  for (MessageFunction& function : on_send_) {
+    if (function.see != nullptr) {
+      function.see(*current);
+      continue;
+    }
+    if (current == &message) {
+      if (sent_ == nullptr) sent_.reset(message.New());
+      sent_->Clear();
+      sent_->CheckTypeAndMergeFrom(message);
+      current = sent_.get();
+    }
+    function.transform(sent_.get());
+  }
+  return *current;
+}
+
+void ClientInterception::Received(google::protobuf::MessageLite* message) {
+  for (auto function = on_receive_.rbegin(); function != on_receive_.rend(); ++function) {
+    function->see != nullptr ? function->see(*message) : function->transform(message);
+  }
 }
 
 void ClientInterception::ReceivedInitialMetadata(const Metadata& metadata) {
@@ -67,7 +102,7 @@ void ClientInterception::ReceivedInitialMetadata(const Metadata& metadata) {
 }
 
 absl::Status ClientInterception::Ended(absl::Status status, const Metadata& trailing_metadata) {
-  if (status.ok() && reply_ != nullptr) Received(*reply_);
+  if (status.ok() && reply_ != nullptr) Received(reply_);
   for (auto function = on_end_.rbegin(); function != on_end_.rend(); ++function) {
     (*function)(&status, trailing_metadata);
   }

@@ -31,9 +31,6 @@ class SingleReply {
   // Null if the replies stream.
   google::protobuf::MessageLite* message() const { return reply_; }
 
-  // The reply has been filled in without a message.
-  void OnFilledIn() { messages_ = 1; }
-
   // The status of the whole call, given what the server or the transport says.
   absl::Status Conclude(absl::Status status) {
     if (!status.ok()) return status;

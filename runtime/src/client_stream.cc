@@ -48,7 +48,8 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     absl::Status failure = Attach();
     attached_ = failure.ok();
     if (failure.ok() && !interceptors().empty() && !PassInterceptors(&failure)) {
-      return EndUnstarted(std::move(failure));
+      if (!interception_->answered()) return EndUnstarted(std::move(failure));
+      return StartAnswered(interception_->TakeAnswer(std::move(failure)));
     }
     if (failure.ok()) failure = StartAttached(request);
     if (!failure.ok()) EndUnstarted(std::move(failure));
@@ -69,7 +70,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (!read_answered_.load(std::memory_order_acquire)) return false;
     request_.Drop();
     if (read_error_.ok()) {
-      if (interception_ != nullptr) InterceptRead(*message);
+      if (interception_ != nullptr) InterceptRead(message);
       return true;
     }
     // Not cancelled from inside the event: that would be a call into the transport on its own stack.
@@ -78,14 +79,14 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     return false;
   }
 
-  bool Write(const google::protobuf::MessageLite& message, bool last) override {
+  bool Write(const google::protobuf::MessageLite& given, bool last) override {
     if (half_closed_ || CallIsOver()) return false;
+    const google::protobuf::MessageLite& message = interception_ != nullptr ? interception_->Sending(given) : given;
     absl::Status error = parameters_.CheckRequest(message);
     if (!error.ok()) return CancelWrite(std::move(error));
     const OutgoingProto outgoing(message);
     error = parameters_.CheckRequestSize(outgoing.size());
     if (!error.ok()) return CancelWrite(std::move(error));
-    if (interception_ != nullptr) interception_->Sending(message);
     for (;;) {
       sendable_.store(false, std::memory_order_relaxed);
       switch (call_->Send(outgoing, last)) {
@@ -153,15 +154,15 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     absl::Status status = CheckParameters();
     if (!status.ok()) return status;
     if (request == nullptr) return Attempt(nullptr);
+    if (interception_ != nullptr) {
+      request = &interception_->Sending(*request);
+      parameters_.waited = true;
+    }
     status = parameters_.CheckRequest(*request);
     if (!status.ok()) return status;
     const OutgoingProto message(*request);
     status = parameters_.CheckRequestSize(message.size());
     if (!status.ok()) return status;
-    if (interception_ != nullptr) {
-      interception_->Sending(*request);
-      parameters_.waited = true;
-    }
     // Should it turn out later that the request has to be sent again.
     if (!ClientStreams(parameters_.kind) && message.size() <= kMaxKeptRequestBytes) request_.Keep(message);
     return Attempt(&message);
@@ -207,7 +208,7 @@ class SynchronousStream final : public ClientStream, public SynchronousCall {
     if (!headers_arrived_.load(std::memory_order_acquire) || std::exchange(headers_intercepted_, true)) return;
     interception_->ReceivedInitialMetadata(context()->GetServerInitialMetadata());
   }
-  void InterceptRead(const google::protobuf::MessageLite& message) {
+  void InterceptRead(google::protobuf::MessageLite* message) {
     InterceptInitialMetadata();
     interception_->Received(message);
   }

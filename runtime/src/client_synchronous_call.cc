@@ -32,6 +32,12 @@ void SynchronousCall::Start(const OutgoingMessage* request) {
   if (context_ != nullptr && ClientCallAccess::IsCancelled(*context_)) call_->Cancel(internal::CancelledByCaller());
 }
 
+void SynchronousCall::StartAnswered(internal::CallAnswer answer) {
+  connection_ = std::make_shared<EstablishedConnection>(
+      std::make_unique<internal::AnsweredConnection>(std::move(answer)), Target());
+  Start(nullptr);
+}
+
 bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
   const absl::optional<absl::Duration> pause =
       attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy,

@@ -8,6 +8,7 @@
 #include "absl/base/optimization.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "runtime/src/answered_call.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/client_call_parameters.h"
@@ -59,6 +60,8 @@ class SynchronousCall : public CallEvents, public internal::CallInProgress {
   }
   // Events come from now on.
   void Start(const OutgoingMessage* request);
+  // In place of Connect and Start: an interceptor has answered the call, which is a stream.
+  void StartAnswered(internal::CallAnswer answer);
   void Detach() {
     if (context_ != nullptr) ClientCallAccess::End(context_);
   }

@@ -39,10 +39,13 @@ class SynchronousUnaryCall final : public SynchronousCall {
     absl::Status status = Attach();
     if (!status.ok()) return status;
     ClientInterception interception(parameters_, reply_.message());
-    if (interception.Begin(interceptors(), &status)) {
+    const bool passed = interception.Begin(interceptors(), &status);
+    if (!passed) {
+      interception.FillInReply(&reply_, &status);
+      status = reply_.Conclude(std::move(status));
+    } else {
       parameters_.metadata = interception.metadata_or_null();
-      interception.Sending(request);
-      status = RunAttached(request);
+      status = RunAttached(interception.Sending(request));
       const Metadata& initial_metadata = context()->GetServerInitialMetadata();
       if (status.ok() || !initial_metadata.empty()) interception.ReceivedInitialMetadata(initial_metadata);
     }

@@ -71,7 +71,7 @@ bool IncomingMessage::ParseTo(google::protobuf::MessageLite* message) const {
     return message->ParsePartialFromArray(pieces_[0].data(), static_cast<int>(pieces_[0].size()));
   }
   PieceStream stream(pieces_);
-  return message->ParsePartialFromZeroCopyStream(&stream);
+  return message->ParsePartialFromBoundedZeroCopyStream(&stream, static_cast<int>(size_));
 }
 
 void OutgoingProto::SerializeToArray(uint8_t* target) const { message_.SerializeWithCachedSizesToArray(target); }

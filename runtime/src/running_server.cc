@@ -35,14 +35,19 @@ std::string JoinNames(std::vector<std::string> names) {
 
 }  // namespace
 
-RunningServer::RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
-                             std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
-                             int max_concurrent_calls)
+RunningServer::RunningServer(const std::vector<Service*>& services, Service* generic_service,
+                             std::unique_ptr<ServedHealthService> health, std::vector<ServerInterceptor> interceptors,
+                             size_t max_send_message_bytes, int max_concurrent_calls)
     : health_(std::move(health)),
       calls_(interceptors, max_send_message_bytes, max_concurrent_calls),
       health_calls_(std::move(interceptors), max_send_message_bytes, absl::nullopt) {
   for (Service* service : services) AddService(service, &calls_);
   if (health_ != nullptr) AddService(health_.get(), &health_calls_);
+  if (generic_service != nullptr) {
+    const ServiceMethod& method = generic_service->ShmrpcMethods()[0];
+    message_pools_.push_back(std::make_unique<MessagePool>(&method));
+    generic_method_.emplace(generic_service, &method, &calls_, message_pools_.back().get());
+  }
 }
 
 void RunningServer::AddService(Service* service, ServerCalls* calls) {
@@ -236,7 +241,8 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
 
 const ResolvedMethod* RunningServer::ResolveMethod(absl::string_view method) const {
   const auto found = methods_.find(method);
-  return found != methods_.end() ? &found->second : nullptr;
+  if (found != methods_.end()) return &found->second;
+  return generic_method_.has_value() ? &*generic_method_ : nullptr;
 }
 
 bool RunningServer::NeedsRequest(absl::string_view method) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,9 +27,10 @@ namespace shmrpc::internal {
 // What ServerBuilder starts: owns the listeners, and brings the calls that they hand over to their methods.
 class RunningServer final : public Server, private CallHandler {
  public:
-  // `health` may be null.
-  RunningServer(const std::vector<Service*>& services, std::unique_ptr<ServedHealthService> health,
-                std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes, int max_concurrent_calls);
+  // `generic_service`, which serves what the others do not have, and `health` may be null.
+  RunningServer(const std::vector<Service*>& services, Service* generic_service,
+                std::unique_ptr<ServedHealthService> health, std::vector<ServerInterceptor> interceptors,
+                size_t max_send_message_bytes, int max_concurrent_calls);
   ~RunningServer() override;
 
   // Before the server is given to anybody.
@@ -64,6 +66,7 @@ class RunningServer final : public Server, private CallHandler {
   std::vector<std::unique_ptr<MessagePool>> message_pools_;
   std::vector<std::unique_ptr<AsynchronousCalls>> asynchronous_calls_;
   absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
+  std::optional<RegisteredMethod> generic_method_;                    // constant, too
   const std::unique_ptr<ServedHealthService> health_;
   ServerCalls calls_;
   // Apart, because they must not take the places of the others: a Watch would do so for ever.

@@ -11,13 +11,14 @@
 #include "runtime/src/health_service.h"
 #include "runtime/src/option_checks.h"
 #include "runtime/src/running_server.h"
+#include "shmrpc/generic.h"
 #include "shmrpc/server.h"
 
 namespace shmrpc {
 namespace {
 
-absl::Status CheckServices(const std::vector<Service*>& services) {
-  if (services.empty()) {
+absl::Status CheckServices(const std::vector<Service*>& services, bool generic_service) {
+  if (services.empty() && !generic_service) {
     return absl::InvalidArgumentError("the server has no service; Register names one");
   }
   absl::flat_hash_set<absl::string_view> names;
@@ -66,6 +67,12 @@ ServerBuilder& ServerBuilder::Listen(absl::string_view address) {
 
 ServerBuilder& ServerBuilder::Register(Service* service) {
   services_.push_back(service);
+  return *this;
+}
+
+ServerBuilder& ServerBuilder::RegisterGeneric(GenericServiceBase* service) {
+  generic_service_ = service;
+  ++generic_services_;
   return *this;
 }
 
@@ -155,7 +162,14 @@ bool ServerBuilder::HasOwnHealthService() const {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
-  absl::Status status = CheckServices(services_);
+  absl::Status status = CheckServices(services_, generic_service_ != nullptr);
+  if (generic_services_ > 1) {
+    status.Update(
+        absl::InvalidArgumentError(absl::StrCat("RegisterGeneric was called ", generic_services_,
+                                                " times: a server has one generic service at most")));
+  } else if (generic_services_ == 1 && generic_service_ == nullptr) {
+    status.Update(absl::InvalidArgumentError("RegisterGeneric was given a null service"));
+  }
   status.Update(CheckLimit("max_receive_message_bytes", options_.max_receive_message_bytes));
   status.Update(CheckLimit("max_send_message_bytes", max_send_message_bytes_));
   if (options_.max_threads < 1) {
@@ -210,7 +224,7 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   if (HasOwnHealthService()) {
     health = std::make_unique<internal::ServedHealthService>(services_);
   }
-  auto server = std::make_unique<internal::RunningServer>(services_, std::move(health), interceptors_,
+  auto server = std::make_unique<internal::RunningServer>(services_, generic_service_, std::move(health), interceptors_,
                                                           max_send_message_bytes_, max_concurrent_calls_);
   for (const auto& [target, transport] : places) {
     status = server->Listen(*transport, target, options);

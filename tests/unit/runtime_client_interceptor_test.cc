@@ -340,6 +340,20 @@ class TwiceReactor final : public ClientBidiReactor<StringValue, StringValue> {
   Outcome outcome;
 };
 
+class ReadReactor final : public ClientBidiReactor<StringValue, StringValue> {
+ public:
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    values.push_back(in.value());
+    StartRead(&in);
+  }
+  void OnDone(const absl::Status& status) override { outcome.Set(testing::DeepCopy(status)); }
+
+  StringValue in;
+  std::vector<std::string> values;
+  Outcome outcome;
+};
+
 TEST_F(ClientStreamInterceptorTest, Reactors) {
   server_.set_window(1);
   TwiceReactor reactor;
@@ -394,10 +408,183 @@ TEST_F(ClientStreamInterceptorTest, AnswerStreams) {
       StartClientStream(channel_, kMethod, MethodKind::kClientStreaming, nullptr, nullptr, &message));
   EXPECT_EQ(writer.Finish(), absl::OkStatus());
   EXPECT_EQ(message.value(), "from the cache");
-  const StringValue request;
-  ClientReader<StringValue> reader(
-      StartClientStream(channel_, kMethod, MethodKind::kServerStreaming, nullptr, &request, nullptr));
-  EXPECT_EQ(reader.Finish().code(), absl::StatusCode::kInternal);  // one reply does not make a stream
+}
+
+// Answers every stream with "one" and "two", and `end`.
+ClientInterceptor AnswerWithTwo(absl::Status end) {
+  return [end](InterceptedClientCall* call) {
+    call->Reply(Text("one"));
+    call->Reply(Text("two"));
+    return end;
+  };
+}
+
+Task<absl::Status> CoReadAll(const std::shared_ptr<Channel>& channel, std::vector<std::string>* values) {
+  CoClientReaderWriter<StringValue, StringValue> stream(channel, kMethod, nullptr);
+  const StringValue a = Text("a");
+  EXPECT_TRUE(co_await stream.Write(a));
+  while (auto message = co_await stream.Read()) values->push_back(message->value());
+  co_return co_await stream.Finish();
+}
+
+TEST_F(ClientStreamInterceptorTest, AnswerStreamsWithReplies) {
+  for (const absl::Status& end : {absl::OkStatus(), absl::AbortedError("after the replies")}) {
+    ChannelOptions options = Options(NotingClient("i", &notes_));
+    options.interceptors.push_back(AnswerWithTwo(end));
+    channel_ = server_.NewChannel(options);
+    const std::string told = absl::StrCat("i end ", absl::StatusCodeToString(end.code()), " none");
+    StringValue message;
+    for (const bool read_all : {true, false}) {
+      ClientContext context;
+      ClientReaderWriter<StringValue, StringValue> stream(
+          StartClientStream(channel_, kMethod, MethodKind::kBidiStreaming, &context, nullptr, nullptr));
+      EXPECT_TRUE(stream.Write(Text("a")));
+      EXPECT_TRUE(stream.Read(&message));
+      EXPECT_EQ(message.value(), "one");
+      if (read_all) {
+        EXPECT_TRUE(stream.Read(&message));
+        EXPECT_EQ(message.value(), "two");
+        EXPECT_FALSE(stream.Read(&message));
+        EXPECT_FALSE(stream.Write(Text("b")));
+      }
+      EXPECT_EQ(stream.Finish(), end);
+      EXPECT_EQ(notes_.Take().back(), told);
+    }
+
+    const StringValue request;
+    ClientReader<StringValue> reader(
+        StartClientStream(channel_, kMethod, MethodKind::kServerStreaming, nullptr, &request, nullptr));
+    EXPECT_TRUE(reader.Read(&message));
+    EXPECT_TRUE(reader.Read(&message));
+    EXPECT_EQ(message.value(), "two");
+    EXPECT_FALSE(reader.Read(&message));
+    EXPECT_EQ(reader.Finish(), end);
+    notes_.Take();
+
+    std::vector<std::string> values;
+    EXPECT_EQ(SyncWait(CoReadAll(channel_, &values)), end);
+    EXPECT_THAT(values, ElementsAre("one", "two"));
+    EXPECT_THAT(notes_.Take(), ElementsAre("i begin", "i send a", "i receive one", "i receive two", told));
+
+    ReadReactor reactor;
+    PrepareClientReactor(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr, &reactor);
+    reactor.StartRead(&reactor.in);
+    reactor.StartCall();
+    EXPECT_EQ(reactor.outcome.Wait(), end);
+    EXPECT_THAT(reactor.values, ElementsAre("one", "two"));
+    EXPECT_EQ(notes_.Take().back(), told);
+  }
+}
+
+TEST_F(ClientStreamInterceptorTest, AnswerStreamsWithoutAReply) {
+  channel_ = server_.NewChannel(Options([](InterceptedClientCall* call) {
+    call->AnswerWithoutReply();
+    return absl::OkStatus();
+  }));
+  StringValue message;
+  ClientReaderWriter<StringValue, StringValue> stream(
+      StartClientStream(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr));
+  EXPECT_TRUE(stream.Write(message));
+  EXPECT_FALSE(stream.Read(&message));
+  EXPECT_EQ(stream.Finish(), absl::OkStatus());
+  // Where there has to be one, that is an error.
+  ClientWriter<StringValue> writer(
+      StartClientStream(channel_, kMethod, MethodKind::kClientStreaming, nullptr, nullptr, &message));
+  EXPECT_TRUE(writer.Write(message));
+  EXPECT_EQ(writer.Finish().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(UnaryCall(*channel_, kMethod, nullptr, message, &message).code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(ClientStreamInterceptorTest, AnAnsweredStreamEndsWhenItIsCancelledOrItsChannelGoes) {
+  channel_ = server_.NewChannel(Options(AnswerWithTwo(absl::OkStatus())));
+  StringValue message;
+  {
+    ClientContext context;
+    ClientReaderWriter<StringValue, StringValue> stream(
+        StartClientStream(channel_, kMethod, MethodKind::kBidiStreaming, &context, nullptr, nullptr));
+    EXPECT_TRUE(stream.Read(&message));
+    context.TryCancel();
+    EXPECT_FALSE(stream.Write(message));
+    EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kCancelled);
+  }
+  ReadReactor reactor;  // it does not read
+  PrepareClientReactor(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr, &reactor);
+  reactor.StartCall();
+  channel_.reset();
+  EXPECT_EQ(reactor.outcome.Wait().code(), absl::StatusCode::kCancelled);
+}
+
+ClientInterceptor TransformBoth() {
+  return [](InterceptedClientCall* call) {
+    call->TransformSend([](google::protobuf::MessageLite* message) {
+      auto* const text = static_cast<StringValue*>(message);
+      text->set_value(absl::StrCat("<", text->value(), ">"));
+    });
+    call->TransformReceive([](google::protobuf::MessageLite* message) {
+      auto* const text = static_cast<StringValue*>(message);
+      text->set_value(absl::StrCat("(", text->value(), ")"));
+    });
+    return absl::OkStatus();
+  };
+}
+
+TEST_F(ClientInterceptorTest, ReplaceMessages) {
+  const auto channel = NewChannel({NotingClient("a", &notes_), TransformBoth(), NotingClient("b", &notes_)});
+  for (const UnaryStyle call : kUnaryStyles) {
+    const StringValue request = Text("x");
+    StringValue reply;
+    EXPECT_EQ(call(channel, nullptr, request, &reply), absl::OkStatus());
+    EXPECT_EQ(request.value(), "x");
+    EXPECT_EQ(reply.value(), "(<x>!)");
+    EXPECT_THAT(notes_.Take(),
+                ElementsAre("a begin", "b begin", "a send x", "b send <x>", "b headers one", "a headers one",
+                            "b receive <x>!", "a receive (<x>!)", "b end OK two", "a end OK two"));
+  }
+}
+
+TEST_F(ClientInterceptorTest, WhatReplacesAMessageHasTheSameLimit) {
+  ChannelOptions options;
+  options.max_send_message_bytes = 10;
+  options.interceptors = {[](InterceptedClientCall* call) {
+    call->TransformSend([](google::protobuf::MessageLite* message) {
+      static_cast<StringValue*>(message)->set_value(std::string(100, 'x'));
+    });
+    return absl::OkStatus();
+  }};
+  const auto channel = Channel::Create("inproc:interceptors", options, testing::Inproc());
+  for (const UnaryStyle call : kUnaryStyles) {
+    StringValue reply;
+    EXPECT_EQ(call(channel, nullptr, Text("x"), &reply).code(), absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_EQ(handled(), 0);
+}
+
+TEST_F(ClientStreamInterceptorTest, ReplaceMessagesOfStreams) {
+  channel_ = server_.NewChannel(Options(TransformBoth()));
+  server_.set_window(1);
+  const auto serve = [this] {
+    const std::shared_ptr<FakeCall> call = server_.NextCall();
+    EXPECT_EQ(call->Take(), "<a>");
+    EXPECT_EQ(call->Take(), "<b>");
+    EXPECT_EQ(call->Take(), absl::nullopt);
+    call->SendText("A");
+    call->Finish(absl::OkStatus());
+  };
+  {
+    std::thread server(serve);
+    ClientReaderWriter<StringValue, StringValue> stream(
+        StartClientStream(channel_, kMethod, MethodKind::kBidiStreaming, nullptr, nullptr, nullptr));
+    StringValue message;
+    EXPECT_TRUE(stream.Write(Text("a")));
+    EXPECT_TRUE(stream.WriteLast(Text("b")));
+    EXPECT_TRUE(stream.Read(&message));
+    EXPECT_EQ(message.value(), "(A)");
+    EXPECT_EQ(stream.Finish(), absl::OkStatus());
+    server.join();
+  }
+  std::thread server(serve);
+  EXPECT_EQ(SyncWait(CoTwice(channel_)), absl::OkStatus());
+  server.join();
 }
 
 }  // namespace

@@ -116,6 +116,8 @@ class ClientContext final {
   bool own_retry_policy_ = false;
   std::shared_ptr<const RetryPolicy> retry_policy_;  // shared with the call, which may outlive this object
 
+  std::shared_ptr<const std::string> method_;  // of a generic call, which shares it; otherwise null
+
   Metadata server_initial_metadata_;
   Metadata server_trailing_metadata_;
   std::shared_ptr<const Peer> peer_;  // one object for all calls of a connection; null: no connection

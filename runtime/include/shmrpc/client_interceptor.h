@@ -2,6 +2,7 @@
 #define SHMRPC_CLIENT_INTERCEPTOR_H_
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -37,14 +38,23 @@ class InterceptedClientCall {
   // What the server will see: at first what the caller has put into the ClientContext, which does not change.
   Metadata& metadata() { return metadata_; }
 
-  // Answers the call: it ends with OK and this message, and nothing is sent. For methods whose reply does not stream;
-  // the interceptor then returns OK.
+  // Answers the call in the server's place: nothing is sent to that. `reply` is what the caller gets. Of a method whose
+  // replies stream there may be several, or, with AnswerWithoutReply, none; the caller reads them as if they came from a
+  // server. What the interceptor returns is the call's status: OK, or an error that comes after the replies of a stream.
+  // The messages of a client that streams are taken, shown to the functions of OnSend, and thrown away.
   void Reply(const google::protobuf::MessageLite& reply);
+  void AnswerWithoutReply();
 
   // `function` is called with each message, before it is sent or before the caller sees it. A message that cannot be
   // sent (it is too large, the call is over) may be left out.
   void OnSend(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function);
   void OnReceive(absl::AnyInvocable<void(const google::protobuf::MessageLite&)> function);
+
+  // The same for functions that change messages. TransformSend's gets a copy of what the caller sends, which goes on in
+  // its place, to the next interceptor and then to the server; TransformReceive's gets the caller's own message.
+  // Functions run in the order in which an interceptor has added them. The limits of size hold for what is sent.
+  void TransformSend(absl::AnyInvocable<void(google::protobuf::MessageLite*)> function);
+  void TransformReceive(absl::AnyInvocable<void(google::protobuf::MessageLite*)> function);
 
   // With the server's initial metadata, before any message is received; not if the server has sent a status only.
   void OnInitialMetadata(absl::AnyInvocable<void(const Metadata&)> function);
@@ -66,11 +76,17 @@ class InterceptedClientCall {
   Metadata metadata_;
 
   google::protobuf::MessageLite* const reply_;
-  bool replied_ = false;
+  bool answered_ = false;
+  std::vector<std::string> replies_;  // encoded
   absl::Status reply_error_;
 
-  std::vector<absl::AnyInvocable<void(const google::protobuf::MessageLite&)>> on_send_;
-  std::vector<absl::AnyInvocable<void(const google::protobuf::MessageLite&)>> on_receive_;
+  // One of the two is set.
+  struct MessageFunction {
+    absl::AnyInvocable<void(const google::protobuf::MessageLite&)> see;
+    absl::AnyInvocable<void(google::protobuf::MessageLite*)> transform;
+  };
+  std::vector<MessageFunction> on_send_;
+  std::vector<MessageFunction> on_receive_;
   std::vector<absl::AnyInvocable<void(const Metadata&)>> on_initial_metadata_;
   std::vector<absl::AnyInvocable<void(absl::Status*, const Metadata&)>> on_end_;
 };

@@ -18,6 +18,8 @@
 
 namespace shmrpc {
 
+class GenericServiceBase;
+
 // A running server. Thread-safe, but for destruction. Neither Shutdown, Wait nor the destructor may be called from a
 // handler or a reaction of this server: they wait for those. A library that was built without NDEBUG aborts and says
 // so. Any other logs it: then Shutdown goes on on a thread of its own, and returns; Wait returns; the destructor
@@ -64,6 +66,10 @@ class ServerBuilder final {
 
   // `service` is not owned and outlives the server.
   ServerBuilder& Register(Service* service);
+
+  // `service` (shmrpc/generic.h) gets the calls of all methods that no service registered with Register has. Once at
+  // most; not owned, outlives the server.
+  ServerBuilder& RegisterGeneric(GenericServiceBase* service);
 
   // Each call passes through `interceptor` before its handler runs; through several in the order in which they were
   // added. See ServerInterceptor.
@@ -127,6 +133,8 @@ class ServerBuilder final {
   const TransportSet transports_;
   std::vector<std::string> addresses_;
   std::vector<Service*> services_;
+  Service* generic_service_ = nullptr;
+  int generic_services_ = 0;  // how many RegisterGeneric was given
   std::vector<ServerInterceptor> interceptors_;
   ListenOptions options_;
   size_t max_send_message_bytes_ = kDefaultMaxMessageBytes;
