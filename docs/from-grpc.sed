@@ -45,7 +45,7 @@ s/(->|\.)async\(\)->/\1async()./g
 s/,[[:space:]]*grpc::WriteOptions\(\)\)/)/g
 
 # Servers.
-s/[[:space:]]*\<grpc::(EnableDefaultHealthCheckService\(true\)|reflection::InitProtoReflectionServerBuilderPlugin\(\));//g
+s/[[:space:]]*\<grpc::EnableDefaultHealthCheckService\(true\);//g
 s/\<AddListeningPort\(([^(),]*(\([^()]*\))?),[[:space:]]*grpc::InsecureServerCredentials\(\)\)/Listen(\1)/g
 s/(->|\.)RegisterService\(/\1Register(/g
 s/(->|\.)SetMax(Receive|Send)MessageSize\(/\1SetMax\2MessageBytes(/g
