@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
+#include "transports/grpc/standard_services.h"
 
 namespace shmrpc {
 namespace {
@@ -105,6 +106,37 @@ TEST_F(ReflectionTest, DescribesWhatDeclaresASymbolAndItsImports) {
   request.set_file_by_filename("google/protobuf/api.proto");
   EXPECT_EQ(AskV1Alpha(request).file_descriptor_response().file_descriptor_proto_size(), 4) << "it imports, in the "
                                                                                                "end, three more";
+}
+
+// A program need not have the definitions of the services that the library brings.
+TEST_F(ReflectionTest, DescribesHealthAndReflectionThemselves) {
+  for (const char* symbol : {"grpc.health.v1.Health", "grpc.health.v1.HealthCheckResponse.ServingStatus",
+                             "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}) {
+    Request request;
+    request.set_file_containing_symbol(symbol);
+    const Response response = AskV1Alpha(request);
+    ASSERT_EQ(response.file_descriptor_response().file_descriptor_proto_size(), 1) << symbol;
+    google::protobuf::FileDescriptorProto file;
+    ASSERT_TRUE(file.ParseFromString(response.file_descriptor_response().file_descriptor_proto(0)));
+    ASSERT_EQ(file.service_size(), 1) << symbol;
+  }
+}
+
+// Of reflection this program has the original: the library's own is the same.
+TEST(StandardServicesTest, AreTheProtocols) {
+  const google::protobuf::DescriptorPool& original = *google::protobuf::DescriptorPool::generated_pool();
+  const google::protobuf::DescriptorPool& own = grpc_transport::StandardServices();
+  for (const std::string package : {"grpc.reflection.v1", "grpc.reflection.v1alpha"}) {
+    const auto* const own_service = own.FindServiceByName(package + ".ServerReflection");
+    const auto* const original_service = original.FindServiceByName(package + ".ServerReflection");
+    ASSERT_TRUE(own_service != nullptr && original_service != nullptr);
+    EXPECT_EQ(own_service->DebugString(), original_service->DebugString());
+    ASSERT_EQ(own_service->file()->message_type_count(), original_service->file()->message_type_count());
+    for (int i = 0; i < own_service->file()->message_type_count(); ++i) {
+      EXPECT_EQ(own_service->file()->message_type(i)->DebugString(),
+                original_service->file()->message_type(i)->DebugString());
+    }
+  }
 }
 
 TEST_F(ReflectionTest, DescribesExtensions) {

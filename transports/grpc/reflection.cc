@@ -12,6 +12,7 @@
 #include "shmrpc/reflection.pb.h"
 #include "shmrpc/server_reactor.h"
 #include "shmrpc/service.h"
+#include "transports/grpc/standard_services.h"
 
 namespace shmrpc {
 namespace {
@@ -40,9 +41,9 @@ class Directory {
   absl::Status Answer(const reflection::Request& request, reflection::Response* response) const {
     switch (request.question_case()) {
       case reflection::Request::kFileByFilename:
-        return AddFile(pool_->FindFileByName(request.file_by_filename()), "file", request.file_by_filename(), response);
+        return AddFile(Find(&DescriptorPool::FindFileByName, request.file_by_filename()), "file", request.file_by_filename(), response);
       case reflection::Request::kFileContainingSymbol:
-        return AddFile(pool_->FindFileContainingSymbol(request.file_containing_symbol()), "symbol",
+        return AddFile(Find(&DescriptorPool::FindFileContainingSymbol, request.file_containing_symbol()), "symbol",
                        request.file_containing_symbol(), response);
       case reflection::Request::kFileContainingExtension: {
         const reflection::Extension& wanted = request.file_containing_extension();
@@ -72,6 +73,13 @@ class Directory {
         break;
     }
     return absl::InvalidArgumentError("the request asks for nothing that this server knows of");
+  }
+
+  // What the program has itself comes first.
+  template <typename Name>
+  const FileDescriptor* Find(const FileDescriptor* (DescriptorPool::*find)(Name) const, const std::string& name) const {
+    const FileDescriptor* const found = (pool_->*find)(name);
+    return found != nullptr ? found : (grpc_transport::StandardServices().*find)(name);
   }
 
   static absl::Status Unknown(absl::string_view what, absl::string_view name) {
