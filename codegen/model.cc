@@ -122,6 +122,24 @@ Service BuildService(const ServiceDescriptor& descriptor, const std::string& nam
   return service;
 }
 
+
+// Whether a method takes or returns a message of the file itself.
+bool UsesOwnMessages(const FileDescriptor& file) {
+  for (int i = 0; i < file.service_count(); ++i) {
+    for (int j = 0; j < file.service(i)->method_count(); ++j) {
+      const MethodDescriptor& method = *file.service(i)->method(j);
+      if (method.input_type()->file() == &file || method.output_type()->file() == &file) return true;
+    }
+  }
+  return false;
+}
+
+// Empty when the file has none.
+std::string DescriptorTableOf(const FileDescriptor& file) {
+  if (file.options().optimize_for() == google::protobuf::FileOptions::LITE_RUNTIME) return "";
+  return absl::StrCat("descriptor_table_", FileIdentifier(file.name()));
+}
+
 }  // namespace
 
 File BuildFile(const FileDescriptor& descriptor) {
@@ -152,6 +170,7 @@ File BuildFile(const FileDescriptor& descriptor) {
   for (int i = 0; i < descriptor.service_count(); ++i) {
     file.services.push_back(BuildService(*descriptor.service(i), names[i], mock_names[i]));
   }
+  if (!UsesOwnMessages(descriptor)) file.descriptor_table = DescriptorTableOf(descriptor);
   return file;
 }
 

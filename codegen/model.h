@@ -41,6 +41,11 @@ struct File {
   std::string output_prefix;  // "dir/hello": protobuf's header is this + ".pb.h", ours + ".shmrpc.pb.h"
   std::string cpp_namespace;  // "a::b"; empty for the global namespace
   std::vector<Service> services;
+
+  // Protobuf's variable that stands for the file's descriptors, if nothing else that the services use is defined beside
+  // it: a linker then leaves it out of a program that takes it from an archive, and reflection does not know the
+  // services. Otherwise empty.
+  std::string descriptor_table;  // "descriptor_table_hello_2eproto"
 };
 
 File BuildFile(const google::protobuf::FileDescriptor& file);

@@ -56,17 +56,21 @@ absl::flat_hash_set<std::string> NamesInsideService() {
 
 absl::flat_hash_set<std::string> TopLevelNamespaces() { return {"absl", "google", "shmrpc", "std", "testing"}; }
 
-std::string IncludeGuard(absl::string_view path) {
-  std::string guard = "SHMRPC_GENERATED_";
+std::string FileIdentifier(absl::string_view path) {
+  std::string identifier;
   for (const char c : path) {
     if (absl::ascii_isalnum(static_cast<unsigned char>(c))) {
-      guard += c;
+      identifier += c;
     } else {
-      // As protobuf does it: "_5f" for an underscore, so that a-b.proto and a_b.proto differ.
-      absl::StrAppendFormat(&guard, "_%02x", static_cast<unsigned char>(c));
+      // "_5f" for an underscore, so that a-b.proto and a_b.proto differ.
+      absl::StrAppendFormat(&identifier, "_%02x", static_cast<unsigned char>(c));
     }
   }
-  return absl::StrCat(guard, "_INCLUDED");
+  return identifier;
+}
+
+std::string IncludeGuard(absl::string_view path) {
+  return absl::StrCat("SHMRPC_GENERATED_", FileIdentifier(path), "_INCLUDED");
 }
 
 }  // namespace shmrpc::codegen

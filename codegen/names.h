@@ -31,6 +31,9 @@ absl::flat_hash_set<std::string> NamesInsideService();
 // and in every other one what refers to them without a leading "::", such as the macros of GoogleTest.
 absl::flat_hash_set<std::string> TopLevelNamespaces();
 
+// A part of an identifier that stands for the file `path`, as protobuf makes it; different for different paths.
+std::string FileIdentifier(absl::string_view path);
+
 // An include guard for the header `path`, different for different paths.
 std::string IncludeGuard(absl::string_view path);
 

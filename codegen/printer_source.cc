@@ -261,6 +261,14 @@ std::string PrintSource(const File& file) {
   if (file.services.empty()) return std::move(writer).Take();
 
   writer.Print("\n\n#include <utility>");
+  if (!file.descriptor_table.empty()) {
+    writer.Print(R"(
+
+// Has the descriptors linked as well, for reflection: nothing else here refers to them.
+[[gnu::used]] static const void* const shmrpc_keeps_$table$ = &::$table$;
+)",
+                 {{"table", file.descriptor_table}});
+  }
   const std::string scope = file.cpp_namespace.empty() ? "::" : absl::StrCat("::", file.cpp_namespace, "::");
   if (!file.cpp_namespace.empty()) writer.Print("\n\nnamespace $namespace$ {", {{"namespace", file.cpp_namespace}});
   for (const Service& service : file.services) {
