@@ -265,7 +265,8 @@ std::string PrintSource(const File& file) {
     writer.Print(R"(
 
 // Has the descriptors linked as well, for reflection: nothing else here refers to them.
-[[gnu::used]] static const void* const shmrpc_keeps_$table$ = &::$table$;
+[[gnu::used]] static const void* const shmrpc_keeps_$table$ =
+    &::$table$;
 )",
                  {{"table", file.descriptor_table}});
   }
