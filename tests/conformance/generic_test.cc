@@ -86,7 +86,7 @@ class ProxyService final : public GenericService {
  private:
   absl::Status Call(ServerContext* context, ServerReaderWriter<RawMessage, RawMessage>* downstream) override {
     const std::unique_ptr<ClientContext> further = ClientContext::FromServerContext(*context);
-    const auto upstream = stub_.StreamingCall(further.get(), context->method());
+    const auto upstream = stub_.StreamingCall(further.get(), std::string(context->method()));
     std::thread replies([&] {
       RawMessage reply;
       while (upstream->Read(&reply)) {

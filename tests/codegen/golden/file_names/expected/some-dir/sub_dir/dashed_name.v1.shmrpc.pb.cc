@@ -4,6 +4,10 @@
 
 #include <utility>
 
+// Has the descriptors linked as well, for reflection: nothing else here refers to them.
+[[gnu::used]] static const void* const shmrpc_keeps_descriptor_table_some_2ddir_2fsub_5fdir_2fdashed_5fname_2ev1_2eproto =
+    &::descriptor_table_some_2ddir_2fsub_5fdir_2fdashed_5fname_2ev1_2eproto;
+
 namespace file_names {
 
 Underscored::StubInterface::~StubInterface() = default;
