@@ -138,13 +138,14 @@ AnsweredConnection::~AnsweredConnection() {
   if (call != nullptr) call->Cancel(absl::CancelledError("the channel was destroyed"));
 }
 
-void AnsweredConnection::StartCall(const CallSpec& spec, const OutgoingMessage*, CallEvents* events, Call** call) {
+void AnsweredConnection::StartCall(const CallSpec& spec, const OutgoingMessage*, CallEvents* events,
+                                   std::atomic<Call*>* call) {
   auto started = std::make_shared<AnsweredCall>(spec, std::move(answer_), events);
   {
     MutexLock lock(&mutex_);
     call_ = started;
   }
-  *call = started.get();
+  call->store(started.get(), std::memory_order_seq_cst);
   started->Start();
 }
 

@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_ANSWERED_CALL_H_
 #define SHMRPC_RUNTIME_SRC_ANSWERED_CALL_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,7 +32,8 @@ class AnsweredConnection final : public Connection {
   ~AnsweredConnection() override;
 
   // Once.
-  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events, Call** call) override;
+  void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
+                 std::atomic<Call*>* call) override;
   const TransportChoice& choice() const override { return choice_; }
   const Peer& peer() const override { return peer_; }
   bool IsOver() override { return false; }

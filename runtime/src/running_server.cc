@@ -44,20 +44,21 @@ RunningServer::RunningServer(const std::vector<Service*>& services, Service* gen
   for (Service* service : services) AddService(service, &calls_);
   if (health_ != nullptr) AddService(health_.get(), &health_calls_);
   if (generic_service != nullptr) {
-    const ServiceMethod& method = generic_service->ShmrpcMethods()[0];
-    message_pools_.push_back(std::make_unique<MessagePool>(&method));
-    generic_method_.emplace(generic_service, &method, &calls_, message_pools_.back().get());
+    generic_method_.emplace(MakeMethod(generic_service, generic_service->ShmrpcMethods()[0], &calls_));
   }
 }
 
 void RunningServer::AddService(Service* service, ServerCalls* calls) {
   service_names_.emplace_back(service->ShmrpcServiceName());
   for (const ServiceMethod& method : service->ShmrpcMethods()) {
-    message_pools_.push_back(std::make_unique<MessagePool>(&method));
-    asynchronous_calls_.push_back(std::make_unique<AsynchronousCalls>());
-    methods_.emplace(method.path, RegisteredMethod(service, &method, calls, message_pools_.back().get(),
-                                                   asynchronous_calls_.back().get()));
+    methods_.emplace(method.path, MakeMethod(service, method, calls));
   }
+}
+
+RegisteredMethod RunningServer::MakeMethod(Service* service, const ServiceMethod& method, ServerCalls* calls) {
+  message_pools_.push_back(std::make_unique<MessagePool>(&method));
+  asynchronous_calls_.push_back(std::make_unique<AsynchronousCalls>());
+  return RegisteredMethod(service, &method, calls, message_pools_.back().get(), asynchronous_calls_.back().get());
 }
 
 RunningServer::~RunningServer() {

@@ -50,6 +50,8 @@ class RunningServer final : public Server, private CallHandler {
   const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
 
   void AddService(Service* service, ServerCalls* calls);
+  // `method` is static data.
+  RegisteredMethod MakeMethod(Service* service, const ServiceMethod& method, ServerCalls* calls);
 
   // Whether this thread is in a handler or reaction of this server; then `*method` is which.
   bool IsInOwnHandler(std::string* method) const;

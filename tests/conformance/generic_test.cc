@@ -260,6 +260,15 @@ TEST_P(ConformanceStreamTest, GenericProxyPassesCallsOnAndCancelsThem) {
   (*server)->Shutdown(absl::InfiniteFuture());  // returns: the proxied handler was cancelled, too
 }
 
+TEST(GenericServiceTest, AServerHasOneAtMost) {
+  MirrorService service;
+  const auto start = [](ServerBuilder builder) { return builder.Listen("inproc:generic").Start().status(); };
+  EXPECT_EQ(start(std::move(ServerBuilder().RegisterGeneric(&service))), absl::OkStatus());
+  EXPECT_EQ(start(std::move(ServerBuilder().RegisterGeneric(&service).RegisterGeneric(&service))).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(start(std::move(ServerBuilder().RegisterGeneric(nullptr))).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_P(ConformanceStreamTest, GenericCallsHaveErrorsThatNameTheMethod) {
   StartServer();
   GenericStub stub(NewChannel());

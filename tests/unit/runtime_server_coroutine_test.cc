@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "shmrpc/steady_time.h"
+#include "shmrpc/wait.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
 namespace shmrpc {
