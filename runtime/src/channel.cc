@@ -99,7 +99,8 @@ absl::Status ResolvePreference(const std::vector<Target>& targets, ChannelOption
     return target.kind == Target::Kind::kInproc || target.kind == Target::Kind::kGrpc;
   };
   if (std::all_of(targets.begin(), targets.end(), has_one_way)) return absl::OkStatus();
-  const char* value = getenv(kTransportVariable);
+  // Not in a program that runs with more rights than its user's.
+  const char* value = secure_getenv(kTransportVariable);
   if (value == nullptr || *value == '\0') return absl::OkStatus();
   absl::StatusOr<TransportPreference> preference = ParseTransportPreference(value);
   if (!preference.ok()) {

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
@@ -163,8 +164,27 @@ absl::StatusOr<Target> ParseDns(absl::string_view text, absl::string_view rest) 
   return ParseHostPort(text, rest, HostForm::kAny);
 }
 
+// As gRPC reads the path of a URI: % and two hexadecimal digits are a byte, and any other % is itself.
+std::string PercentDecode(absl::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && absl::ascii_isxdigit(static_cast<unsigned char>(text[i + 1])) &&
+        absl::ascii_isxdigit(static_cast<unsigned char>(text[i + 2]))) {
+      decoded += absl::HexStringToBytes(text.substr(i + 1, 2));
+      i += 2;
+    } else {
+      decoded += text[i];
+    }
+  }
+  return decoded;
+}
+
+// What PercentDecode, and a list of addresses, would otherwise take for something else.
+std::string PercentEncode(absl::string_view name) { return absl::StrReplaceAll(name, {{"%", "%25"}, {",", "%2C"}}); }
+
 absl::StatusOr<Target> ParseName(Target::Kind kind, absl::string_view text, absl::string_view scheme,
-                                 absl::string_view name) {
+                                 absl::string_view written) {
+  const std::string name = kind == Target::Kind::kInproc ? std::string(written) : PercentDecode(written);
   if (name.empty()) {
     return Malformed(text, absl::StrCat("the ", kind == Target::Kind::kUnix ? "path" : "name", " after \"", scheme,
                                         ":\" is missing"));
@@ -177,7 +197,7 @@ absl::StatusOr<Target> ParseName(Target::Kind kind, absl::string_view text, absl
   }
   Target target;
   target.kind = kind;
-  target.name = std::string(name);
+  target.name = name;
   return target;
 }
 
@@ -289,8 +309,7 @@ absl::StatusOr<Target> Target::Parse(absl::string_view text) {
   if (SplitList(text).size() > 1) {
     return Malformed(text,
                      "it is a list, which only a channel takes; Listen is called once for each address. "
-                     "A name or path "
-                     "has no comma");
+                     "A name or path has no comma: that of a Unix socket is written %2C");
   }
   absl::StatusOr<Target> target = ParseText(text, HostForm::kAny);
   if (target.ok()) target->original = std::string(text);
@@ -334,9 +353,9 @@ std::string Target::ToString() const {
       }
       return absl::StrCat(host, ":", port);
     case Kind::kUnix:
-      return absl::StrCat(absl::StartsWith(name, "//") ? "unix://" : "unix:", name);
+      return absl::StrCat(absl::StartsWith(name, "//") ? "unix://" : "unix:", PercentEncode(name));
     case Kind::kUnixAbstract:
-      return absl::StrCat("unix-abstract:", name);
+      return absl::StrCat("unix-abstract:", PercentEncode(name));
     case Kind::kInproc:
       return absl::StrCat("inproc:", name);
     case Kind::kGrpc:

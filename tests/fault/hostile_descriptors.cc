@@ -94,17 +94,16 @@ const std::vector<DescriptorAttack>& DescriptorAttacks() {
         {"Socket", One([] { return UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)); }), "socket"},
         {"EventFd", One([] { return UniqueFd(eventfd(0, EFD_CLOEXEC)); }), "refused"},
         {"NoDescriptor", [] { return std::vector<UniqueFd>(); }, "0 descriptors"},
-        {"TwoDescriptors", Many(2), "2 descriptors"},
-        {"FourDescriptors", Many(4), "4 descriptors"},
-        {"FiveDescriptors", Many(5), "5 descriptors"},
-        {"DescriptorsUpToTheKernelsLimit", Many(253), "253 descriptors"},
+        {"TwoDescriptors", Many(2), "more descriptors"},
+        {"FiveDescriptors", Many(5), "more descriptors"},
+        {"DescriptorsUpToTheKernelsLimit", Many(253), "more descriptors"},
         {"RingOfAnotherSize", good, "a ring of 131072 bytes", Hello::Offer{135168, 131072}},
         {"RingOf2To64Minus1Bytes", good, "a ring of 18446744073709551615 bytes",
          Hello::Offer{~uint64_t{0}, ~uint64_t{0}}},
         {"SegmentOf0Bytes", good, "", Hello::Offer{0, kRingBytes}},
         {"SegmentOf1TiBAnnounced", good, "", Hello::Offer{uint64_t{1} << 40, kRingBytes}},
     };
-    for (DescriptorAttack& attack : *list) attack.too_many = attack.make().size() > 4;
+    for (DescriptorAttack& attack : *list) attack.too_many = attack.make().size() > 1;
     return list;
   }();
   return *attacks;

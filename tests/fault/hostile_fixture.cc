@@ -1,5 +1,6 @@
 #include "hostile_fixture.h"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -11,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "process_state.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/shm/fd_passing.h"
 
 namespace shmrpc::fault {
 namespace {
@@ -76,6 +79,7 @@ void HostileTest::SetUp() {
     }
     Neighbour(address(), TransportPreference::kShm, /*held=*/false).ExpectServed();
     StopServer();
+    shm::CloseReceived(framed::UniqueFd(eventfd(0, EFD_CLOEXEC)));
   }
   threads_before_ = conformance::CountThreads();
   StartServer();

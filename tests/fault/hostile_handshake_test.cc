@@ -28,6 +28,7 @@ namespace {
 using conformance::Eventually;
 using framed::UniqueFd;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 // Where a client says hello.
 enum class Door { kTcp, kRendezvous, kUnix };
@@ -62,7 +63,7 @@ class HostileHandshakeTest : public HostileTest {
         return there;
       case Door::kRendezvous:
         there.invitation = AskForInvitation(port());
-        there.hello.token = there.invitation.hello.rendezvous->token;
+        there.hello = there.invitation.Acceptance();
         there.socket = ConnectAbstractSocket(there.invitation.hello.rendezvous->abstract_name);
         break;
       case Door::kUnix:
@@ -117,7 +118,9 @@ TEST_P(HostileClientsDescriptor, IsRefusedAndClosed) {
   const std::optional<Hello> answer = ExchangeHellos(there.socket.get(), there.hello, Numbers(fds), &received);
   EXPECT_THAT(received, testing::IsEmpty());
   if (attack.too_many) {
-    EXPECT_FALSE(answer.has_value());
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_THAT(answer->refused, HasSubstr(attack.reason));
+    EXPECT_TRUE(SocketSeesTheEnd(there.socket.get()));
     return;
   }
   ASSERT_TRUE(answer.has_value());
@@ -141,7 +144,10 @@ TEST_F(HostileHandshakeTest, DescriptorsWithEveryByteOfAHelloAreNotGathered) {
     for (size_t i = 0; i < hello.size() && !closed; ++i)
       closed = !SendWithFds(there.socket.get(), hello.substr(i, 1), four);
     std::vector<UniqueFd> received;
-    EXPECT_FALSE(closed ? false : ReceiveHelloMessage(there.socket.get(), &received).has_value());
+    const std::optional<std::string> message =
+        closed ? std::nullopt : ReceiveHelloMessage(there.socket.get(), &received);
+    EXPECT_TRUE(!message.has_value() || !Hello::FromServer(*message)->refused.empty());
+    EXPECT_THAT(received, testing::IsEmpty());
   }
 }
 
@@ -186,6 +192,8 @@ struct HelloAttack {
   std::function<void(std::string&)> damage = [](std::string&) {};
   // What the server's refusal says; null: it closes without an answer.
   const char* refused = nullptr;
+  // What the server's answer in another protocol begins with.
+  std::string answer = {};
 };
 
 struct HelloCase {
@@ -233,7 +241,10 @@ std::vector<HelloCase> HelloCases() {
       {"WindowOfCallAboveConnection", window(1 << 20, 1 << 19), {}, "window"},
       {"WindowOf2To64Minus1", window(~uint64_t{0}, ~uint64_t{0}), {}, "window"},
       {"Garbage", nothing, instead(std::string(64, '\xa5'))},
-      {"Http1Request", nothing, instead("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+      {"Http1Request", nothing, instead("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), nullptr, "HTTP/1.1 400 "},
+      {"Http1PostOfMuch", nothing, instead("POST /x HTTP/1.1\r\n\r\n" + std::string(30'000, 'x')), nullptr,
+       "HTTP/1.1 400 "},
+      {"Http1Word", nothing, instead("GETAWAY FROM HERE")},
       {"Http2Preface", nothing, instead("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")},
       {"TlsClientHello", nothing,
        instead(std::string("\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03", 11) + std::string(250, 'r'))},
@@ -266,6 +277,15 @@ TEST_P(HostileClientsHello, IsSentAway) {
     EXPECT_THAT(Hello::FromServer(*message)->refused, HasSubstr(attack.refused));
     EXPECT_THAT(received, testing::IsEmpty());
   }
+  if (!attack.answer.empty() && GetParam().door != Door::kRendezvous) {
+    std::string answer;
+    bool ended = false;
+    while (!ended) answer += ReceiveSome(there.socket.get(), 4096, nullptr, &ended);
+    EXPECT_THAT(answer, StartsWith(attack.answer));
+    EXPECT_THAT(answer, HasSubstr("shmrpc"));
+    shutdown(there.socket.get(), SHUT_WR);
+    return;
+  }
   bool ended = false;
   EXPECT_EQ(ReceiveSome(there.socket.get(), 1, nullptr, &ended), "");
   EXPECT_TRUE(ended);
@@ -275,10 +295,10 @@ INSTANTIATE_TEST_SUITE_P(Fault, HostileClientsHello, testing::ValuesIn(HelloCase
                          [](const auto& info) { return info.param.name(); });
 
 TEST_F(HostileHandshakeTest, AHelloOfAnotherHostStaysOnTcp) {
-  for (const std::string& boot_id : {std::string("another host's"), std::string()}) {
+  for (const std::string& host_id : {std::string("another host's"), std::string()}) {
     UniqueFd socket = ConnectTcpSocket(port());
     Hello hello;
-    hello.boot_id = boot_id;
+    hello.host_id = host_id;
     const std::optional<Hello> answer = ExchangeHellos(socket.get(), hello);
     ASSERT_TRUE(answer.has_value());
     EXPECT_FALSE(answer->rendezvous.has_value());
@@ -366,6 +386,7 @@ TEST_F(HostileHandshakeTest, OneLineOfLogForAStranger) {
     for (int i = 0; i < 10; ++i) {
       const UniqueFd socket = ConnectTcpSocket(port());
       EXPECT_TRUE(SendWithFds(socket.get(), "GET / HTTP/1.1\r\n\r\n"));
+      shutdown(socket.get(), SHUT_WR);
       EXPECT_TRUE(SocketSeesTheEnd(socket.get()));
     }
     const std::string log = testing::internal::GetCapturedStderr();
@@ -379,13 +400,14 @@ TEST_F(HostileHandshakeTest, OneLineOfLogForAStranger) {
 
 class HostileTokenTest : public HostileHandshakeTest {
  protected:
-  // What the rendezvous says to this token.
-  std::string RefusalOf(absl::string_view name, const std::string& token) {
-    UniqueFd socket = ConnectAbstractSocket(name);
+  // What the rendezvous says to one who was invited and says this there.
+  std::string RefusalOf(
+      const Invitation& invitation, const std::function<void(Hello&)>& change = [](Hello&) {}) {
+    UniqueFd socket = ConnectAbstractSocket(invitation.hello.rendezvous->abstract_name);
     const NativeSegment own = NativeSegment::Own();
-    Hello hello;
-    hello.token = token;
+    Hello hello = invitation.Acceptance();
     hello.shm.emplace();
+    change(hello);
     std::vector<UniqueFd> fds;
     const std::optional<Hello> answer = ExchangeHellos(socket.get(), hello, {own.fd()}, &fds);
     if (!answer.has_value()) return "closed";
@@ -398,40 +420,60 @@ class HostileTokenTest : public HostileHandshakeTest {
 
 TEST_F(HostileTokenTest, NoneAWrongOneAndOneOfAnotherLengthAreRefused) {
   const Invitation invitation = AskForInvitation(port());
-  const Hello::Rendezvous& rendezvous = *invitation.hello.rendezvous;
-  std::string other = rendezvous.token;
+  const std::string& right = invitation.hello.rendezvous->token;
+  EXPECT_EQ(right.size(), 16u);
+  std::string other = right;
   other.back() = static_cast<char>(other.back() ^ 1);
-  for (const std::string& token : {std::string(), other, rendezvous.token.substr(0, 15), rendezvous.token + "x",
-                                   std::string(16, '\0'), std::string(4000, 't')}) {
-    EXPECT_THAT(RefusalOf(rendezvous.abstract_name, token), HasSubstr("token")) << token.size();
+  for (const std::string& token :
+       {std::string(), other, right.substr(0, 15), right + "x", std::string(16, '\0'), std::string(3900, 't')}) {
+    EXPECT_THAT(RefusalOf(invitation, [&](Hello& hello) { hello.token = token; }), HasSubstr("token")) << token.size();
   }
-  EXPECT_EQ(RefusalOf(rendezvous.abstract_name, rendezvous.token), "");
+  EXPECT_EQ(RefusalOf(invitation), "");
 }
 
 TEST_F(HostileTokenTest, OneThatWasUsedIsRefused) {
   const Invitation invitation = AskForInvitation(port());
-  const Hello::Rendezvous& rendezvous = *invitation.hello.rendezvous;
-  EXPECT_EQ(RefusalOf(rendezvous.abstract_name, rendezvous.token), "");
-  EXPECT_THAT(RefusalOf(rendezvous.abstract_name, rendezvous.token), HasSubstr("token"));
+  EXPECT_EQ(RefusalOf(invitation), "");
+  EXPECT_THAT(RefusalOf(invitation), HasSubstr("token"));
 }
 
+// It lives for five seconds, whether or not another one is given out.
 TEST_F(HostileTokenTest, OneThatIsOldIsRefused) {
   const Invitation invitation = AskForInvitation(port());
-  const Hello::Rendezvous& rendezvous = *invitation.hello.rendezvous;
-  absl::SleepFor(absl::Milliseconds(5100));  // it lives for five seconds, and is forgotten with the next one
-  const Invitation next = AskForInvitation(port());
-  EXPECT_THAT(RefusalOf(rendezvous.abstract_name, rendezvous.token), HasSubstr("token"));
-  EXPECT_EQ(RefusalOf(rendezvous.abstract_name, next.hello.rendezvous->token), "");
+  const Invitation later = [&] {
+    absl::SleepFor(absl::Milliseconds(5100));
+    EXPECT_THAT(RefusalOf(invitation), HasSubstr("token"));
+    return AskForInvitation(port());
+  }();
+  EXPECT_EQ(RefusalOf(later), "");
+}
+
+TEST_F(HostileTokenTest, OneOfAnotherConnectionIsRefused) {
+  const UniqueFd other = ConnectTcpSocket(port());
+  const Hello::Connection others = ConnectionOf(other.get());
+  const std::function<void(Hello&)> changes[] = {
+      [](Hello& hello) { hello.token_connection.reset(); },
+      [](Hello& hello) { hello.token_connection.emplace(); },
+      [&](Hello& hello) { hello.token_connection = others; },
+      [&](Hello& hello) { hello.token_connection->client = others.client; },
+      [](Hello& hello) { hello.token_connection->server.back() ^= 1; },
+      [](Hello& hello) { hello.token_connection->client += 'x'; },
+      [](Hello& hello) { std::swap(hello.token_connection->client, hello.token_connection->server); },
+  };
+  for (const auto& change : changes) {
+    const Invitation invitation = AskForInvitation(port());
+    EXPECT_THAT(RefusalOf(invitation, change), HasSubstr("another TCP connection"));
+    EXPECT_THAT(RefusalOf(invitation), HasSubstr("used"));
+  }
 }
 
 TEST_F(HostileTokenTest, OfManyThatComeAtOnceWithTheSameOneIsServed) {
   const Invitation invitation = AskForInvitation(port());
-  const Hello::Rendezvous& rendezvous = *invitation.hello.rendezvous;
   std::atomic<int> served{0};
   std::vector<std::thread> clients;
   for (int i = 0; i < 8; ++i) {
     clients.emplace_back([&] {
-      if (RefusalOf(rendezvous.abstract_name, rendezvous.token).empty()) ++served;
+      if (RefusalOf(invitation).empty()) ++served;
     });
   }
   for (std::thread& client : clients) client.join();

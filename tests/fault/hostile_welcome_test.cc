@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <ostream>
@@ -16,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "hostile_descriptors.h"
 #include "hostile_fixture.h"
+#include "transports/tcp/listening_socket.h"
 
 namespace shmrpc::fault {
 namespace {
@@ -155,7 +157,7 @@ TEST_F(HostileWelcomeTest, TooManyDescriptorsAtAUnixSocketEndTheAttempt) {
   EXPECT_TRUE(SocketSeesTheEnd(socket.get()));
   const absl::Status status = EndOfCall();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("253 descriptors"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("more descriptors"));
 }
 
 TEST_F(HostileWelcomeTest, DescriptorsWithEveryByteOfAHelloAreNotGathered) {
@@ -219,7 +221,7 @@ std::vector<HelloCase> HelloCases() {
       {"OtherByteOrder", other_byte_order, "does not speak shmrpc"},
       {"LengthOf4GiBAnnounced", absl::StrCat(kMagic, U32(0xffffffff)), "does not speak shmrpc"},
       {"MessageThatCannotBeRead", Hello::Encode("\xff\xff\xff\xff"), "cannot be read"},
-      {"MessageThatIsNotUtf8", Hello::Encode(Proto().Number(1, 1).Bytes(9, "\xc3\x28").bytes()), "cannot be read"},
+      {"MessageThatIsNotUtf8", Hello::Encode(Proto().Number(1, 1).Bytes(2, "\xc3\x28").bytes()), "cannot be read"},
       {"Garbage", std::string(64, '\xa5'), "does not speak shmrpc"},
       {"Http1Response", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "HTTP/1"},
       {"Http2Settings", std::string("\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0", 15), "HTTP/2"},
@@ -268,7 +270,7 @@ TEST_F(HostileWelcomeTest, AHelloOfAnotherHostStaysOnTcp) {
   StartCall(server.address());
   UniqueFd tcp = server.AcceptTcp();
   Hello answer;
-  answer.boot_id = "another host's";
+  answer.host_id = "another host's";
   ASSERT_TRUE(NativeServer::AnswerHello(tcp.get(), answer));
   Serve(std::move(tcp));
   ExpectServedOver("tcp", "peer on another host");
@@ -288,6 +290,107 @@ TEST_F(HostileWelcomeTest, ARendezvousThatCannotBeReachedStaysOnTcp) {
     Serve(std::move(tcp));
     ExpectServedOver("tcp", "rendezvous");
   }
+}
+
+// A server elsewhere could name any socket of this host, where somebody might take what is said there for something
+// else.
+TEST_F(HostileWelcomeTest, NoSocketOfAnotherNameIsConnectedTo) {
+  for (const std::string& suffix : {std::string(32, 'g'), std::string(31, 'a'), std::string(33, 'a')}) {
+    const std::string name = absl::StrCat("shmrpc-", suffix);
+    absl::StatusOr<std::vector<tcp::ListeningSocket>> named =
+        tcp::ListenSockets(*Target::Parse(absl::StrCat("unix-abstract:", name)), 0600);
+    ASSERT_TRUE(named.ok()) << named.status();
+    NativeServer server(Way::kTcp);
+    StartCall(server.address());
+    UniqueFd tcp = server.AcceptTcp();
+    Hello answer;
+    answer.rendezvous = {name, std::string(16, 't')};
+    ASSERT_TRUE(NativeServer::AnswerHello(tcp.get(), answer));
+    Serve(std::move(tcp));
+    ExpectServedOver("tcp", "rendezvous socket is not what servers of this library say");
+    const absl::StatusOr<std::optional<UniqueFd>> come = tcp::AcceptSocket(named->front().fd());
+    ASSERT_TRUE(come.ok()) << come.status();
+    EXPECT_FALSE(come->has_value());
+  }
+}
+
+TEST_F(HostileWelcomeTest, ATokenOfAnotherLengthLeadsNowhere) {
+  for (const size_t bytes : {0, 15, 17, 4000}) {
+    NativeServer server(Way::kShm);
+    StartCall(server.address());
+    UniqueFd tcp = server.AcceptTcp();
+    Hello answer = server.Invite();
+    answer.rendezvous->token = std::string(bytes, 't');
+    if (bytes == 4000) answer.rendezvous->token.resize(3500);
+    ASSERT_TRUE(NativeServer::AnswerHello(tcp.get(), answer));
+    Serve(std::move(tcp));
+    ExpectServedOver("tcp", "rendezvous");
+  }
+}
+
+// A process at a port of this host that passes on the hellos of another server, so that this server's memory would be
+// shared by clients that do not mean it.
+TEST_F(HostileWelcomeTest, AServerThatPassesOnAnothersHelloKeepsTheCalls) {
+  NativeServer relay(Way::kTcp);
+  StartCall(relay.address());
+  UniqueFd client = relay.AcceptTcp();
+  const std::optional<std::string> hello = ReceiveHelloMessage(client.get(), nullptr);
+  ASSERT_TRUE(hello.has_value());
+  const UniqueFd server = ConnectTcpSocket(port());
+  ASSERT_TRUE(SendWithFds(server.get(), Hello::Encode(*hello)));
+  const std::optional<std::string> answer = ReceiveHelloMessage(server.get(), nullptr);
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_TRUE(Hello::FromServer(*answer)->rendezvous.has_value());
+  ASSERT_TRUE(SendWithFds(client.get(), Hello::Encode(*answer)));
+  Serve(std::move(client));
+  ExpectServedOver("tcp", "another TCP connection");
+}
+
+TEST_F(HostileWelcomeTest, AnotherServerAtTheRendezvousSharesNoMemory) {
+  NativeServer server(Way::kShm);
+  StartCall(server.address());
+  UniqueFd tcp = server.AcceptTcp();
+  ASSERT_TRUE(NativeServer::AnswerHello(tcp.get(), server.Invite()));
+  UniqueFd socket = server.AcceptAtRendezvous();
+  ASSERT_TRUE(ReceiveHelloMessage(socket.get(), nullptr).has_value());
+  const NativeSegment own = NativeSegment::Own();
+  Hello answer;
+  answer.shm.emplace();
+  answer.instance_id = std::string(16, 'o');
+  EXPECT_TRUE(SendWithFds(socket.get(), answer.EncodeAsServer(), {own.fd()}));
+  EXPECT_TRUE(SocketSeesTheEnd(socket.get()));
+  Serve(std::move(tcp));
+  ExpectServedOver("tcp", "another server answers at the rendezvous socket");
+}
+
+TEST_F(HostileWelcomeTest, AReasonThatIsNotUtf8IsAReason) {
+  NativeServer server(Way::kTcp);
+  StartCall(server.address());
+  UniqueFd tcp = server.AcceptTcp();
+  Hello answer;
+  answer.no_shm_reason = "because \xc3\x28";
+  ASSERT_TRUE(NativeServer::AnswerHello(tcp.get(), answer));
+  Serve(std::move(tcp));
+  ExpectServedOver("tcp", "because");
+}
+
+// What says where the client is, and what it runs on, is for servers of this host. (Another one is in
+// network_namespace_test.sh.)
+TEST_F(HostileWelcomeTest, TheBootIdIsNotTold) {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string boot_id;
+  std::getline(file, boot_id);
+  ASSERT_EQ(boot_id.size(), 36u);
+  NativeServer server(Way::kTcp);
+  StartCall(server.address());
+  UniqueFd tcp = server.AcceptTcp();
+  const std::optional<std::string> hello = ReceiveHelloMessage(tcp.get(), nullptr);
+  ASSERT_TRUE(hello.has_value());
+  EXPECT_EQ(Hello::FromClient(*hello)->host_id, OwnHostId());
+  EXPECT_EQ(hello->find(boot_id), std::string::npos);
+  EXPECT_TRUE(SendWithFds(tcp.get(), Hello().EncodeAsServer()));
+  Serve(std::move(tcp));
+  EXPECT_TRUE(EndOfCall().ok());
 }
 
 TEST_F(HostileWelcomeTest, AHelloOneByteAtATimeLeadsToSharedMemory) {

@@ -321,6 +321,25 @@ Invitation AskForInvitation(uint16_t port) {
   return invitation;
 }
 
+Hello::Connection ConnectionOf(int client) {
+  const auto encode = [client](auto get) {
+    sockaddr_in end = {};
+    socklen_t size = sizeof end;
+    EXPECT_EQ(get(client, reinterpret_cast<sockaddr*>(&end), &size), 0);
+    return absl::StrCat(std::string(10, '\0'), "\xff\xff",
+                        absl::string_view(reinterpret_cast<const char*>(&end.sin_addr), 4),
+                        absl::string_view(reinterpret_cast<const char*>(&end.sin_port), 2));
+  };
+  return {encode(getsockname), encode(getpeername)};
+}
+
+Hello Invitation::Acceptance() const {
+  Hello acceptance;
+  acceptance.token = hello.rendezvous->token;
+  acceptance.token_connection = ConnectionOf(tcp.get());
+  return acceptance;
+}
+
 std::unique_ptr<NativeConnection> ConnectNative(Way way, const Target& address) {
   if (way == Way::kTcp) {
     UniqueFd socket = ConnectSocketTo(address);
@@ -329,16 +348,16 @@ std::unique_ptr<NativeConnection> ConnectNative(Way way, const Target& address) 
     return answer.has_value() ? std::make_unique<NativeConnection>(std::move(socket)) : nullptr;
   }
   Hello hello;
-  hello.shm.emplace();
   Invitation invitation;
   UniqueFd socket;
   if (address.kind == Target::Kind::kHostPort) {
     invitation = AskForInvitation(address.port);
-    hello.token = invitation.hello.rendezvous->token;
+    hello = invitation.Acceptance();
     socket = ConnectAbstractSocket(invitation.hello.rendezvous->abstract_name);
   } else {
     socket = ConnectSocketTo(address);
   }
+  hello.shm.emplace();
   NativeSegment own = NativeSegment::Own();
   std::vector<UniqueFd> fds;
   const std::optional<Hello> answer = ExchangeHellos(socket.get(), hello, {own.fd()}, &fds);
@@ -359,7 +378,7 @@ NativeServer::NativeServer(Way way)
     : way_(way),
       rendezvous_name_([] {
         static std::atomic<int> next{0};
-        return absl::StrCat("native-server-", getpid(), "-", next++);
+        return absl::StrCat("shmrpc-", absl::Hex(getpid(), absl::kZeroPad16), absl::Hex(next++, absl::kZeroPad16));
       }()),
       tcp_(NewSocket(AF_INET)) {
   sockaddr_in address = Loopback(0);

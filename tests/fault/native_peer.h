@@ -101,7 +101,12 @@ class NativeConnection {
 struct Invitation {
   framed::UniqueFd tcp;
   Hello hello;
+
+  // What a client says at the rendezvous, but for an offer.
+  Hello Acceptance() const;
 };
+// A connection over IPv4, as the client's hello names it; `client`: its socket.
+Hello::Connection ConnectionOf(int client);
 // Asks for one; a server that refuses fails the test.
 Invitation AskForInvitation(uint16_t port);
 

@@ -1,5 +1,7 @@
 #include "native_wire.h"
 
+#include <uuid/uuid.h>
+
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -83,12 +85,24 @@ bool ReadRendezvous(const ProtoField& field, Hello* hello) {
   return true;
 }
 
+bool ReadConnection(const ProtoField& field, Hello* hello) {
+  const auto fields = ParseProto(field.bytes);
+  if (!fields.has_value()) return false;
+  hello->token_connection.emplace();
+  for (const ProtoField& inner : *fields) {
+    if (inner.field == 1) hello->token_connection->client = inner.bytes;
+    if (inner.field == 2) hello->token_connection->server = inner.bytes;
+  }
+  return true;
+}
+
 // A hello in which nothing was said.
 Hello Silence() {
   Hello hello;
   hello.version = 0;
-  hello.boot_id.clear();
+  hello.host_id.clear();
   hello.cpus.clear();
+  hello.instance_id.clear();
   hello.window.reset();
   return hello;
 }
@@ -128,28 +142,37 @@ std::optional<std::vector<ProtoField>> ParseProto(absl::string_view bytes) {
   return fields;
 }
 
-std::string OwnBootId() {
+std::string OwnHostId() {
   std::ifstream file("/proc/sys/kernel/random/boot_id");
   std::string line;
   std::getline(file, line);
-  return line;
+  uuid_t boot_id;
+  uuid_t id;
+  if (uuid_parse(line.c_str(), boot_id) != 0) return std::string();
+  uuid_generate_sha1(id, boot_id, "shmrpc", 6);
+  char text[UUID_STR_LEN];
+  uuid_unparse_lower(id, text);
+  return text;
 }
 
-Hello::Hello() : boot_id(OwnBootId()) {}
+Hello::Hello() : host_id(OwnHostId()) {}
 
 std::string Hello::ClientMessage() const {
   Proto message;
-  message.Number(1, version).Bytes(2, boot_id).Bytes(3, cpus);
+  message.Number(1, version).Bytes(2, host_id).Bytes(3, cpus);
   if (!token.empty()) message.Bytes(4, token);
   if (shm.has_value()) message.Bytes(5, OfferMessage(*shm));
   if (window.has_value()) message.Bytes(6, WindowMessage(*window));
   if (keepalive_ms.has_value()) message.Number(7, *keepalive_ms);
+  if (token_connection.has_value()) {
+    message.Bytes(8, Proto().Bytes(1, token_connection->client).Bytes(2, token_connection->server).bytes());
+  }
   return message.bytes();
 }
 
 std::string Hello::ServerMessage() const {
   Proto message;
-  message.Number(1, version).Bytes(2, boot_id).Bytes(3, cpus).Bytes(4, std::string(16, 'i'));
+  message.Number(1, version).Bytes(2, host_id).Bytes(3, cpus).Bytes(4, instance_id);
   if (rendezvous.has_value()) {
     message.Bytes(6, Proto().Bytes(1, rendezvous->abstract_name).Bytes(2, rendezvous->token).bytes());
   }
@@ -158,6 +181,7 @@ std::string Hello::ServerMessage() const {
   if (!refused.empty()) message.Bytes(9, refused);
   if (window.has_value()) message.Bytes(10, WindowMessage(*window));
   if (keepalive_ms.has_value()) message.Number(11, *keepalive_ms);
+  if (shm_only) message.Number(12, 1);
   return message.bytes();
 }
 
@@ -169,12 +193,13 @@ std::optional<Hello> Hello::FromClient(absl::string_view message) {
   Hello hello = Silence();
   for (const ProtoField& field : *fields) {
     if (field.field == 1) hello.version = field.number;
-    if (field.field == 2) hello.boot_id = field.bytes;
+    if (field.field == 2) hello.host_id = field.bytes;
     if (field.field == 3) hello.cpus = field.bytes;
     if (field.field == 4) hello.token = field.bytes;
     if (field.field == 5 && !ReadOffer(field, &hello)) return std::nullopt;
     if (field.field == 6 && !ReadWindow(field, &hello)) return std::nullopt;
     if (field.field == 7) hello.keepalive_ms = field.number;
+    if (field.field == 8 && !ReadConnection(field, &hello)) return std::nullopt;
   }
   return hello;
 }
@@ -185,7 +210,7 @@ std::optional<Hello> Hello::FromServer(absl::string_view message) {
   Hello hello = Silence();
   for (const ProtoField& field : *fields) {
     if (field.field == 1) hello.version = field.number;
-    if (field.field == 2) hello.boot_id = field.bytes;
+    if (field.field == 2) hello.host_id = field.bytes;
     if (field.field == 3) hello.cpus = field.bytes;
     if (field.field == 6 && !ReadRendezvous(field, &hello)) return std::nullopt;
     if (field.field == 7 && !ReadOffer(field, &hello)) return std::nullopt;
@@ -193,6 +218,8 @@ std::optional<Hello> Hello::FromServer(absl::string_view message) {
     if (field.field == 9) hello.refused = field.bytes;
     if (field.field == 10 && !ReadWindow(field, &hello)) return std::nullopt;
     if (field.field == 11) hello.keepalive_ms = field.number;
+    if (field.field == 4) hello.instance_id = field.bytes;
+    if (field.field == 12) hello.shm_only = field.number != 0;
   }
   return hello;
 }

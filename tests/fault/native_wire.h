@@ -62,16 +62,25 @@ struct Hello {
     std::string token;
   };
 
+  // The ends of a TCP connection: 16 bytes of address, 2 of port.
+  struct Connection {
+    std::string client;
+    std::string server;
+  };
+
   uint64_t version = 1;
-  std::string boot_id;            // this host's
+  std::string host_id;            // this host's
   std::string cpus = "\xff\xff";  // so that both sides spin if they can
-  std::string token;              // of a client
+  std::string token;              // of a client, as the next
+  std::optional<Connection> token_connection;
   std::optional<Offer> shm;
   std::optional<Window> window = Window();
   std::optional<uint64_t> keepalive_ms;
   std::optional<Rendezvous> rendezvous;  // this and the rest: of a server
+  std::string instance_id = std::string(16, 'i');
   std::string no_shm_reason;
   std::string refused;
+  bool shm_only = false;
 
   Hello();
   std::string EncodeAsClient() const { return Encode(ClientMessage()); }
@@ -86,8 +95,8 @@ struct Hello {
   static std::optional<Hello> FromServer(absl::string_view message);
 };
 
-// /proc/sys/kernel/random/boot_id, without the line end.
-std::string OwnBootId();
+// The UUID of version 5 for "shmrpc" in the namespace /proc/sys/kernel/random/boot_id.
+std::string OwnHostId();
 
 // ---- Frames.
 

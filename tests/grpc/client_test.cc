@@ -2,18 +2,22 @@
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
@@ -25,7 +29,11 @@
 #include "server_process.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
+#include "shmrpc/steady_time.h"
 #include "sync.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/tcp/connect_socket.h"
+#include "transports/tcp/listening_socket.h"
 
 namespace shmrpc {
 namespace {
@@ -97,6 +105,139 @@ TEST(GrpcClientTest, AGrpcServerIsFoundByItself) {
   EXPECT_EQ(reply->payload(), "found");
   EXPECT_EQ(channel->transport(), "grpc: the server speaks gRPC only");
   EXPECT_EQ(server.calls(), 1);
+}
+
+// Listens in front of a server, as multiplexers of connections do: passes on what begins as HTTP/2, and ends what does
+// not. A thread for each connection.
+class Multiplexer {
+ public:
+  enum class End { kClose, kReset };
+
+  Multiplexer(int port, End end) : port_(port), end_(end) {
+    absl::StatusOr<std::vector<tcp::ListeningSocket>> sockets = tcp::ListenSockets(*Target::Parse("127.0.0.1:0"), 0600);
+    EXPECT_TRUE(sockets.ok()) << sockets.status();
+    listening_ = std::move(sockets->front());
+    thread_ = std::thread([this] { Serve(); });
+  }
+  ~Multiplexer() {
+    shutdown(listening_.fd(), SHUT_RDWR);
+    thread_.join();
+    for (std::thread& each : connections_) each.join();
+  }
+
+  std::string address() const { return listening_.bound().ToString(); }
+  const conformance::Counter& ended() const { return ended_; }
+
+ private:
+  void Serve() {
+    pollfd readable = {listening_.fd(), POLLIN, 0};
+    while (poll(&readable, 1, -1) > 0 && (readable.revents & (POLLHUP | POLLERR)) == 0) {
+      absl::StatusOr<std::optional<framed::UniqueFd>> accepted = tcp::AcceptSocket(listening_.fd());
+      if (!accepted.ok()) return;
+      if (!accepted->has_value()) continue;
+      connections_.emplace_back([this, client = **std::move(accepted)]() mutable { Serve(std::move(client)); });
+    }
+  }
+
+  void Serve(framed::UniqueFd client) {
+    char first = 0;
+    pollfd readable = {client.get(), POLLIN, 0};
+    if (poll(&readable, 1, -1) != 1 || recv(client.get(), &first, 1, MSG_PEEK) != 1) return;
+    if (first != 'P') {
+      ended_.Increment();
+      const linger reset = {1, 0};
+      if (end_ == End::kReset) setsockopt(client.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+      char hello[4096];
+      while (end_ == End::kClose && recv(client.get(), hello, sizeof hello, MSG_DONTWAIT) > 0) {
+      }
+      return;
+    }
+    const absl::StatusOr<framed::UniqueFd> server = tcp::ConnectSocket(
+        *Target::Parse(absl::StrCat("127.0.0.1:", port_)), SteadyTime::Now() + conformance::kHangGuard);
+    if (!server.ok()) return;
+    pollfd fds[2] = {{client.get(), POLLIN, 0}, {server->get(), POLLIN, 0}};
+    for (;;) {
+      if (poll(fds, 2, -1) < 1) return;
+      for (int i = 0; i < 2; ++i) {
+        if (fds[i].revents == 0) continue;
+        char buffer[4096];
+        const ssize_t size = recv(fds[i].fd, buffer, sizeof buffer, MSG_DONTWAIT);
+        if (size <= 0 || send(fds[1 - i].fd, buffer, static_cast<size_t>(size), MSG_NOSIGNAL) != size) return;
+      }
+    }
+  }
+
+  const int port_;
+  const End end_;
+  tcp::ListeningSocket listening_;
+  conformance::Counter ended_;
+  std::vector<std::thread> connections_;
+  std::thread thread_;
+};
+
+TEST(GrpcClientTest, AGrpcServerBehindAMultiplexerIsFoundByItself) {
+  for (const Multiplexer::End end : {Multiplexer::End::kClose, Multiplexer::End::kReset}) {
+    GrpcOnlyServer server("behind");
+    const std::string address = server.address();
+    int port = 0;
+    ASSERT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
+    const Multiplexer multiplexer(port, end);
+    const auto channel = Channel::Create(multiplexer.address(), {}, TransportsWithGrpc());
+    const absl::StatusOr<EchoReply> reply = Echo::Stub(channel).Echo(Request("found"));
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(channel->transport(), "grpc: the server speaks gRPC only");
+    EXPECT_GT(multiplexer.ended().value(), 0);
+  }
+}
+
+TEST(GrpcClientTest, AServerOfThisHostIsReachedWithoutTheProxy) {
+  GrpcOnlyServer server("here");
+  const std::string address = server.address();
+  const std::string port = address.substr(address.rfind(':') + 1);
+  setenv("http_proxy", "http://127.0.0.1:9", 1);  // where nobody listens
+  for (const std::string& target : {"localhost:" + port, "grpc:localhost:" + port, "grpc:127.0.0.1:" + port,
+                                    "grpc:dns:///localhost:" + port, "grpc:ipv4:127.0.0.1:" + port}) {
+    const absl::Status status =
+        Echo::Stub(Channel::Create(target, {}, TransportsWithGrpc())).Echo(Request("")).status();
+    EXPECT_TRUE(status.ok()) << target << ": " << status;
+  }
+  // Who asks for the proxy gets it.
+  GrpcOptions options;
+  options.client.arguments[GRPC_ARG_ENABLE_HTTP_PROXY] = 1;
+  ChannelOptions channel_options;
+  channel_options.connect_timeout = absl::Seconds(5);
+  ClientContext context;
+  context.set_timeout(absl::Seconds(20));
+  EchoReply reply;
+  const absl::Status status =
+      Echo::Stub(Channel::Create("grpc:localhost:" + port, channel_options, TransportsWithGrpc(options)))
+          .Echo(&context, Request(""), &reply);
+  unsetenv("http_proxy");
+  EXPECT_FALSE(status.ok());
+}
+
+TEST(GrpcClientTest, APercentSignNamesTheSameSocketToEverybody) {
+  conformance::EchoService service;
+  const std::string name = absl::StrCat("percent-", getpid());
+  const auto server =
+      ServerBuilder(TransportsWithGrpc()).Listen("unix-abstract:" + name + "%20%25%2f").Register(&service).Start();
+  ASSERT_TRUE(server.ok()) << server.status();
+  const std::string canonical = (*server)->addresses().front().ToString();
+  EXPECT_EQ(canonical, "unix-abstract:" + name + " %25/");
+  ChannelOptions through_grpc;
+  through_grpc.transport = TransportPreference::kGrpc;
+  for (const std::string& target : {canonical, "unix-abstract:" + name + "%20%25%2f"}) {
+    for (const ChannelOptions& options : {ChannelOptions(), through_grpc}) {
+      const absl::Status status =
+          Echo::Stub(Channel::Create(target, options, TransportsWithGrpc())).Echo(Request("")).status();
+      EXPECT_TRUE(status.ok()) << target << ": " << status;
+    }
+  }
+  EchoReply reply;
+  const grpc::Status status =
+      conformance::GrpcEchoCaller("unix-abstract:" + name + "%20%25%2f", grpc::InsecureChannelCredentials())
+          .Call(EchoRequest(), &reply);
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST(GrpcClientTest, WithoutTheLibraryTheErrorNamesIt) {

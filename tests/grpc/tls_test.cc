@@ -2,9 +2,14 @@
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "certificates.h"
@@ -16,6 +21,9 @@
 #include "shmrpc/grpc.h"
 #include "shmrpc/shmrpc.h"
 #include "sync.h"
+#include "transports/framed/unique_fd.h"
+#include "transports/grpc/certificates.h"
+#include "transports/tcp/listening_socket.h"
 
 namespace shmrpc {
 namespace {
@@ -81,6 +89,7 @@ TEST_F(GrpcTlsTest, AServersCertificateIsChecked) {
 
   status = Call(absl::nullopt);  // plain text
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the option tls"));
   EXPECT_EQ(service_.started().value(), 1);
 }
 
@@ -183,6 +192,62 @@ TEST_F(GrpcTlsTest, AGrpcServerThatRefusesTheClientIsSaidToHangUp) {
   const Certificates::Identity good = certificates_.Make("client", "authority");
   EXPECT_TRUE(
       absl::IsUnimplemented(Call(GrpcTlsClientOptions{authority_.certificate, good.certificate, good.key, ""})));
+}
+
+// Servers of other implementations say other things, and not all of them anything.
+TEST_F(GrpcTlsTest, WhateverAServerWithTlsSaysToPlainTextTheHintIsThere) {
+  const struct {
+    const char* whose;
+    std::string answer;
+  } cases[] = {
+      {"closes", ""},
+      {"an alert", std::string("\x15\x03\x01\x00\x02\x02\x46", 7)},
+      {"an alert of TLS 1.2", std::string("\x15\x03\x03\x00\x02\x02\x50", 7)},
+      {"net/http of Go", "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"},
+  };
+  for (const auto& each : cases) {
+    absl::StatusOr<std::vector<tcp::ListeningSocket>> sockets = tcp::ListenSockets(*Target::Parse("127.0.0.1:0"), 0600);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    const int listening = sockets->front().fd();
+    std::thread server([&] {
+      pollfd readable = {listening, POLLIN, 0};
+      while (poll(&readable, 1, -1) > 0 && (readable.revents & (POLLHUP | POLLERR)) == 0) {
+        absl::StatusOr<std::optional<framed::UniqueFd>> accepted = tcp::AcceptSocket(listening);
+        if (!accepted.ok()) return;
+        if (!accepted->has_value()) continue;
+        pollfd said = {(*accepted)->get(), POLLIN, 0};
+        poll(&said, 1, 10'000);
+        char buffer[4096];
+        while (recv(said.fd, buffer, sizeof buffer, MSG_DONTWAIT) > 0) {
+        }
+        send(said.fd, each.answer.data(), each.answer.size(), MSG_NOSIGNAL);
+      }
+    });
+    for (const std::string& scheme : {"grpc:", ""}) {
+      target_ = scheme + sockets->front().bound().ToString();
+      const absl::Status status = Call(absl::nullopt);
+      EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+      EXPECT_THAT(std::string(status.message()), HasSubstr("the option tls")) << each.whose;
+    }
+    shutdown(listening, SHUT_RDWR);
+    server.join();
+  }
+}
+
+// In a resumed session of TLS the gRPC library knows the client's certificate only.
+TEST_F(GrpcTlsTest, WhatCameWithACertificateIsRememberedForResumedSessions) {
+  const auto certificates = grpc_transport::ClientCertificates::Create(authority_.certificate);
+  ASSERT_TRUE(certificates.ok()) << certificates.status();
+  const Certificates::Identity department =
+      certificates_.Make("department", "authority", /*expired=*/false, "basicConstraints=CA:true");
+  const Certificates::Identity member = certificates_.Make("member", "department");
+  const Certificates::Identity other = certificates_.Make("other", "department");
+  constexpr bool kResumed = true;
+  EXPECT_TRUE(absl::IsUnauthenticated((*certificates)->Check(member.certificate, "", kResumed)));
+  EXPECT_EQ((*certificates)->Check(member.certificate, department.certificate, !kResumed), absl::OkStatus());
+  EXPECT_EQ((*certificates)->Check(member.certificate, "", kResumed), absl::OkStatus());
+  EXPECT_TRUE(absl::IsUnauthenticated((*certificates)->Check(member.certificate, "", !kResumed)));
+  EXPECT_TRUE(absl::IsUnauthenticated((*certificates)->Check(other.certificate, "", kResumed)));
 }
 
 TEST_F(GrpcTlsTest, WhatIsNotPemIsSaidAtOnce) {

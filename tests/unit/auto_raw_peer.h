@@ -175,7 +175,7 @@ inline std::unique_ptr<RawFrames> ConnectRaw(RawWay way, const Target& address, 
 // Listens for one real client at a time.
 class RawServer {
  public:
-  explicit RawServer(RawWay way) : way_(way), socket_(tcp::ListenSocket(*Target::Parse(RawAddress(way)), 0600)) {
+  explicit RawServer(RawWay way) : way_(way), socket_(Listen(RawAddress(way))) {
     EXPECT_TRUE(socket_.ok()) << socket_.status();
   }
 
@@ -224,6 +224,12 @@ class RawServer {
   }
 
  private:
+  static absl::StatusOr<tcp::ListeningSocket> Listen(const std::string& address) {
+    absl::StatusOr<std::vector<tcp::ListeningSocket>> sockets = tcp::ListenSockets(*Target::Parse(address), 0600);
+    if (!sockets.ok()) return sockets.status();
+    return std::move(sockets->front());
+  }
+
   framed::UniqueFd AcceptSocket() {
     const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
     while (!give_up.HasPassed()) {

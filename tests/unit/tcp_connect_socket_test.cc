@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "tests/unit/tcp_sockets.h"
 
@@ -52,6 +53,35 @@ TEST(ConnectTest, AllAddressesOfANameAreTriedAndNamed) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Message(status),
               AllOf(HasSubstr(absl::StrCat("ipv4:127.0.0.1:", port)), HasSubstr(absl::StrCat("ipv6:[::1]:", port))));
+}
+
+TEST(ConnectTest, AnAddressThatDoesNotAnswerKeepsNobodyFromTheNext) {
+  if (!HasIpv6()) GTEST_SKIP() << "no IPv6 here, and localhost has one address";
+  const FullServer silent(*SocketAddress::FromLiteral("127.0.0.1", 0));
+  const uint16_t port = T(silent.address()).port;
+  const absl::StatusOr<ListeningSocket> listening = Listen(absl::StrCat("[::1]:", port));
+  ASSERT_TRUE(listening.ok()) << listening.status();
+  const UniqueFd hangs(eventfd(0, EFD_CLOEXEC));
+  Mutex mutex;
+  CondVar over;
+  bool connected = false;
+  std::thread guard([&] {
+    MutexLock lock(&mutex);
+    const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
+    while (!connected && !give_up.HasPassed()) over.WaitUntil(&mutex, give_up);
+    eventfd_write(hangs.get(), 1);
+  });
+  // There is no end to the time that the first one may take.
+  const absl::StatusOr<UniqueFd> client =
+      ConnectSocket(T(absl::StrCat("localhost:", port)), SteadyTime::InfiniteFuture(), hangs.get());
+  {
+    MutexLock lock(&mutex);
+    connected = true;
+    over.SignalAll();
+  }
+  guard.join();
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_EQ(PeerAddress(client->get()), listening->bound().original);
 }
 
 class ConnectToFullServerTest : public ::testing::TestWithParam<bool> {

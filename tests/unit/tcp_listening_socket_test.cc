@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -34,11 +35,26 @@ TEST(ListenTcpTest, ThePortIsTheRealOne) {
   ExpectConnects(*listening, listening->bound().original, /*tcp=*/true);
 }
 
-TEST(ListenTcpTest, LocalhostIsTheIpv4Loopback) {
-  const absl::StatusOr<ListeningSocket> listening = Listen("localhost:0");
+TEST(ListenTcpTest, LocalhostIsTheLoopbackOfIpv4AndOfIpv6) {
+  const absl::StatusOr<std::vector<ListeningSocket>> listening = ListenSockets(T("localhost:0"), 0600);
   ASSERT_TRUE(listening.ok()) << listening.status();
-  EXPECT_EQ(listening->bound().host, "127.0.0.1");
-  ExpectConnects(*listening, absl::StrCat("localhost:", listening->bound().port), /*tcp=*/true);
+  EXPECT_EQ((*listening)[0].bound().host, "127.0.0.1");
+  const uint16_t port = (*listening)[0].bound().port;
+  ExpectConnects((*listening)[0], absl::StrCat("localhost:", port), /*tcp=*/true);
+  ASSERT_EQ(listening->size(), HasIpv6() ? 2u : 1u);
+  if (listening->size() == 1) return;
+  EXPECT_EQ((*listening)[1].bound().host, "::1");
+  EXPECT_EQ((*listening)[1].bound().port, port);
+  ExpectConnects((*listening)[1], absl::StrCat("[::1]:", port), /*tcp=*/true);
+}
+
+TEST(ListenTcpTest, APortThatIsInUseAtOneAddressOfANameIsNamed) {
+  if (!HasIpv6()) GTEST_SKIP() << "no IPv6 here, and localhost has one address";
+  const absl::StatusOr<ListeningSocket> other = Listen("[::1]:0");
+  ASSERT_TRUE(other.ok()) << other.status();
+  const absl::Status status = Listen(absl::StrCat("localhost:", other->bound().port)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists) << status;
+  EXPECT_THAT(Message(status), HasSubstr(other->bound().original));
 }
 
 TEST(ListenTcpTest, AllInterfaces) {
@@ -101,6 +117,22 @@ TEST(AcceptTest, NoneIsNotAnError) {
   const absl::StatusOr<std::optional<UniqueFd>> accepted = AcceptSocket(listening->fd());
   ASSERT_TRUE(accepted.ok()) << accepted.status();
   EXPECT_FALSE(accepted->has_value());
+}
+
+// Who shares the socket may clear O_NONBLOCK: it belongs to what is shared.
+TEST(AcceptTest, NoneIsNotWaitedForOnASocketThatOthersHaveMadeABlockingOne) {
+  const TemporaryDirectory directory;
+  for (const std::string& address : {std::string("127.0.0.1:0"), absl::StrCat("unix:", directory / "s")}) {
+    const absl::StatusOr<ListeningSocket> listening = Listen(address);
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    const UniqueFd shared(dup(listening->fd()));
+    ASSERT_EQ(fcntl(shared.get(), F_SETFL, fcntl(shared.get(), F_GETFL) & ~O_NONBLOCK), 0);
+    ASSERT_EQ(fcntl(listening->fd(), F_GETFL) & O_NONBLOCK, 0);
+    const absl::StatusOr<std::optional<UniqueFd>> none = AcceptSocket(listening->fd());
+    ASSERT_TRUE(none.ok()) << none.status();
+    EXPECT_FALSE(none->has_value());
+    ExpectConnects(*listening, listening->bound().original, listening->bound().kind == Target::Kind::kHostPort);
+  }
 }
 
 TEST(AcceptTest, WithoutDescriptorsConnectionsWaitUntilThereAreSome) {

@@ -100,7 +100,7 @@ Result ReceiveWaiting(SocketLink* link, Chunk* chunk) {
 class SocketLinkTest : public ::testing::TestWithParam<bool> {
  protected:
   SocketLinkTest() : tcp_(GetParam()), chunk_(std::make_unique<Chunk>()) {
-    if (tcp_) listening_ = *ListenSocket(*Target::Parse("127.0.0.1:0"), 0600);
+    if (tcp_) listening_ = std::move(ListenSockets(*Target::Parse("127.0.0.1:0"), 0600)->front());
   }
 
   std::pair<UniqueFd, UniqueFd> MakePair() {

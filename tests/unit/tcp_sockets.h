@@ -42,7 +42,9 @@ inline Target T(absl::string_view text) {
 }
 
 inline absl::StatusOr<ListeningSocket> Listen(absl::string_view text, mode_t mode = 0600) {
-  return ListenSocket(T(text), mode);
+  absl::StatusOr<std::vector<ListeningSocket>> sockets = ListenSockets(T(text), mode);
+  if (!sockets.ok()) return sockets.status();
+  return std::move(sockets->front());
 }
 
 inline absl::StatusOr<framed::UniqueFd> Connect(absl::string_view text, absl::Duration timeout = kHangGuard) {

@@ -136,6 +136,13 @@ TEST_F(ListenUnixTest, OtherFilesAreLeftAlone) {
   EXPECT_EQ(Listen(absl::StrCat("unix:", directory_ / "dir")).status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(ListenUnixTest, APercentSignAndACommaAreWrittenAsTheyAreForGrpc) {
+  const absl::StatusOr<ListeningSocket> listening = Listen(absl::StrCat("unix:", directory_ / "a%2Cb%25%63"));
+  ASSERT_TRUE(listening.ok()) << listening.status();
+  EXPECT_TRUE(Exists(directory_ / "a,b%c"));
+  ExpectConnects(*listening, listening->bound().original, /*tcp=*/false);
+}
+
 TEST_F(ListenUnixTest, ADatagramSocketInTheWayIsNotTakenForAStaleFile) {
   const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const SocketAddress address = *SocketAddress::FromUnixPath(path_);
@@ -204,20 +211,50 @@ TEST_F(ListenUnixTest, AForkedChildRemovesNothing) {
   ExpectConnects(*listening, address_, /*tcp=*/false);
 }
 
-TEST_F(ListenUnixTest, WaitsForAnotherStarterToFinish) {
-  const UniqueFd other(open(directory_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  ASSERT_EQ(flock(other.get(), LOCK_EX), 0);
-  std::atomic<bool> released{false};
-  std::thread starter([this, &released] {
-    const absl::StatusOr<ListeningSocket> listening = Start();
-    EXPECT_TRUE(listening.ok()) << listening.status();
-    EXPECT_TRUE(released);
-  });
-  absl::SleepFor(absl::Milliseconds(20));
-  EXPECT_FALSE(Exists(path_));
-  released = true;
-  ASSERT_EQ(flock(other.get(), LOCK_UN), 0);
-  starter.join();
+// As systemd does to directories that are not to be cleaned up, and as anybody may who can open it.
+TEST_F(ListenUnixTest, ADirectoryThatOthersHaveLockedIsUsedAllTheSame) {
+  for (const int kind : {LOCK_SH, LOCK_EX}) {
+    const UniqueFd other(open(directory_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    ASSERT_EQ(flock(other.get(), kind), 0);
+    absl::StatusOr<ListeningSocket> listening = Start();
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    ExpectConnects(*listening, address_, /*tcp=*/false);
+    EXPECT_EQ(Start().status().code(), absl::StatusCode::kAlreadyExists);
+    listening->Close();
+    EXPECT_TRUE(directory_.empty());
+    MakeStaleFile(path_);
+    listening = Start();
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    listening->Close();
+    EXPECT_TRUE(directory_.empty());
+  }
+}
+
+TEST_F(ListenUnixTest, ADirectoryThatMayNotBeReadIsUsedAllTheSame) {
+  ASSERT_EQ(chmod(directory_.path().c_str(), 0333), 0);
+  const int result = [this] {
+    const pid_t child = fork();
+    if (child != 0) {
+      int status = -1;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+      return status;
+    }
+    // Root may read everything.
+    if (geteuid() == 0 && (chmod(directory_.path().c_str(), 0733) != 0 || setgid(65534) != 0 || setuid(65534) != 0)) {
+      _exit(2);
+    }
+    MakeStaleFile(path_);
+    absl::StatusOr<ListeningSocket> listening = Start();
+    if (!listening.ok()) {
+      fprintf(stderr, "%s\n", listening.status().ToString().c_str());
+      _exit(1);
+    }
+    const bool there = Exists(path_);
+    listening->Close();
+    _exit(there && !Exists(path_) ? 0 : 3);
+  }();
+  ASSERT_EQ(chmod(directory_.path().c_str(), 0700), 0);
+  EXPECT_EQ(result, 0);
 }
 
 TEST_F(ListenUnixTest, OfStartersThatFindAStaleFileOneWins) {

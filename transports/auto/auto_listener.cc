@@ -17,12 +17,11 @@
 #include "transports/auto/acceptor.h"
 #include "transports/auto/hello.h"
 #include "transports/auto/server_handshake.h"
+#include "transports/shm/fd_passing.h"
 #include "transports/tcp/socket_address.h"
 
 namespace shmrpc::autoselect {
 namespace {
-
-constexpr size_t kTokenBytes = 16;
 
 std::string RandomBytes(size_t size) {
   std::string bytes(size, '\0');
@@ -78,11 +77,13 @@ absl::Status AutoListener::Init(const Target& target) {
   if (tcp && OffersShm(Door::kRendezvous)) {
     Target rendezvous;
     rendezvous.kind = Target::Kind::kUnixAbstract;
-    rendezvous.name = absl::StrCat("shmrpc-", absl::BytesToHexString(RandomBytes(kTokenBytes)));
+    rendezvous.name = RendezvousName(RandomBytes(kTokenBytes));
     Target bound;
     absl::Status status = OpenDoor(rendezvous, Door::kRendezvous, &bound);
     if (status.ok()) {
       rendezvous_name_ = rendezvous.name;
+    } else if (InsistsOnShm()) {
+      return status;
     } else {
       internal::LogWarning(absl::StrCat("no shared memory for clients of ", target.ToString(), ": ", status.message()));
     }
@@ -91,16 +92,19 @@ absl::Status AutoListener::Init(const Target& target) {
 }
 
 absl::Status AutoListener::OpenDoor(const Target& target, Door door, Target* bound) {
-  absl::StatusOr<tcp::ListeningSocket> socket = tcp::ListenSocket(target, options_.unix_socket_mode);
-  if (!socket.ok()) return socket.status();
-  *bound = socket->bound();
-  auto acceptor =
-      std::make_shared<Acceptor>(*std::move(socket), sessions_.poller(),
-                                 [this, door](framed::UniqueFd accepted) { Accepted(std::move(accepted), door); });
-  absl::Status status = sessions_.poller()->Add(acceptor, EPOLLIN);
-  if (!status.ok()) return status;
-  MutexLock lock(&mutex_);
-  acceptors_.push_back(std::move(acceptor));
+  absl::StatusOr<std::vector<tcp::ListeningSocket>> sockets = tcp::ListenSockets(target, options_.unix_socket_mode);
+  if (!sockets.ok()) return sockets.status();
+  *bound = sockets->front().bound();
+  for (tcp::ListeningSocket& socket : *sockets) {
+    if (http2_only_) shm::RefuseFds(socket.fd());  // other clients may offer shared memory before they know
+    auto acceptor =
+        std::make_shared<Acceptor>(std::move(socket), sessions_.poller(),
+                                   [this, door](framed::UniqueFd accepted) { Accepted(std::move(accepted), door); });
+    absl::Status status = sessions_.poller()->Add(acceptor, EPOLLIN);
+    if (!status.ok()) return status;
+    MutexLock lock(&mutex_);
+    acceptors_.push_back(std::move(acceptor));
+  }
   return absl::OkStatus();
 }
 
@@ -111,28 +115,39 @@ bool AutoListener::OffersShm(Door door) const {
          (options_.transport == TransportPreference::kAuto || options_.transport == TransportPreference::kShm);
 }
 
-std::string AutoListener::IssueToken() {
-  std::string token = RandomBytes(kTokenBytes);
-  const SteadyTime now = SteadyTime::Now();
-  MutexLock lock(&mutex_);
+void AutoListener::ForgetOldTokens(SteadyTime now) {
   while (!token_ages_.empty() && now - token_ages_.front().first > options_.limits.handshake_timeout) {
     tokens_.erase(token_ages_.front().second);
     token_ages_.pop_front();
   }
-  tokens_.insert(token);
+}
+
+std::string AutoListener::IssueToken(int socket) {
+  std::string token = RandomBytes(kTokenBytes);
+  const SteadyTime now = SteadyTime::Now();
+  MutexLock lock(&mutex_);
+  ForgetOldTokens(now);
+  tokens_.emplace(token, tcp::EndsOf(socket));
   token_ages_.emplace_back(now, token);
   return token;
 }
 
-bool AutoListener::RedeemToken(const std::string& token) {
+std::string AutoListener::RedeemToken(const std::string& token, const wire::TcpConnection& connection) {
   MutexLock lock(&mutex_);
-  return tokens_.erase(token) != 0;
+  ForgetOldTokens(SteadyTime::Now());
+  const auto found = tokens_.find(token);
+  if (found == tokens_.end()) return "the token is unknown, used or too old";
+  const tcp::TcpEnds ends = std::move(found->second);
+  tokens_.erase(found);
+  if (ends.local == connection.server() && ends.peer == connection.client()) return std::string();
+  return "the token is of another TCP connection than the client's: something between the two passes on what they say, "
+         "or changes their addresses";
 }
 
 void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
   Peer peer = PeerOf(socket.get(), door);
   absl::StatusOr<internal::ConnectionLimiter::PlacePtr> place = Admit(socket.get(), peer, door);
-  if (!place.ok()) return Refuse(std::move(socket), peer, place.status().message());
+  if (!place.ok()) return Refuse(std::move(socket), peer, door, place.status().message());
   if (http2_only_) {
     (*place)->KeepUntilClosed(socket.get());
     return http2_->Serve(std::move(socket), peer, absl::string_view());
@@ -147,12 +162,16 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
 }
 
 absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int socket, const Peer& peer, Door door) {
+  // A stranger is sent away before anything of his is received: it might be a descriptor.
+  std::string why_not;
   if (door == Door::kUnix) {
-    const std::string why_not =
-        internal::WhyNotLetIn(options_.unix_socket_access, peer.credentials, "the client",
-                              "may connect to the server's Unix socket", "the option unix_socket_access");
-    if (!why_not.empty()) return absl::PermissionDeniedError(why_not);
+    why_not = internal::WhyNotLetIn(options_.unix_socket_access, peer.credentials, "the client",
+                                    "may connect to the server's Unix socket", "the option unix_socket_access");
+  } else if (door == Door::kRendezvous) {
+    why_not = internal::WhyNotLetIn(options_.shared_memory_access, peer.credentials, "the client",
+                                    "the server shares memory with", "the option shared_memory_access");
   }
+  if (!why_not.empty()) return absl::PermissionDeniedError(why_not);
   internal::ConnectionLimiter::Origin origin;
   if (peer.credentials.has_value()) origin.user = peer.credentials->uid;
   origin.address = tcp::PeerHost(socket);
@@ -161,15 +180,20 @@ absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int so
 }
 
 // At once, and without the client's hello: that of a client that is not admitted is not worth waiting for.
-void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, absl::string_view reason) {
+void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, Door door, absl::string_view reason) {
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(
-      limiter, absl::StrCat("refused a connection from ", peer.address, " to ", address_.ToString(), ": ", reason));
-  if (http2_only_) return;
-  wire::ServerHello answer;
-  answer.set_version(kProtocolVersion);
-  answer.set_refused(std::string(reason));
-  (void)SendHello(socket.get(), answer, -1);  // a client that has gone need not be told
+      limiter,
+      door == Door::kRendezvous
+          ? absl::StrCat("no shared memory for a client (", peer.address, ") of ", address_.ToString(), ": ", reason)
+          : absl::StrCat("refused a connection from ", peer.address, " to ", address_.ToString(), ": ", reason));
+  if (!http2_only_) {
+    wire::ServerHello answer;
+    answer.set_version(kProtocolVersion);
+    answer.set_refused(std::string(reason));
+    (void)SendHello(socket.get(), answer, -1);  // a client that has gone need not be told
+  }
+  if (door != Door::kTcp) shm::CloseUnread(std::move(socket));
 }
 
 Peer AutoListener::PeerOf(int socket, Door door) {

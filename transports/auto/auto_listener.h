@@ -8,7 +8,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "runtime/src/connection_limiter.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -18,6 +17,7 @@
 #include "transports/framed/poller.h"
 #include "transports/framed/server_sessions.h"
 #include "transports/tcp/listening_socket.h"
+#include "transports/tcp/socket_address.h"
 
 namespace shmrpc::autoselect {
 
@@ -59,17 +59,22 @@ class AutoListener final : public Listener {
         http2_only_(http2_only),
         sessions_(options, handler) {}
   absl::Status Init(const Target& target);
+  // `*bound`: where the first of its sockets listens; a host name may have several.
   absl::Status OpenDoor(const Target& target, Door door, Target* bound);
   bool OffersShm(Door door) const;
+  // Whether calls that come over anything but shared memory are refused.
+  bool InsistsOnShm() const { return options_.transport == TransportPreference::kShm; }
 
-  // A token for a client that has just said hello over TCP, and whether a token was given out and not used yet.
-  std::string IssueToken() ABSL_LOCKS_EXCLUDED(mutex_);
-  bool RedeemToken(const std::string& token) ABSL_LOCKS_EXCLUDED(mutex_);
+  // A token for the client that has just said hello on the TCP connection `socket`. And empty, or why this token is not
+  // good for shared memory with the client on this connection; it is good once, and for the handshake time-out.
+  std::string IssueToken(int socket) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string RedeemToken(const std::string& token, const wire::TcpConnection& connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  void ForgetOldTokens(SteadyTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void Accepted(framed::UniqueFd socket, Door door);
   // A place for a connection that has come, or why it is refused.
   absl::StatusOr<internal::ConnectionLimiter::PlacePtr> Admit(int socket, const Peer& peer, Door door);
-  void Refuse(framed::UniqueFd socket, const Peer& peer, absl::string_view reason);
+  void Refuse(framed::UniqueFd socket, const Peer& peer, Door door, absl::string_view reason);
   static Peer PeerOf(int socket, Door door);
   void HandshakeOver(ServerHandshake* handshake);
 
@@ -86,7 +91,7 @@ class AutoListener final : public Listener {
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<Acceptor>> acceptors_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ServerHandshake*, std::shared_ptr<ServerHandshake>> handshakes_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_set<std::string> tokens_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, tcp::TcpEnds> tokens_ ABSL_GUARDED_BY(mutex_);      // of the connection that got it
   std::deque<std::pair<SteadyTime, std::string>> token_ages_ ABSL_GUARDED_BY(mutex_);  // oldest first
 };
 

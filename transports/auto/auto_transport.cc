@@ -12,6 +12,7 @@
 #include "transports/auto/hello.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/framed_connection.h"
+#include "transports/shm/fd_passing.h"
 #include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
@@ -45,9 +46,11 @@ class Connector {
   absl::Status ConnectTcp();
   absl::StatusOr<UniqueFd> ConnectUnixSocket();
   absl::Status ConnectUnix();
-  std::string TryRendezvous(const wire::ServerHello& hello);
-  absl::StatusOr<ShmAttempt> TryShm(UniqueFd& socket, const std::string& token);
-  wire::ClientHello MakeHello() const;
+  std::string TryRendezvous(const wire::ServerHello& hello, int tcp);
+  // `hello`: as MakeHello gives it, perhaps with a token. `instance_id`: of the server that gave it; empty: any.
+  absl::StatusOr<ShmAttempt> TryShm(UniqueFd& socket, wire::ClientHello hello, const std::string& instance_id);
+  // `near`: the server is on this host.
+  wire::ClientHello MakeHello(bool near) const;
   absl::Status Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
                         wire::ServerHello* answer);
   void UseSocket(UniqueFd socket, const char* name, std::string reason);
@@ -64,11 +67,13 @@ class Connector {
   Peer peer_;
 };
 
-wire::ClientHello Connector::MakeHello() const {
+wire::ClientHello Connector::MakeHello(bool near) const {
   wire::ClientHello hello;
   hello.set_version(kProtocolVersion);
-  hello.set_boot_id(BootId().value_or(""));
-  hello.set_cpus(framed::AllowedCpus());
+  if (near) {
+    hello.set_host_id(HostId().value_or(""));
+    hello.set_cpus(framed::AllowedCpus());
+  }
   SetWindow(options_.flow_control, hello.mutable_window());
   hello.set_keepalive_ms(ToKeepaliveMs(options_.keepalive_timeout));
   return hello;
@@ -100,6 +105,7 @@ void Connector::UseSocket(UniqueFd socket, const char* name, std::string reason)
   peer_.transport = name;
   peer_.address = tcp::PeerAddress(socket.get());
   choice_ = {name, std::move(reason)};
+  shm::RefuseFds(socket.get());
   link_ = std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view());
 }
 
@@ -111,10 +117,9 @@ absl::Status Connector::InsistedOnShm(absl::string_view reason) const {
 
 // Offers shared memory over a Unix socket, which is moved into the link if that is accepted. An error means that not
 // even the hellos could be exchanged.
-absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const std::string& token) {
+absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, wire::ClientHello hello,
+                                                        const std::string& instance_id) {
   ShmAttempt attempt;
-  wire::ClientHello hello = MakeHello();
-  hello.set_token(token);
   absl::StatusOr<shm::Segment> own = absl::FailedPreconditionError("");
   peer_.credentials = tcp::GetPeerCredentials(socket.get());
   attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
@@ -127,13 +132,17 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
   if (own.ok()) {
     hello.mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
     hello.mutable_shm()->set_ring_bytes(shm::kRingBytes);
-  } else if (!token.empty()) {
+  } else if (!hello.token().empty()) {
     return attempt;  // a socket that is for shared memory only
   }
   std::vector<UniqueFd> fds;
   wire::ServerHello answer;
   absl::Status status = Exchange(socket.get(), hello, own.ok() ? own->fd() : -1, &fds, &answer);
   if (!status.ok()) return status;
+  if (!instance_id.empty() && answer.instance_id() != instance_id) {
+    attempt.reason = "another server answers at the rendezvous socket than over TCP";
+    return attempt;
+  }
   if (!answer.has_shm()) {
     if (attempt.reason.empty()) attempt.reason = answer.no_shm_reason();
     attempt.socket_usable = true;
@@ -152,6 +161,7 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, const 
     return attempt;
   }
   own->ReleaseFd();
+  shm::RefuseFds(socket.get());
   attempt.link = std::make_unique<shm::ShmLink>(std::move(socket), *std::move(own), *std::move(peer));
   return attempt;
 }
@@ -173,7 +183,7 @@ absl::Status Connector::ConnectUnix() {
   if (!socket.ok()) return socket.status();
   std::string reason = "asked for";
   if (options_.transport != TransportPreference::kUnix) {
-    absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, /*token=*/"");
+    absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, MakeHello(/*near=*/true), /*instance_id=*/"");
     if (!attempt.ok()) return attempt.status();
     if (attempt->link != nullptr) {
       link_ = std::move(attempt->link);
@@ -195,35 +205,48 @@ absl::Status Connector::ConnectUnix() {
   }
   wire::ServerHello answer;
   std::vector<UniqueFd> fds;
-  absl::Status status = Exchange(socket->get(), MakeHello(), -1, &fds, &answer);
+  absl::Status status = Exchange(socket->get(), MakeHello(/*near=*/true), -1, &fds, &answer);
   if (!status.ok()) return status;
   UseSocket(*std::move(socket), "unix", std::move(reason));
   peer_.address = target_.ToString();
   return absl::OkStatus();
 }
 
-// Moves on to shared memory if the server on the TCP connection is on this host. Empty, or why not.
-std::string Connector::TryRendezvous(const wire::ServerHello& hello) {
-  const absl::StatusOr<std::string> boot_id = BootId();
-  if (!boot_id.ok()) return std::string(boot_id.status().message());
-  if (hello.boot_id().empty()) {
-    return hello.no_shm_reason().empty() ? "the server does not know its host's boot id" : hello.no_shm_reason();
+// Moves on to shared memory if the server at the other end of the connection `tcp` is on this host. Empty, or why not.
+//
+// Nothing that the server says is enough for this: a server elsewhere could name any socket of this host, and one that
+// passes on another one's hello would have this client talk to that. So the address says whether the server is here,
+// the name cannot be that of just any socket, and the server at the rendezvous compares the connection that it gave the
+// token to with the one that this client got it by.
+std::string Connector::TryRendezvous(const wire::ServerHello& hello, int tcp) {
+  if (!tcp::PeerIsOnThisHost(tcp)) {
+    return absl::StrCat("peer on another host, or in another network namespace: its address, ", tcp::PeerAddress(tcp),
+                        ", is none of this side's");
   }
-  if (hello.boot_id() != *boot_id) return "peer on another host";
+  const absl::StatusOr<std::string> host_id = HostId();
+  if (!host_id.ok()) return std::string(host_id.status().message());
+  if (hello.host_id() != *host_id && !hello.host_id().empty()) return "peer on another host";
   if (!hello.has_rendezvous()) {
     return hello.no_shm_reason().empty() ? "the server offers no shared memory" : hello.no_shm_reason();
+  }
+  if (hello.host_id().empty()) return "the server does not say which host it is on";
+  if (!IsRendezvousName(hello.rendezvous().abstract_name()) || hello.rendezvous().token().size() != kTokenBytes ||
+      hello.instance_id().size() != kTokenBytes) {
+    return "what the server says of its rendezvous socket is not what servers of this library say";
   }
   Target rendezvous;
   rendezvous.kind = Target::Kind::kUnixAbstract;
   rendezvous.name = hello.rendezvous().abstract_name();
   absl::StatusOr<UniqueFd> socket = tcp::ConnectSocket(rendezvous, options_.deadline, options_.interrupt_fd);
   if (!socket.ok()) {
-    if (hello.network_namespace() != 0 && NetworkNamespace() != 0 && hello.network_namespace() != NetworkNamespace()) {
-      return "peer in another network namespace";
-    }
     return absl::StrCat("the server's rendezvous socket cannot be reached: ", socket.status().message());
   }
-  absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, hello.rendezvous().token());
+  wire::ClientHello own_hello = MakeHello(/*near=*/true);
+  own_hello.set_token(hello.rendezvous().token());
+  tcp::TcpEnds ends = tcp::EndsOf(tcp);
+  own_hello.mutable_token_connection()->set_client(std::move(ends.local));
+  own_hello.mutable_token_connection()->set_server(std::move(ends.peer));
+  absl::StatusOr<ShmAttempt> attempt = TryShm(*socket, std::move(own_hello), hello.instance_id());
   if (!attempt.ok()) return std::string(attempt.status().message());
   if (attempt->link == nullptr) return attempt->reason;
   link_ = std::move(attempt->link);
@@ -235,20 +258,23 @@ absl::Status Connector::ConnectTcp() {
   if (!socket.ok()) return socket.status();
   wire::ServerHello hello;
   std::vector<UniqueFd> fds;
-  absl::Status status = Exchange(socket->get(), MakeHello(), -1, &fds, &hello);
+  absl::Status status = Exchange(socket->get(), MakeHello(tcp::PeerIsOnThisHost(socket->get())), -1, &fds, &hello);
   if (!status.ok()) return status;
-  if (options_.transport == TransportPreference::kTcp) {
-    UseSocket(*std::move(socket), "tcp", "asked for");
-    return absl::OkStatus();
-  }
-  std::string reason = TryRendezvous(hello);
+  const bool tcp_only = options_.transport == TransportPreference::kTcp;
+  const std::string address = tcp::PeerAddress(socket->get());
+  std::string reason = tcp_only ? "asked for" : TryRendezvous(hello, socket->get());
   if (link_ != nullptr) {
     choice_.name = "shm";
     peer_.transport = "shm";
-    peer_.address = tcp::PeerAddress(socket->get());
+    peer_.address = address;
     return absl::OkStatus();
   }
   if (options_.transport == TransportPreference::kShm) return InsistedOnShm(reason);
+  if (hello.shm_only()) {
+    return absl::UnavailableError(absl::StrCat("the server at ", target_.ToString(),
+                                               " takes calls over shared memory only (the option transport), and: ",
+                                               tcp_only ? "this channel was told to use TCP" : reason));
+  }
   peer_.credentials.reset();
   UseSocket(*std::move(socket), "tcp", std::move(reason));
   return absl::OkStatus();

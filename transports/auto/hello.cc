@@ -1,7 +1,7 @@
 #include "transports/auto/hello.h"
 
 #include <poll.h>
-#include <sys/stat.h>
+#include <uuid/uuid.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "runtime/src/small_file.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -22,6 +23,23 @@ namespace shmrpc::autoselect {
 namespace {
 
 constexpr size_t kPrefixBytes = 8 + sizeof(uint32_t);
+constexpr absl::string_view kHostIdName = "shmrpc";
+constexpr absl::string_view kRendezvousPrefix = "shmrpc-";
+
+// What a request of HTTP/1 begins with (RFC 9110, section 9, and RFC 5789).
+constexpr absl::string_view kHttp1Methods[] = {"GET ",     "HEAD ",    "POST ",  "PUT ",  "DELETE ",
+                                               "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "};
+
+// Whether there is a method at the beginning of what has come, or may be one when more has come.
+enum class Http1 { kNo, kPerhaps, kYes };
+Http1 LooksLikeHttp1(absl::string_view received) {
+  Http1 looks = Http1::kNo;
+  for (const absl::string_view method : kHttp1Methods) {
+    if (absl::StartsWith(received, method)) return Http1::kYes;
+    if (absl::StartsWith(method, received)) looks = Http1::kPerhaps;
+  }
+  return looks;
+}
 
 // Waits until `socket` is ready for `events`.
 absl::Status WaitReady(int socket, short events, SteadyTime deadline, int interrupt_fd) {
@@ -46,6 +64,12 @@ absl::Status ForeignAnswer(absl::string_view received, Foreign* foreign) {
         "shmrpc::grpc and give the channel TransportsWithGrpc()");
   }
   *foreign = Foreign::kOther;
+  // A record of TLS: its type, 21 for an alert or 22 for a handshake, and the version's first byte.
+  if (received.size() >= 2 && (received[0] == 21 || received[0] == 22) && received[1] == 3) {
+    return absl::UnavailableError(
+        "the server speaks TLS, and does not speak shmrpc: is this the right port? For a gRPC server over TLS link "
+        "shmrpc::grpc, write grpc:host:port, and give the channel TransportsWithGrpc() with the option tls");
+  }
   return absl::UnavailableError(absl::StrCat("the server does not speak shmrpc: its answer began with \"",
                                              absl::CEscape(received.substr(0, 32)), "\". Is this the right port?"));
 }
@@ -106,7 +130,14 @@ HelloReader::State HelloReader::Feed(absl::string_view bytes) {
   }
   const size_t compared = std::min(received_.size(), kHelloMagic.size());
   if (absl::string_view(received_).substr(0, compared) != kHelloMagic.substr(0, compared)) {
-    return state_ = State::kForeign;
+    switch (LooksLikeHttp1(received_)) {
+      case Http1::kNo:
+        return state_ = State::kForeign;
+      case Http1::kPerhaps:
+        return state_;
+      case Http1::kYes:
+        return state_ = State::kHttp1;
+    }
   }
   if (received_.size() < kPrefixBytes) return state_;
   uint32_t length;
@@ -147,7 +178,14 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
     absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, absl::MakeSpan(buffer, size), fds);
     // It is the server that has done something wrong, not this side's caller.
     if (absl::IsInvalidArgument(received.status())) return absl::UnavailableError(received.status().message());
-    if (!received.ok()) return not_sent.ok() ? received.status() : not_sent;
+    if (!received.ok()) {
+      const absl::Status& broken = not_sent.ok() ? received.status() : not_sent;
+      if (!absl::IsAborted(broken)) return broken;
+      // As one that hangs up: nothing says more of what it is.
+      if (reader.received().empty()) *foreign = Foreign::kSilent;
+      return absl::UnavailableError(
+          absl::StrCat("the server reset the connection instead of answering the hello: ", broken.message()));
+    }
     if (!received->has_value()) {
       if (!not_sent.ok()) return not_sent;
       absl::Status ready = WaitReady(socket, POLLIN, deadline, interrupt_fd);
@@ -168,22 +206,33 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> BootId() {
+absl::StatusOr<std::string> HostId() {
   static Mutex mutex;
   static std::string* const known = new std::string;
   MutexLock lock(&mutex);
   if (!known->empty()) return *known;
   const std::optional<std::string> text = internal::ReadSmallFile("/proc/sys/kernel/random/boot_id");
-  if (!text.has_value() || text->empty()) {
+  if (!text.has_value()) {
     return absl::UnavailableError(absl::StrCat("this host's boot id cannot be read (", framed::ErrnoName(errno), ")"));
   }
-  *known = std::string(absl::StripTrailingAsciiWhitespace(*text));
-  return *known;
+  uuid_t boot_id;
+  if (uuid_parse(std::string(absl::StripTrailingAsciiWhitespace(*text)).c_str(), boot_id) != 0) {
+    return absl::UnavailableError("this host's boot id is not a UUID");
+  }
+  uuid_t id;
+  uuid_generate_sha1(id, boot_id, kHostIdName.data(), kHostIdName.size());
+  char formatted[UUID_STR_LEN];
+  uuid_unparse_lower(id, formatted);
+  return *known = formatted;
 }
 
-uint64_t NetworkNamespace() {
-  struct stat information;
-  return stat("/proc/thread-self/ns/net", &information) == 0 ? information.st_ino : 0;
+std::string RendezvousName(absl::string_view random) {
+  return absl::StrCat(kRendezvousPrefix, absl::BytesToHexString(random));
+}
+
+bool IsRendezvousName(absl::string_view name) {
+  return absl::ConsumePrefix(&name, kRendezvousPrefix) && name.size() == 2 * kTokenBytes &&
+         name.find_first_not_of("0123456789abcdef") == absl::string_view::npos;
 }
 
 }  // namespace shmrpc::autoselect

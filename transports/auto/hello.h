@@ -25,6 +25,7 @@ namespace shmrpc::autoselect {
 inline constexpr absl::string_view kHelloMagic = "SHMRPC1\n";
 inline constexpr size_t kMaxHelloBytes = 4096;
 inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr size_t kTokenBytes = 16;  // of a token, and of a server's instance id
 
 // The bytes of a hello.
 std::string EncodeHello(const google::protobuf::MessageLite& hello);
@@ -41,6 +42,7 @@ class HelloReader {
     kMore,      // read on: up to Wanted() bytes
     kComplete,  // body() is there
     kHttp2,     // a client speaks HTTP/2: received() is kHttp2Preface
+    kHttp1,     // a client speaks HTTP/1: received() is the beginning of its request
     kForeign,   // the peer does not speak this protocol; received() is what it said
   };
 
@@ -62,7 +64,7 @@ class HelloReader {
 enum class Foreign {
   kNo,      // it has answered with one, or the connection failed
   kHttp2,   // a server that speaks HTTP/2
-  kSilent,  // one that hung up
+  kSilent,  // one that hung up, or reset the connection
   kOther,
 };
 
@@ -86,10 +88,15 @@ std::optional<absl::Duration> GetKeepaliveTimeout(const Hello& hello) {
   return ms == 0 || ms > uint64_t{1} << 40 ? absl::InfiniteDuration() : absl::Milliseconds(static_cast<int64_t>(ms));
 }
 
-// What identifies this host and this process's view of it. An error (which begins with what failed) when the kernel
-// does not tell, for instance because no descriptor is left; that is not remembered.
-absl::StatusOr<std::string> BootId();
-uint64_t NetworkNamespace();
+// What identifies this host until it reboots, and serves no other purpose: made from the kernel's boot id, which it
+// does not tell. An error (which begins with what failed) when the kernel does not tell either, for instance because no
+// descriptor is left; that is not remembered.
+absl::StatusOr<std::string> HostId();
+
+// The name of a new rendezvous socket, without the leading zero byte, from 16 random bytes; and whether a name that a
+// peer gives is one of these.
+std::string RendezvousName(absl::string_view random);
+bool IsRendezvousName(absl::string_view name);
 
 }  // namespace shmrpc::autoselect
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -22,6 +23,18 @@
 namespace shmrpc::autoselect {
 
 using Door = AutoListener::Door;
+
+namespace {
+
+// What is thrown away of a client that is not served, before the connection is closed all the same.
+constexpr size_t kMostDiscarded = 64 * 1024;
+
+std::string Http1Answer(absl::string_view text) {
+  return absl::StrCat("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ",
+                      text.size(), "\r\nConnection: close\r\n\r\n", text);
+}
+
+}  // namespace
 
 ServerHandshake::ServerHandshake(AutoListener* listener, framed::UniqueFd socket, Door door, Peer peer,
                                  internal::ConnectionLimiter::PlacePtr place)
@@ -65,7 +78,7 @@ framed::Pollable::Outcome ServerHandshake::Poll(bool, framed::Task**) {
   Progress progress;
   do {
     if (!right_.TryAcquire()) return Outcome::kElsewhere;
-    progress = over_ ? Progress::kOver : ReadHello();
+    progress = over_ ? Progress::kOver : discarding_ ? Discard() : ReadHello();
     if (progress == Progress::kOver && !over_) {
       over_ = true;
       Finish();
@@ -81,7 +94,7 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
     absl::StatusOr<std::optional<size_t>> received =
         shm::ReceiveWithFds(fd_, absl::MakeSpan(buffer, size), &received_fds_);
     if (!received.ok()) {
-      if (absl::IsResourceExhausted(received.status())) RefuseFor(received.status());
+      if (!absl::IsUnavailable(received.status()) && !absl::IsAborted(received.status())) RefuseFor(received.status());
       return Progress::kOver;
     }
     if (!received->has_value()) return Progress::kMore;
@@ -94,27 +107,33 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
     Answer(hello);
     return Progress::kOver;
   }
-  if (reader_.state() == HelloReader::State::kHttp2) {
-    HandOverHttp2();
-    return Progress::kOver;
-  }
+  if (reader_.state() == HelloReader::State::kHttp2) return HandOverHttp2();
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(
       limiter, absl::StrCat("closed a connection from ", peer_.address, " to ", listener_->address_.ToString(),
                             ": it does not speak shmrpc, its first bytes were \"",
                             absl::CEscape(reader_.received().substr(0, 32)), "\""));
-  return Progress::kOver;
+  if (reader_.state() != HelloReader::State::kHttp1 || door_ == Door::kRendezvous) return Progress::kOver;
+  return SayFarewell(Http1Answer(absl::StrCat(
+      "This is the port of a shmrpc server. It speaks shmrpc's own protocol",
+      listener_->http2_ != nullptr ? " and gRPC's (HTTP/2 with prior knowledge)" : "", ", not HTTP/1.\n")));
 }
 
-void ServerHandshake::HandOverHttp2() {
-  if (door_ == Door::kRendezvous) return;
+ServerHandshake::Progress ServerHandshake::HandOverHttp2() {
+  if (door_ == Door::kRendezvous) return Progress::kOver;
+  // In HTTP/2 there is no answer: a client that had one would take it for a server's, and come back at once.
+  const char* refused = nullptr;
   if (listener_->http2_ == nullptr) {
+    refused = "to serve gRPC clients, link shmrpc::grpc and give the server TransportsWithGrpc()";
+  } else if (listener_->InsistsOnShm()) {
+    refused = "the server takes calls over shared memory only (the option transport), which gRPC clients cannot make";
+  }
+  if (refused != nullptr) {
     static internal::LogLimiter limiter;
     internal::LogWarningLimited(
         limiter, absl::StrCat("closed a connection from ", peer_.address, " to ", listener_->address_.ToString(),
-                              ": it speaks HTTP/2, as gRPC clients do; to serve these, link shmrpc::grpc and give the "
-                              "server TransportsWithGrpc()"));
-    return;
+                              ": it speaks HTTP/2, as gRPC clients do; ", refused));
+    return Progress::kOver;
   }
   framed::UniqueFd socket;
   {
@@ -124,6 +143,29 @@ void ServerHandshake::HandOverHttp2() {
   listener_->sessions_.poller()->Remove(this);
   place_->KeepUntilClosed(socket.get());
   listener_->http2_->Serve(std::move(socket), peer_, reader_.received());
+  return Progress::kOver;
+}
+
+ServerHandshake::Progress ServerHandshake::SayFarewell(const std::string& answer) {
+  // It is short, and the socket's buffer empty.
+  if (send(fd_, answer.data(), answer.size(), MSG_DONTWAIT | MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size()) ||
+      ::shutdown(fd_, SHUT_WR) != 0) {
+    return Progress::kOver;
+  }
+  discarding_ = true;
+  return Discard();
+}
+
+ServerHandshake::Progress ServerHandshake::Discard() {
+  char buffer[4096];
+  while (discarded_ < kMostDiscarded) {
+    const ssize_t size = recv(fd_, buffer, sizeof buffer, MSG_DONTWAIT);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0 && errno == EAGAIN) return Progress::kMore;
+    if (size <= 0) break;
+    discarded_ += static_cast<size_t>(size);
+  }
+  return Progress::kOver;
 }
 
 // Answers the hello and makes the session.
@@ -136,13 +178,16 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   wire::ServerHello answer;
   answer.set_version(kProtocolVersion);
-  const absl::StatusOr<std::string> known_boot_id = BootId();
-  const std::string boot_id = known_boot_id.value_or("");
-  answer.set_boot_id(boot_id);
-  answer.set_cpus(framed::AllowedCpus());
+  // Who is on another host need not know what this one is.
+  const bool near = door_ != Door::kTcp || tcp::PeerIsOnThisHost(fd_);
+  const absl::StatusOr<std::string> host_id = HostId();
+  const std::string cpus = framed::AllowedCpus();
+  if (near) {
+    answer.set_host_id(host_id.value_or(""));
+    answer.set_cpus(cpus);
+  }
   answer.set_instance_id(listener_->instance_id_);
-  answer.set_network_namespace(NetworkNamespace());
-  const bool may_spin = framed::CanRunTogether(answer.cpus(), client.cpus());
+  const bool may_spin = framed::CanRunTogether(cpus, client.cpus());
   SetWindow(listener_->options_.flow_control, answer.mutable_window());
   answer.set_keepalive_ms(ToKeepaliveMs(listener_->options_.keepalive_timeout));
   if (client.version() != kProtocolVersion) {
@@ -159,33 +204,44 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   const framed::ServerSessions::Agreed agreed = {
       .may_spin = may_spin, .granted_by_peer = *window, .peers_keepalive_timeout = GetKeepaliveTimeout(client)};
-  if (door_ == Door::kRendezvous && !listener_->RedeemToken(client.token())) {
-    answer.set_refused("the token is unknown, used or too old");
-    SendHello(fd_, answer, -1);
-    return;
+  if (door_ == Door::kRendezvous) {
+    const std::string why_not = listener_->RedeemToken(client.token(), client.token_connection());
+    if (!why_not.empty()) {
+      answer.set_refused(why_not);
+      SendHello(fd_, answer, -1);
+      return;
+    }
   }
   if (door_ == Door::kTcp) {
-    if (!listener_->rendezvous_name_.empty() && client.boot_id() == boot_id) {
+    const std::string why_not = WhyNoRendezvous(client, near, host_id);
+    if (listener_->InsistsOnShm() && !why_not.empty()) return RefuseWithoutShm(&answer, why_not);
+    if (why_not.empty()) {
       answer.mutable_rendezvous()->set_abstract_name(listener_->rendezvous_name_);
-      answer.mutable_rendezvous()->set_token(listener_->IssueToken());
-    } else if (listener_->rendezvous_name_.empty()) {
-      answer.set_no_shm_reason("the server does not offer shared memory");
-    } else if (!known_boot_id.ok()) {
-      answer.set_no_shm_reason(absl::StrCat("at the server ", known_boot_id.status().message()));
+      answer.mutable_rendezvous()->set_token(listener_->IssueToken(fd_));
+    } else {
+      answer.set_no_shm_reason(why_not);
+    }
+    if (listener_->InsistsOnShm()) {
+      answer.set_shm_only(true);
+      SendHello(fd_, answer, -1);
+      return;
     }
   } else if (client.has_shm()) {
     // The link owns the socket from here on, and AcceptShm has sent the answer.
     std::unique_ptr<framed::Link> link = AcceptShm(client, &answer);
     if (link != nullptr) {
+      shm::RefuseFds(link->fd());
       peer_.transport = "shm";
       listener_->sessions_.Add(std::move(link), agreed, std::move(peer_), std::move(place_));
       return;
     }
-    if (door_ == Door::kRendezvous) {
-      SendHello(fd_, answer, -1);
-      return;
-    }
+    if (!answer.has_shm() && door_ == Door::kRendezvous) SendHello(fd_, answer, -1);
+    if (answer.has_shm() || door_ == Door::kRendezvous) return;
   }
+  if (listener_->InsistsOnShm()) {
+    return RefuseWithoutShm(&answer, client.has_shm() ? answer.no_shm_reason() : "the client does not offer any");
+  }
+  if (door_ == Door::kUnix) shm::RefuseFds(fd_);
   if (!SendHello(fd_, answer, -1)) return;
   framed::UniqueFd socket;
   {
@@ -198,7 +254,31 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
                            std::move(peer_), std::move(place_));
 }
 
-// Takes the client's segment, answers with the server's. Null: no shared memory, `answer` says why, nothing was sent.
+void ServerHandshake::RefuseWithoutShm(wire::ServerHello* answer, absl::string_view reason) {
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(
+      limiter, absl::StrCat("refused a connection from ", peer_.address, " to ", listener_->address_.ToString(),
+                            ", because its calls cannot come ", "over shared memory: ", reason));
+  answer->set_refused(
+      absl::StrCat("the server takes calls over shared memory only (the option transport), and: ", reason));
+  SendHello(fd_, *answer, -1);
+}
+
+std::string ServerHandshake::WhyNoRendezvous(const wire::ClientHello& client, bool near,
+                                             const absl::StatusOr<std::string>& host_id) {
+  if (listener_->rendezvous_name_.empty()) return "the server does not offer shared memory";
+  if (!near) {
+    return absl::StrCat("peer on another host, or in another network namespace: the client's address, ", peer_.address,
+                        ", is none of the server's side");
+  }
+  if (!host_id.ok()) return absl::StrCat("at the server ", host_id.status().message());
+  if (client.host_id().empty()) return "the client does not say which host it is on";
+  if (client.host_id() != *host_id) return "peer on another host";
+  return std::string();
+}
+
+// Takes the client's segment, answers with the server's. Null: no shared memory; `answer` says why, and is still to be
+// sent. If it has `shm` all the same, it was sent in part, and the connection is of no use.
 std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer) {
   const auto refuse = [answer](absl::string_view reason) {
     answer->clear_shm();
@@ -226,15 +306,16 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
       shm::PeerSegment::Map(std::move(received_fds_[0]), shm::kSegmentBytes, shm::kSegmentBytes);
   received_fds_.clear();
   if (!peer.ok()) return refuse(absl::StrCat("the server refused the client's memory: ", peer.status().message()));
-  if (absl::Status room = place_->TakeSharedMemory(shm::kSegmentBytes); !room.ok()) return refuse(room.message());
   if (absl::Status left = shm::CheckMemoryLeft(); !left.ok()) {
     return refuse(absl::StrCat("the server's ", left.message()));
   }
   absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);
   if (!own.ok()) return refuse(absl::StrCat("the server's ", own.status().message()));
+  // Last, because the connection keeps it.
+  if (absl::Status room = place_->TakeSharedMemory(shm::kSegmentBytes); !room.ok()) return refuse(room.message());
   answer->mutable_shm()->set_segment_bytes(shm::kSegmentBytes);
   answer->mutable_shm()->set_ring_bytes(shm::kRingBytes);
-  if (!SendHello(fd_, *answer, own->fd())) return refuse("the descriptor could not be sent");
+  if (!SendHello(fd_, *answer, own->fd())) return nullptr;
   own->ReleaseFd();
   framed::UniqueFd socket;
   {
@@ -257,6 +338,7 @@ void ServerHandshake::RefuseFor(const absl::Status& reason) {
 }
 
 void ServerHandshake::Finish() {
+  for (framed::UniqueFd& fd : received_fds_) shm::CloseReceived(std::move(fd));
   received_fds_.clear();
   place_.reset();
   internal::DeadlineTimer::Handle timeout;

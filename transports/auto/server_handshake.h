@@ -14,7 +14,8 @@
 namespace shmrpc::autoselect {
 
 // A connection whose client has not said yet who it is. Ends as a session, or closed: after the time-out, or when what
-// the client says is not a hello.
+// the client says is not a hello. A client of HTTP/1 is answered in its protocol; the connection is then kept until it
+// hangs up, or the time-out, because to close it with unread bytes would take the answer back.
 class ServerHandshake final : public framed::Pollable {
  public:
   // `listener` outlives it.
@@ -35,8 +36,15 @@ class ServerHandshake final : public framed::Pollable {
   enum class Progress { kMore, kOver };
   Progress ReadHello();
   // Has the connection served of a client that speaks HTTP/2.
-  void HandOverHttp2();
+  Progress HandOverHttp2();
+  // Tells the client in its own protocol, and goes on to throw away what it sends until it hangs up.
+  Progress SayFarewell(const std::string& answer);
+  Progress Discard();
   void Answer(const wire::ClientHello& client);
+  // The answer to a client whose calls cannot come over shared memory where the server takes no others.
+  void RefuseWithoutShm(wire::ServerHello* answer, absl::string_view reason);
+  // Why a client over TCP cannot go on to shared memory; empty: it can.
+  std::string WhyNoRendezvous(const wire::ClientHello& client, bool near, const absl::StatusOr<std::string>& host_id);
   std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);
   void RefuseFor(const absl::Status& reason);
   void Finish();
@@ -45,7 +53,9 @@ class ServerHandshake final : public framed::Pollable {
   const AutoListener::Door door_;
   const int fd_;
   framed::PollRight right_;
-  bool over_ = false;  // with right_
+  bool over_ = false;        // with right_
+  bool discarding_ = false;  // with right_: the client has been told that it is not served
+  size_t discarded_ = 0;     // with right_
   HelloReader reader_;
   std::vector<framed::UniqueFd> received_fds_;
   Peer peer_;

@@ -51,6 +51,11 @@ std::vector<X509Ptr> ReadCertificates(absl::string_view pem) {
   return certificates;
 }
 
+// Whether a client has sent more than its own certificate.
+bool SentWithOthers(absl::string_view certificate, absl::string_view chain) {
+  return !chain.empty() && chain != certificate;
+}
+
 X509StorePtr MakeStore(const std::vector<X509Ptr>& roots) {
   X509StorePtr store(X509_STORE_new());
   for (const X509Ptr& root : roots) X509_STORE_add_cert(store.get(), root.get());
@@ -186,7 +191,19 @@ absl::StatusOr<std::shared_ptr<const ClientCertificates>> ClientCertificates::Cr
 
 ClientCertificates::~ClientCertificates() { X509_STORE_free(store_); }
 
-absl::Status ClientCertificates::Check(absl::string_view certificate, absl::string_view chain) const {
+absl::Status ClientCertificates::Check(absl::string_view certificate, absl::string_view chain, bool resumed) const {
+  absl::Status status = CheckWith(certificate, chain);
+  if (status.ok() || !resumed) return status;
+  std::string remembered;
+  {
+    MutexLock lock(&mutex_);
+    const auto found = chains_.find(std::string(certificate));
+    if (found != chains_.end()) remembered = found->second;
+  }
+  return remembered.empty() ? status : CheckWith(certificate, remembered);
+}
+
+absl::Status ClientCertificates::CheckWith(absl::string_view certificate, absl::string_view chain) const {
   const std::string key = absl::StrCat(certificate, "/", chain);
   const SteadyTime now = SteadyTime::Now();
   {
@@ -198,6 +215,10 @@ absl::Status ClientCertificates::Check(absl::string_view certificate, absl::stri
   MutexLock lock(&mutex_);
   if (known_.size() >= kMaxKnown) known_.clear();
   known_[key] = {status, now};
+  if (status.ok() && SentWithOthers(certificate, chain)) {
+    if (chains_.size() >= kMaxKnown) chains_.clear();
+    chains_.insert_or_assign(std::string(certificate), std::string(chain));
+  }
   return status;
 }
 

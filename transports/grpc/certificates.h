@@ -33,7 +33,10 @@ class ClientCertificates {
 
   // Of a client's certificate and what it has sent with it, PEM: OK, or UNAUTHENTICATED with the reason. An empty
   // `certificate` is none. One that expires while its connection lasts is refused from within a minute on.
-  absl::Status Check(absl::string_view certificate, absl::string_view chain) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // `resumed`: in a resumed session of TLS the client does not send again what it sent with its certificate, which is
+  // remembered.
+  absl::Status Check(absl::string_view certificate, absl::string_view chain, bool resumed) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Result {
@@ -42,12 +45,15 @@ class ClientCertificates {
   };
 
   explicit ClientCertificates(X509_STORE* store) : store_(store) {}
+  absl::Status CheckWith(absl::string_view certificate, absl::string_view chain) const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Verify(absl::string_view certificate, absl::string_view chain) const;
 
   X509_STORE* const store_;
   mutable Mutex mutex_;
   // Signatures take longer to check than calls. By everything that the client has shown.
   mutable absl::flat_hash_map<std::string, Result> known_ ABSL_GUARDED_BY(mutex_);
+  // By certificates that were accepted with the help of others: those others.
+  mutable absl::flat_hash_map<std::string, std::string> chains_ ABSL_GUARDED_BY(mutex_);
 };
 
 // For a client whose handshakes with the server fail, why they do: asks `grpc_target` for its certificate with a

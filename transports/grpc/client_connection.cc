@@ -123,6 +123,21 @@ constexpr char kCertificateHint[] =
     " (over TLS a server ends the connection at once when it does not accept the client's certificate, or demands one: "
     "see GrpcTlsClientOptions)";
 
+// The same for a client without TLS, whom servers with TLS answer in as many ways as there are implementations.
+constexpr char kPlainHint[] =
+    " (the server was reached, but does not answer as a gRPC server does: if it speaks TLS, set the "
+    "option tls)";
+
+// Whether a failure is one to connect at all, in the gRPC library's words: no server has said anything then. What the
+// gRPC library says of one that has depends on the server's implementation.
+bool WasNotReached(absl::string_view failure) {
+  for (const absl::string_view words : {"Failed to connect to remote host", "Connection refused", "No such file",
+                                        "DNS resolution failed", "imed out", "imeout", "eadline", "HTTP proxy"}) {
+    if (absl::StrContains(failure, words)) return true;
+  }
+  return false;
+}
+
 class GrpcConnection final : public Connection {
  public:
   GrpcConnection(std::shared_ptr<ClientChannel> channel, const ClientConnectionOptions& options)
@@ -228,17 +243,17 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectGrpc(const ClientConnectionOp
       case GRPC_CHANNEL_TRANSIENT_FAILURE: {
         const absl::Status why = Probe::Run(channel);
         if (channel->channel->GetState(false) == GRPC_CHANNEL_READY) continue;
-        const bool ended =
-            absl::StrContains(why.message(), "Socket closed") || absl::StrContains(why.message(), "Connection reset");
         std::string text =
             absl::StrCat(connection_options.target, ": ", why.ok() ? "the connection was lost at once" : why.message());
-        if (connection_options.tls.has_value()) {
-          if (ended) absl::StrAppend(&text, kCertificateHint);
-          if (absl::StrContains(why.message(), "andshake")) {
-            absl::StrAppend(&text, ExplainHandshakeFailure(connection_options.target, *connection_options.tls,
-                                                           std::min(options.deadline, now + kExplanationTime),
-                                                           options.interrupt_fd));
+        if (!WasNotReached(why.message())) {
+          std::string explanation;
+          if (connection_options.tls.has_value() && absl::StrContains(why.message(), "andshake")) {
+            explanation =
+                ExplainHandshakeFailure(connection_options.target, *connection_options.tls,
+                                        std::min(options.deadline, now + kExplanationTime), options.interrupt_fd);
           }
+          if (explanation.empty()) explanation = connection_options.tls.has_value() ? kCertificateHint : kPlainHint;
+          absl::StrAppend(&text, explanation);
         }
         return absl::UnavailableError(text);
       }

@@ -3,8 +3,14 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "shmrpc/steady_time.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/auto_transport.h"
@@ -13,6 +19,7 @@
 #include "transports/grpc/http2_server.h"
 #include "transports/grpc/server.h"
 #include "transports/inproc/inproc_transport.h"
+#include "transports/tcp/socket_address.h"
 
 namespace shmrpc {
 namespace grpc_transport {
@@ -67,10 +74,33 @@ absl::Status CheckTls(const GrpcServerOptions& options) {
   return absl::OkStatus();
 }
 
-// As the gRPC library writes it.
+// As the gRPC library writes it: in a URI, whose path has only some of the characters that are in names (RFC 3986,
+// section 3.3), and the others as % and two digits.
 std::string ToGrpcTarget(const Target& target) {
   if (target.kind == Target::Kind::kHostPort) return absl::StrCat("dns:///", target.ToString());
-  return target.ToString();
+  if (target.kind != Target::Kind::kUnix && target.kind != Target::Kind::kUnixAbstract) return target.ToString();
+  std::string grpc_target = target.kind == Target::Kind::kUnix ? "unix:" : "unix-abstract:";
+  if (absl::StartsWith(target.name, "//")) grpc_target += "//";
+  for (const char c : target.name) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("-._~!$&'()*+,;=:@/", c)) {
+      grpc_target += c;
+    } else {
+      absl::StrAppend(&grpc_target, "%", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
+    }
+  }
+  return grpc_target;
+}
+
+// Whether a target of the gRPC library is on this host, as far as that can be told without looking a name up.
+bool IsOnThisHost(const std::string& grpc_target) {
+  const absl::StatusOr<std::vector<Target>> targets = Target::ParseList(grpc_target);
+  return targets.ok() && std::all_of(targets->begin(), targets->end(), [](const Target& target) {
+           if (target.kind != Target::Kind::kHostPort) return target.kind != Target::Kind::kGrpc;
+           const absl::string_view name = absl::StripSuffix(target.host, ".");
+           if (absl::EqualsIgnoreCase(name, "localhost") || absl::EndsWithIgnoreCase(name, ".localhost")) return true;
+           const std::optional<tcp::SocketAddress> address = tcp::SocketAddress::FromLiteral(target.host, target.port);
+           return address.has_value() && tcp::IsOnThisHost(*address);
+         });
 }
 
 // What a server can listen on: one address in this library's words.
@@ -136,6 +166,9 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   // Servers of other libraries hang up on clients that ping more often than every few minutes: only who asks pings.
   if (options.keepalive_timeout != kDefaultKeepaliveTimeout) AddKeepalive(options.keepalive_timeout, &all);
   connection.keepalive_timeout = options.keepalive_timeout;
+  // A proxy (http_proxy) is for servers elsewhere, and the way to one that has been found without it is known.
+  const bool found = !connection.choice.reason.empty() && options.transport != TransportPreference::kGrpc;
+  if (found || IsOnThisHost(connection.target)) all.emplace(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   for (const auto& [name, value] : all) {
     if (absl::holds_alternative<int>(value)) {
       arguments.SetInt(name, absl::get<int>(value));

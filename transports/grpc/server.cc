@@ -98,7 +98,8 @@ absl::Status GrpcServer::CheckClient(const grpc::CallbackServerContext& context)
     return values.empty() ? absl::string_view() : absl::string_view(values[0].data(), values[0].size());
   };
   absl::Status status = options_.client_certificates->Check(first(GRPC_X509_PEM_CERT_PROPERTY_NAME),
-                                                            first(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME));
+                                                            first(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME),
+                                                            first(GRPC_SSL_SESSION_REUSED_PROPERTY) == "true");
   if (!status.ok()) {
     static internal::LogLimiter limiter;
     internal::LogWarningLimited(

@@ -17,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/src/fork.h"
 #include "transports/framed/errno_name.h"
+#include "transports/shm/fd_passing.h"
 
 namespace shmrpc::shm {
 namespace {
@@ -74,8 +75,11 @@ absl::Status BadPeerMemory(absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("the peer's descriptor for shared memory was refused: ", why));
 }
 
-absl::string_view FileType(mode_t mode) {
-  switch (mode & S_IFMT) {
+// What a descriptor is of, for people. Says what is known of it and asks no file system.
+absl::string_view FileType(int fd) {
+  struct statx known = {};
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &known) != 0) return "of an unknown type";
+  switch (known.stx_mode & S_IFMT) {
     case S_IFREG:
       return "a file";
     case S_IFDIR:
@@ -96,19 +100,13 @@ absl::Status CheckPeerMemory(int fd, uint64_t size, uint64_t size_limit) {
   if (size == 0 || size > size_limit) {
     return BadPeerMemory(absl::StrCat("it is announced with ", size, " bytes, the limit is ", size_limit));
   }
-  struct stat status;
-  if (fstat(fd, &status) != 0) return BadPeerMemory(absl::StrCat("fstat failed: ", ErrnoText(errno)));
-  if (!S_ISREG(status.st_mode)) return BadPeerMemory(absl::StrCat("it is ", FileType(status.st_mode), ", not a memfd"));
-  // Reading from another file system may block, or fail with SIGBUS: a network's, a user's own (FUSE), huge pages that
-  // have run out.
-  struct statfs file_system;
-  if (fstatfs(fd, &file_system) != 0) return BadPeerMemory(absl::StrCat("fstatfs failed: ", ErrnoText(errno)));
-  if (file_system.f_type != TMPFS_MAGIC) {
-    return BadPeerMemory(absl::StrCat("it is not a memfd but a file of the file system type 0x",
-                                      absl::Hex(static_cast<uint64_t>(file_system.f_type))));
-  }
+  // Before anything else is asked of it: this question never blocks, and only memory has an answer. A file system in
+  // user space could let fstat wait for ever.
   const int seals = fcntl(fd, F_GET_SEALS);
-  if (seals < 0) return BadPeerMemory(absl::StrCat("it is not a memfd: F_GET_SEALS failed: ", ErrnoText(errno)));
+  if (seals < 0) {
+    const int error = errno;
+    return BadPeerMemory(absl::StrCat("it is ", FileType(fd), ", not a memfd: F_GET_SEALS failed: ", ErrnoText(error)));
+  }
   if ((seals & kAllSeals) != kAllSeals) {
     std::vector<std::string> missing;
     for (const Seal& seal : kRequiredSeals) {
@@ -116,6 +114,14 @@ absl::Status CheckPeerMemory(int fd, uint64_t size, uint64_t size_limit) {
     }
     return BadPeerMemory(absl::StrCat("it lacks the seals ", absl::StrJoin(missing, ", ")));
   }
+  // Memory of huge pages has seals as well, and reading it fails with SIGBUS when these have run out.
+  struct statfs file_system;
+  if (fstatfs(fd, &file_system) != 0) return BadPeerMemory(absl::StrCat("fstatfs failed: ", ErrnoText(errno)));
+  if (file_system.f_type != TMPFS_MAGIC) {
+    return BadPeerMemory(absl::StrCat("it is not a memfd but a file of the file system type 0x",
+                                      absl::Hex(static_cast<uint64_t>(file_system.f_type))));
+  }
+  struct stat status;
   // Only now, as the size cannot change any more.
   if (fstat(fd, &status) != 0) return BadPeerMemory(absl::StrCat("fstat failed: ", ErrnoText(errno)));
   if (static_cast<uint64_t>(status.st_size) != size) {
@@ -173,7 +179,10 @@ absl::StatusOr<Segment> Segment::Create(size_t size) {
 }
 
 absl::StatusOr<PeerSegment> PeerSegment::Map(UniqueFd fd, uint64_t size, uint64_t size_limit) {
-  if (absl::Status status = CheckPeerMemory(fd.get(), size, size_limit); !status.ok()) return status;
+  if (absl::Status status = CheckPeerMemory(fd.get(), size, size_limit); !status.ok()) {
+    CloseReceived(std::move(fd));
+    return status;
+  }
   absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), size, PROT_READ);
   if (!mapping.ok()) return mapping.status();
   return PeerSegment(*std::move(mapping));

@@ -51,9 +51,10 @@ class Mapping {
 // any number of threads; the object by one at a time.
 class Segment {
  public:
-  // `size` is a multiple of the page size, not 0. Uses no memory until it is touched.
-  // RESOURCE_EXHAUSTED: the process or the system has reached a limit; UNAVAILABLE: the kernel does not do this. The
-  // message begins with "memfd" and contains the errno's name and the limit to raise.
+  // `size`, not 0, is what the peer is told; the mapping ends with the page in which it ends, whatever the size of
+  // pages is. Uses no memory until it is touched. RESOURCE_EXHAUSTED: the process or the system has reached a limit;
+  // UNAVAILABLE: the kernel does not do this. The message begins with "memfd" and contains the errno's name and the
+  // limit to raise.
   static absl::StatusOr<Segment> Create(size_t size);
 
   uint8_t* data() const { return mapping_.data(); }
@@ -77,9 +78,9 @@ class Segment {
 class PeerSegment {
  public:
   // Takes a descriptor that came from the peer, with the size that the peer announced or the protocol prescribes, and
-  // the size that this side will map at most. The descriptor is closed in any case.
-  // INVALID_ARGUMENT: it is not a sealed memfd of just that size; the message says which check failed. Nothing of it
-  // has been mapped then. RESOURCE_EXHAUSTED: this process could not map it.
+  // the size that this side will map at most. The descriptor is closed in any case, and without the caller waiting for
+  // that. INVALID_ARGUMENT: it is not a sealed memfd of just that size; the message says which check failed. Nothing of
+  // it has been mapped then. RESOURCE_EXHAUSTED: this process could not map it.
   static absl::StatusOr<PeerSegment> Map(framed::UniqueFd fd, uint64_t size, uint64_t size_limit);
 
   const uint8_t* data() const { return mapping_.data(); }

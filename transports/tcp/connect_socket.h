@@ -9,7 +9,8 @@
 namespace shmrpc::tcp {
 
 // Connects a stream socket to `target`, which may be a host and port or a Unix socket. Tries the target's addresses in
-// turn, each for its share of the time left, so that one that swallows packets does not use up all of it. The socket is
+// turn: the next one as soon as one has failed, and beside one that has not answered within a quarter of a second, so
+// that an address that swallows packets costs no more than that. The first to connect is the one. The socket is
 // non-blocking and close-on-exec, with TCP_NODELAY where it is TCP. Blocks; any thread.
 //
 // Errors, which name the addresses, the reason and what to do:

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/src/fork.h"
@@ -33,7 +34,8 @@ class ListeningSocket {
   }
   ~ListeningSocket() { Close(); }
 
-  // Non-blocking and close-on-exec.
+  // Non-blocking and close-on-exec. As long as nobody changes that who shares the socket: even then it blocks for its
+  // time-out only, SO_RCVTIMEO, which is the shortest there is.
   int fd() const { return fd_.get(); }
 
   // Where it listens, with the real port; `original` has its canonical form, such as "ipv4:127.0.0.1:34567".
@@ -47,7 +49,7 @@ class ListeningSocket {
   }
 
  private:
-  friend absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode);
+  friend class Listening;
 
   framed::UniqueFd fd_;
   std::unique_ptr<internal::NotForChildren> not_for_children_;
@@ -55,19 +57,20 @@ class ListeningSocket {
   UnixSocketFile file_;
 };
 
-// Listens on `target`. A host name means the first address it has here; "localhost" is 127.0.0.1 only, [::] takes IPv4
-// as well, port 0 lets the kernel choose. A Unix path gets a socket file with the permissions `unix_mode`; a stale
-// file is taken over (see UnixSocketFile), and for an abstract name `unix_mode` means nothing. May block for a name
-// look-up. Any thread.
+// Listens on `target`: on each address of a host name that is one of this host, at least one ("localhost" is 127.0.0.1
+// and, where there is IPv6, ::1), with one port for all. [::] takes IPv4 as well, and without IPv6 it is 0.0.0.0. Port
+// 0 lets the kernel choose. A Unix path gets a socket file with the permissions `unix_mode`; a stale file is taken over
+// (see UnixSocketFile), and for an abstract name `unix_mode` means nothing. May block for a name look-up. Any thread.
 //
 // Errors, which name the address and the reason: ALREADY_EXISTS (another process listens there), INVALID_ARGUMENT,
 // NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (no descriptor left), UNAVAILABLE (anything else).
-absl::StatusOr<ListeningSocket> ListenSocket(const Target& target, mode_t unix_mode);
+absl::StatusOr<std::vector<ListeningSocket>> ListenSockets(const Target& target, mode_t unix_mode);
 
 // Takes one connection, if there is one: a socket that is non-blocking and close-on-exec, with TCP_NODELAY where it is
-// TCP. nullopt: none is waiting now. Never blocks; any thread.
-// Errors: RESOURCE_EXHAUSTED, no descriptor or memory left: connections keep waiting and the listening socket stays
-// readable, so try again after a pause; INTERNAL, this socket will never accept anything again.
+// TCP. nullopt: none is waiting now. Never blocks, but for a millisecond or a few when somebody who shares the
+// listening socket (a child, or a process that it was passed to) has made it a blocking one; any thread. Errors:
+// RESOURCE_EXHAUSTED, no descriptor or memory left: connections keep waiting and the listening socket stays readable,
+// so try again after a pause; INTERNAL, this socket will never accept anything again.
 absl::StatusOr<std::optional<framed::UniqueFd>> AcceptSocket(int listening_fd);
 
 }  // namespace shmrpc::tcp

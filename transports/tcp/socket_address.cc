@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -188,6 +189,13 @@ absl::StatusOr<SocketAddress> SocketAddress::FromUnixAbstractName(absl::string_v
   return SocketAddress(reinterpret_cast<const sockaddr*>(&address), kUnixNameOffset + 1 + name.size());
 }
 
+SocketAddress SocketAddress::WithPort(uint16_t port) const {
+  SocketAddress other = *this;
+  if (family() == AF_INET) reinterpret_cast<sockaddr_in*>(&other.storage_)->sin_port = htons(port);
+  if (family() == AF_INET6) reinterpret_cast<sockaddr_in6*>(&other.storage_)->sin6_port = htons(port);
+  return other;
+}
+
 Target SocketAddress::ToTarget() const {
   Target target;
   char text[INET6_ADDRSTRLEN] = "";
@@ -271,6 +279,81 @@ std::string LocalAddress(int fd) {
   socklen_t length = sizeof(storage);
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return "unknown";
   return SocketAddress(reinterpret_cast<const sockaddr*>(&storage), length).ToString();
+}
+
+namespace {
+
+// Of one end; empty when it is not TCP's.
+std::string EncodeEnd(const sockaddr_storage& end) {
+  std::string bytes;
+  if (end.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(end);
+    bytes.assign(10, '\0');
+    bytes.append(2, '\xff');
+    bytes.append(reinterpret_cast<const char*>(&v4.sin_addr), sizeof v4.sin_addr);
+    bytes.append(reinterpret_cast<const char*>(&v4.sin_port), sizeof v4.sin_port);
+  } else if (end.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(end);
+    bytes.append(reinterpret_cast<const char*>(&v6.sin6_addr), sizeof v6.sin6_addr);
+    bytes.append(reinterpret_cast<const char*>(&v6.sin6_port), sizeof v6.sin6_port);
+  }
+  return bytes;
+}
+
+constexpr size_t kEncodedHostBytes = 16;
+
+bool IsLoopback(absl::string_view host) {
+  in6_addr address;
+  std::memcpy(&address, host.data(), sizeof address);
+  return IN6_IS_ADDR_LOOPBACK(&address) || (IN6_IS_ADDR_V4MAPPED(&address) && address.s6_addr[12] == 127);
+}
+
+bool IsAnInterfaces(absl::string_view host) {
+  ifaddrs* interfaces = nullptr;
+  if (getifaddrs(&interfaces) != 0) return false;
+  bool found = false;
+  for (const ifaddrs* each = interfaces; each != nullptr && !found; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr) continue;
+    sockaddr_storage address = {};
+    const int family = each->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    std::memcpy(&address, each->ifa_addr, family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+    // Every link may have a host of this address.
+    if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<sockaddr_in6&>(address).sin6_addr)) continue;
+    found = absl::string_view(EncodeEnd(address)).substr(0, kEncodedHostBytes) == host;
+  }
+  freeifaddrs(interfaces);
+  return found;
+}
+
+}  // namespace
+
+TcpEnds EndsOf(int fd) {
+  TcpEnds ends;
+  sockaddr_storage storage = {};
+  socklen_t length = sizeof(storage);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return ends;
+  ends.local = EncodeEnd(storage);
+  storage = {};
+  length = sizeof(storage);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return {};
+  ends.peer = EncodeEnd(storage);
+  return ends;
+}
+
+bool IsOnThisHost(const SocketAddress& address) {
+  sockaddr_storage storage = {};
+  std::memcpy(&storage, address.data(), address.length());
+  const std::string end = EncodeEnd(storage);
+  const absl::string_view host = absl::string_view(end).substr(0, kEncodedHostBytes);
+  return !end.empty() && (IsLoopback(host) || IsAnInterfaces(host));
+}
+
+bool PeerIsOnThisHost(int fd) {
+  const TcpEnds ends = EndsOf(fd);
+  if (ends.peer.empty()) return false;
+  const absl::string_view host = absl::string_view(ends.peer).substr(0, kEncodedHostBytes);
+  return host == absl::string_view(ends.local).substr(0, kEncodedHostBytes) || IsLoopback(host) || IsAnInterfaces(host);
 }
 
 std::string PeerHost(int fd) {

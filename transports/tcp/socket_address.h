@@ -38,6 +38,9 @@ class SocketAddress {
   int family() const { return length_ == 0 ? AF_UNSPEC : storage_.ss_family; }
   bool is_ip() const { return family() == AF_INET || family() == AF_INET6; }
 
+  // The same IP host with another port.
+  SocketAddress WithPort(uint16_t port) const;
+
   // The same address as a Target whose `original` is ToString(). Only for valid addresses.
   Target ToTarget() const;
 
@@ -66,6 +69,22 @@ absl::StatusOr<std::vector<SocketAddress>> Resolve(const Target& target,
 // The two ends of a connected socket, in SocketAddress::ToString's form; "unknown" when the kernel does not say.
 std::string PeerAddress(int fd);
 std::string LocalAddress(int fd);
+
+// Whether an IP address is one of those that are served in this process's network namespace. In doubt it is not.
+bool IsOnThisHost(const SocketAddress& address);
+
+// Whether the other end of a connected TCP socket is in this process's network namespace: its address is one of those
+// that are served here. In doubt it is not.
+bool PeerIsOnThisHost(int fd);
+
+// The two ends of a connected TCP socket as the protocol writes them: 16 bytes of IPv6 address (IPv4 mapped to it) and
+// 2 of port, the most significant first. Both empty for other sockets. No other connection of the network namespace has
+// the same two while this one, or what is left of it, exists.
+struct TcpEnds {
+  std::string local;
+  std::string peer;
+};
+TcpEnds EndsOf(int fd);
 
 // The IP host at the other end of a connected socket, "192.0.2.1"; of IPv6 hosts, which have many addresses, their
 // network, "2001:db8:0:1::/64". Empty for other sockets.

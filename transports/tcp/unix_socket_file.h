@@ -19,6 +19,10 @@ namespace shmrpc::tcp {
 // replacement another starter could do the same, so all of it, up to listen(), happens under an exclusive flock() on
 // the directory: a lock that leaves no file of its own behind, even after kill -9. The removal takes the same lock.
 //
+// Where that cannot be had within a tenth of a second, because others lock directories for purposes of their own, or
+// the file system knows no locks, or the directory may not be read, both go on without: Bind then gives a socket that
+// refuses a moment to listen, and asks again. What is removed is looked at once more while nobody can see it.
+//
 // Move-only; used by one thread at a time. After fork() the child's copy removes nothing.
 class UnixSocketFile {
  public:
@@ -31,8 +35,8 @@ class UnixSocketFile {
   // time with more), and listens. The socket must stay open until Remove: it keeps the file's inode number from being
   // used again.
   // Errors: ALREADY_EXISTS (another process listens there, or something that is no socket is in the way; it is left
-  // alone), INVALID_ARGUMENT, NOT_FOUND (no such directory), PERMISSION_DENIED, UNAVAILABLE (the directory stays
-  // locked, or the kernel refused something else).
+  // alone), INVALID_ARGUMENT, NOT_FOUND (no such directory), PERMISSION_DENIED, UNAVAILABLE (the kernel refused
+  // something else).
   static absl::StatusOr<UnixSocketFile> Bind(int socket, const std::string& path, mode_t mode);
 
   // Removes the file now, if it still is the one that Bind made.

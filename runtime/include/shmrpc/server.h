@@ -100,7 +100,7 @@ class ServerBuilder final {
 
   ServerBuilder& SetWaitMode(WaitMode mode);
 
-  // kTcp or kUnix: do not offer shared memory. Default kAuto.
+  // kTcp, kUnix: offer no shared memory. kShm: refuse calls that come otherwise. Default kAuto.
   ServerBuilder& SetTransport(TransportPreference preference);
 
   // Whether the server has the standard service grpc.health.v1.Health (see HealthService); on by default. A service of

@@ -15,8 +15,8 @@ namespace shmrpc {
 //
 //   host:port, dns:host:port, dns:///host:port   a name or a literal address, IPv6 in brackets: [::1]:50051
 //   ipv4:a.b.c.d:port, ipv6:[addr]:port          literal addresses only
-//   unix:path, unix:///absolute/path             a Unix socket in the file system
-//   unix-abstract:name                           a Unix socket in Linux's abstract namespace
+//   unix:path, unix:///absolute/path             a Unix socket in the file system; as in gRPC %20 is byte 0x20 there,
+//   unix-abstract:name                           and in the abstract namespace; so a % is written %25, a comma %2C
 //   inproc:name                                  a server in this process
 //   grpc:target, grpc+unix:path                  through the gRPC library (shmrpc::grpc), which takes `target` in its
 //                                                own syntax: grpc:host:port, grpc:ipv4:10.0.0.1:443,10.0.0.2:443
@@ -28,7 +28,7 @@ namespace shmrpc {
 //                                                one names a scheme of its own
 //   unix:/a,unix:/b,dns:host:port                any mixture; unix:, unix-abstract: and inproc: hold for one address
 //
-// A comma always separates, so no path or name contains one. There is no white space around it. Only what follows
+// A comma always separates; one in the name of a Unix socket is %2C. There is no white space around it. What follows
 // grpc: is left to the gRPC library with its commas, up to the next address that names a scheme.
 struct Target {
   enum class Kind { kHostPort, kUnix, kUnixAbstract, kInproc, kGrpc };
