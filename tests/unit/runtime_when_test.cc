@@ -97,7 +97,7 @@ TEST(SpawnTest, GivesTheResultOnce) {
   Spawn(After(absl::Milliseconds(1), 6));  // nobody waits for it
 }
 
-TEST(SpawnDeathTest, AnExceptionThatNobodyWaitsForEndsTheProgram) { EXPECT_DEATH(Spawn(Fail()), "broken"); }
+TEST(SpawnDeathTest, AnExceptionThatNobodyWaitsForEndsTheProgram) { EXPECT_DEATH(Spawn(Fail()), "terminate called"); }
 
 }  // namespace
 }  // namespace shmrpc
