@@ -84,11 +84,14 @@ Task<void> ReadChat(std::shared_ptr<ChatInProgress> chat) {
 void StartCoroutine(ClientCall* call, conformance::Counter* ended) {
   switch (call->plan().kind) {
     case Kind::kUnary:
-      return Spawn(Unary(call, ended));
+      Spawn(Unary(call, ended));
+      return;
     case Kind::kUpload:
-      return Spawn(Upload(call, ended));
+      Spawn(Upload(call, ended));
+      return;
     case Kind::kDownload:
-      return Spawn(Download(call, ended));
+      Spawn(Download(call, ended));
+      return;
     case Kind::kChat:
       break;
   }

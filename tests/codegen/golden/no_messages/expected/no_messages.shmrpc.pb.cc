@@ -15,7 +15,7 @@ Pinger::StubInterface::AsyncInterface::~AsyncInterface() = default;
 Pinger::StubInterface::CoroutinesInterface::~CoroutinesInterface() = default;
 
 Pinger::Stub::Stub(::std::shared_ptr<::shmrpc::Channel> channel)
-    : channel_(channel), async_(channel), co_(::std::move(channel)) {}
+    : channel_(::shmrpc::internal::NotNull(::std::move(channel))), async_(channel_), co_(channel_) {}
 
 Pinger::Stub::Async::Async(::std::shared_ptr<::shmrpc::Channel> channel) : channel_(::std::move(channel)) {}
 
