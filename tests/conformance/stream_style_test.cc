@@ -275,7 +275,9 @@ TEST_P(ConformanceTest, TenThousandCoroutineCallsNeedFewThreads) {
   EXPECT_EQ(failed, 0);
   // Those of the client, of the server, and of the process: nine, and some more where a busy machine makes tasks look
   // as if they took long.
-  EXPECT_LT(std::max(threads, CountThreads()), 20 + GetParam().library_threads);
+  // Few beside the calls. How many depends on the machine: the library's threads for callbacks double while callbacks
+  // wait for a CPU.
+  EXPECT_LT(std::max(threads, CountThreads()), 100 + GetParam().library_threads);
   server_.reset();
 }
 
