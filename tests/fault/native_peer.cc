@@ -108,6 +108,11 @@ bool SendWithFds(int socket, absl::string_view bytes, const std::vector<int>& fd
       if ((ready.revents & POLLOUT) == 0) return false;
       continue;
     }
+    if (sent < 0 && errno == EPERM && with > 0) {
+      // The kernel refuses descriptors for a socket that does not want any (SO_PASSRIGHTS): the bytes go alone.
+      with = 0;
+      continue;
+    }
     if (sent <= 0) return false;
     with = 0;
     bytes.remove_prefix(static_cast<size_t>(sent));
