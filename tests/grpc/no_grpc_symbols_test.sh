@@ -9,7 +9,11 @@ if [[ -n $symbols ]]; then
   echo "$symbols" | head >&2
   exit 1
 fi
-loads_grpc() { ldd "$1" | grep -q 'libgrpc\|libgpr'; }
+loads_grpc() {
+  local libraries
+  libraries=$(ldd "$1")  # not into a grep -q, which may end first: ldd would fail then
+  [[ $libraries == *libgrpc* || $libraries == *libgpr* ]]
+}
 if loads_grpc "$2"; then
   echo "$2 loads the gRPC library" >&2
   exit 1
