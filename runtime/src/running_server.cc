@@ -246,6 +246,12 @@ const ResolvedMethod* RunningServer::ResolveMethod(absl::string_view method) con
   return generic_method_.has_value() ? &*generic_method_ : nullptr;
 }
 
+bool RunningServer::NeverBlocks(absl::string_view method) const {
+  const auto found = methods_.find(method);
+  return found != methods_.end() && found->second.service == health_.get() &&
+         found->second.calls->interceptors().empty();  // these are the application's
+}
+
 bool RunningServer::NeedsRequest(absl::string_view method) const {
   const auto found = methods_.find(method);
   return found != methods_.end() && !ClientStreams(found->second.method->kind);

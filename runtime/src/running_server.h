@@ -46,6 +46,7 @@ class RunningServer final : public Server, private CallHandler {
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
   const ResolvedMethod* ResolveMethod(absl::string_view method) const override;
+  bool NeverBlocks(absl::string_view method) const override;
   bool NeedsRequest(absl::string_view method) const override;
   const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
 

@@ -89,7 +89,8 @@ inline const std::shared_ptr<framed::Poller>& StoppedPoller() {
 inline void PollToTheEnd(framed::Pollable* session) {
   for (;;) {
     framed::Task* task = nullptr;
-    switch (session->Poll(/*scanning=*/false, &task)) {
+    framed::Visit visit(/*scanning=*/false, /*may_run=*/true);
+    switch (session->Poll(&visit, &task)) {
       case framed::Pollable::Outcome::kTask:
       case framed::Pollable::Outcome::kTaskMore:
         task->Run();

@@ -43,16 +43,17 @@ class Counter final : public Pollable, public Task {
     uint64_t ignored;
     (void)!read(event_.get(), &ignored, sizeof ignored);
   }
-  Outcome Poll(bool scanning, Task** task) override {
+  Outcome Poll(Visit* visit, Task** task) override {
     if (over) return Outcome::kOver;
     if (elsewhere) {
-      if (scanning) ++met_elsewhere;
+      if (visit->scanning()) ++met_elsewhere;
       return Outcome::kElsewhere;
     }
     if (!right_.TryAcquire()) return Outcome::kElsewhere;
     ++polls;
+    may_run_ = visit->may_run();
     Outcome outcome = spins > 0 && spins-- > 0 ? Outcome::kSpin : Outcome::kEmpty;
-    if (input_ > 0) {
+    if (input_ > 0 && visit->may_run()) {
       const int left = --input_;
       *task = this;
       outcome = left > 0 ? Outcome::kTaskMore : Outcome::kTask;
@@ -60,7 +61,9 @@ class Counter final : public Pollable, public Task {
     const bool marked = right_.Release();
     return marked && outcome == Outcome::kEmpty ? Outcome::kSpin : outcome;
   }
-  bool Park() override { return input_ == 0; }
+  bool Park() override { return input_ == 0 || !may_run_; }
+  bool HasTasks() const override { return input_ > 0; }
+  void PutBack() override { ++input_; }
   void RevokeBatches() override { ++revocations; }
   void Run() override {
     work_();
@@ -82,6 +85,7 @@ class Counter final : public Pollable, public Task {
   TaskHistory history_;
   PollRight right_;
   std::atomic<int> input_{0};
+  std::atomic<bool> may_run_{true};  // in the last visit
 };
 
 std::unique_ptr<Poller> MakePoller(int max_threads = 16) {

@@ -64,6 +64,15 @@ class RawPeer {
   void SendBytes(absl::string_view bytes) {
     ASSERT_EQ(send(own_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
   }
+  // False: the session has hung up.
+  bool TrySendBytes(absl::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = send(own_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent <= 0) return false;
+      bytes.remove_prefix(static_cast<size_t>(sent));
+    }
+    return true;
+  }
   void Send(FrameHeader header, absl::string_view body = "") { SendBytes(Encode(header, body)); }
   void SendMethod() { Send({.type = FrameType::kMethod, .code = 0}, "/a.Service/Method"); }
   void SendRequest(uint64_t call_id, uint8_t flags) {

@@ -267,7 +267,7 @@ class SendingPollable final : public Pollable, public Task, private Sender::Host
 
   int fd() const override { return event_.get(); }
   void OnEvents(uint32_t) override {}
-  Outcome Poll(bool scanning, Task** task) override {
+  Outcome Poll(Visit* visit, Task** task) override {
     Outcome outcome = Outcome::kElsewhere;
     if (right_.TryAcquire()) {
       outcome = *rests_ ? Outcome::kEmpty : Outcome::kSpin;
@@ -280,10 +280,11 @@ class SendingPollable final : public Pollable, public Task, private Sender::Host
       (void)right_.Release();
     }
     if (outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
-    scans += scanning && outcome != Outcome::kTaskMore;
+    scans += visit->scanning() && outcome != Outcome::kTaskMore;
     return outcome;
   }
   bool Park() override { return true; }
+  void PutBack() override { ++input; }
   void Run() override {
     FrameHeader header;
     header.type = FrameType::kAlive;

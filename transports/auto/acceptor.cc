@@ -29,7 +29,7 @@ void Acceptor::Stop() {
   internal::DeadlineTimer::Get().Cancel(retry);
 }
 
-framed::Pollable::Outcome Acceptor::Poll(bool, framed::Task**) {
+framed::Pollable::Outcome Acceptor::Poll(framed::Visit* visit, framed::Task**) {
   do {
     if (!right_.TryAcquire()) return Outcome::kElsewhere;
     while (!stopped_) {
@@ -37,7 +37,9 @@ framed::Pollable::Outcome Acceptor::Poll(bool, framed::Task**) {
       if (socket.ok()) {
         if (!socket->has_value()) break;
         accepted_(**std::move(socket));
-        continue;
+        if (visit->Spend(framed::Visit::kSlowUnits)) continue;
+        (void)right_.Release();
+        return Outcome::kMore;
       }
       static internal::LogLimiter limiter;
       internal::LogWarningLimited(limiter, absl::StrCat("cannot accept connections on ", socket_.bound().ToString(),

@@ -25,7 +25,7 @@ class Acceptor final : public framed::Pollable {
 
   int fd() const override { return socket_.fd(); }
   void OnEvents(uint32_t) override {}
-  Outcome Poll(bool scanning, framed::Task** task) override;
+  Outcome Poll(framed::Visit* visit, framed::Task** task) override;
   bool Park() override { return true; }  // epoll reports each new connection
 
  private:

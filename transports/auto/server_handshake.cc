@@ -74,7 +74,7 @@ void ServerHandshake::Abort() {
   if (socket_.valid() && !answering_) ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
-framed::Pollable::Outcome ServerHandshake::Poll(bool, framed::Task**) {
+framed::Pollable::Outcome ServerHandshake::Poll(framed::Visit*, framed::Task**) {
   Progress progress;
   do {
     if (!right_.TryAcquire()) return Outcome::kElsewhere;

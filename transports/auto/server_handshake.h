@@ -29,7 +29,7 @@ class ServerHandshake final : public framed::Pollable {
 
   int fd() const override { return fd_; }
   void OnEvents(uint32_t) override {}
-  Outcome Poll(bool scanning, framed::Task** task) override;
+  Outcome Poll(framed::Visit* visit, framed::Task** task) override;
   bool Park() override { return true; }  // everything there was has been read, and epoll reports what comes
 
  private:

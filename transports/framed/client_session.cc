@@ -153,7 +153,7 @@ void ClientSession::StartCall(const CallSpec& spec, const OutgoingMessage* reque
     }
     if (refused.ok()) {
       id = AddCall(call);
-      if (!keepalive_armed_) ArmKeepalive();
+      if (!keepalive_armed()) ArmKeepalive();
       if (id == 0) {
         refused = absl::ResourceExhaustedError(
             absl::StrCat("more than ", kSlotMask, " calls are in flight on one connection"));
@@ -356,6 +356,14 @@ ClientCall* ClientSession::PopEnded() {
   return call;
 }
 
+void ClientSession::PutBack(ClientCall* call) {
+  MutexLock lock(&calls_mutex_);
+  call->next_ended = first_ended_;
+  first_ended_ = call;
+  if (last_ended_ == nullptr || call->next_ended == nullptr) last_ended_ = call;
+  has_ended_.store(true, std::memory_order_seq_cst);
+}
+
 // The first reason is the calls': to hang up is to make the poller find a second one.
 void ClientSession::Fail(const absl::Status& reason, bool none_processed) {
   std::vector<std::pair<ClientCall*, uint64_t>> calls;
@@ -409,12 +417,7 @@ void ClientSession::Close() {
   }
   Fail(absl::CancelledError("the channel was destroyed while the call was in progress"));
   poller_->Remove(this);
-  internal::DeadlineTimer::Handle timer;
-  {
-    MutexLock lock(&calls_mutex_);
-    timer = keepalive_timer_;
-  }
-  KeepaliveTimer().Cancel(timer);
+  StopKeepalive();
   for (;;) {
     ClientCall* call;
     {
@@ -424,29 +427,6 @@ void ClientSession::Close() {
     }
     call->Run();
   }
-}
-
-// ---- Keepalive.
-
-void ClientSession::ArmKeepalive() {
-  if (!keepalive_.enabled() || link_ended_.load(std::memory_order_relaxed)) return;
-  keepalive_armed_ = true;
-  keepalive_timer_ = KeepaliveTimer().Schedule(SteadyTime::Now() + keepalive_.period(), [weak = weak_from_this()] {
-    const std::shared_ptr<Pollable> session = weak.lock();
-    if (session != nullptr) static_cast<ClientSession*>(session.get())->OnKeepaliveTimer();
-  });
-}
-
-void ClientSession::OnKeepaliveTimer() {
-  bool has_calls;
-  {
-    MutexLock lock(&calls_mutex_);
-    has_calls = HasCalls();
-  }
-  if (TickKeepalive(has_calls).dead) return Fail(SilentPeer("server", "the option keepalive_timeout"));
-  MutexLock lock(&calls_mutex_);
-  keepalive_armed_ = false;
-  if (HasCalls()) ArmKeepalive();
 }
 
 }  // namespace shmrpc::framed

@@ -50,8 +50,9 @@ class ClientSession final : public Session {
   // Ends all calls with CANCELLED and hangs up.
   void Close();
 
-  Outcome Poll(bool scanning, Task** task) override;
+  Outcome Poll(Visit* visit, Task** task) override;
   bool Park() override;
+  bool HasTasks() const override { return has_ended_.load(std::memory_order_seq_cst); }
 
  private:
   friend class ClientCall;
@@ -70,8 +71,13 @@ class ClientSession final : public Session {
   bool WaitUntil(const ClientCall* call, absl::FunctionRef<bool()> done, SteadyTime deadline);
   void Release(ClientCall* call);
 
-  void ArmKeepalive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
-  void OnKeepaliveTimer() ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  bool ExpectsPeer() const override ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_) { return HasCalls(); }
+  bool AnswersBeats() const override { return false; }
+  bool LinkIsOver() const override { return link_ended_.load(std::memory_order_relaxed); }
+  void OnPeerLost(bool link_ended) override {
+    Fail(link_ended ? HungUp("server") : SilentPeer("server", "the option keepalive_timeout"));
+  }
+  void LetGo(std::shared_ptr<Pollable> self) override { poller_->Kick(std::move(self)); }
   bool HasCalls() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_) { return slots_.size() != free_slots_.size(); }
 
   uint64_t AddCall(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
@@ -113,7 +119,7 @@ class ClientSession final : public Session {
   void PassOn(bool parked);
   bool ElectWaiter() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
   bool AcquireForPoller();
-  Outcome FindTask(Task** task);
+  Outcome FindTask(Visit* visit, Task** task);
   bool TakeEnded(Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   Link::ReceiveResult ReceiveOne();
@@ -127,6 +133,7 @@ class ClientSession final : public Session {
   void EndCall(ClientCall* call, ChunkPtr& chunk);
   void QueueEnd(ClientCall* call, ChunkPtr& chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
   void PushEnded(ClientCall* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void PutBack(ClientCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   ClientCall* PopEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);  // null when there is none
   // Ends the connection and its calls. `none_processed`: the server says so of all calls that are left; otherwise it is
   // true of those whose request was not sent whole.
@@ -170,10 +177,6 @@ class ClientSession final : public Session {
   absl::Status reason_over_ ABSL_GUARDED_BY(calls_mutex_);
   absl::Status reason_ended_ ABSL_GUARDED_BY(calls_mutex_);  // set with link_ended_
 
-  // The keepalive's timer runs while calls are in flight, and is noticed to be of no use only when it is due.
-  bool keepalive_armed_ ABSL_GUARDED_BY(calls_mutex_) = false;
-  internal::DeadlineTimer::Handle keepalive_timer_ ABSL_GUARDED_BY(calls_mutex_);
-
   using MethodNumbers = absl::node_hash_map<std::string, uint16_t>;
   MethodNumbers method_numbers_ ABSL_GUARDED_BY(sender_.mutex());
   // The one that was used last, which mostly is the next one, too; null before the first.
@@ -202,6 +205,7 @@ class ClientCall final : public Call, public Task {
 
   // Tells what there is to tell, on the poller's thread.
   void Run() override;
+  void PutBack() override { session->PutBack(this); }
 
   ClientSession* session = nullptr;  // while in use, which keeps it
   CallEvents* events = nullptr;

@@ -17,6 +17,8 @@ constexpr int kPeerBehindLooks = 40;
 constexpr int kLeastBatch = 4;
 // How many frames the poller takes off the link, if they are there, before it runs a callback: a microsecond's worth.
 constexpr int kFramesBeforeCallbacks = 8;
+// What a frame counts of a visit.
+constexpr int kFrameUnits = 4;
 
 }  // namespace
 
@@ -217,8 +219,8 @@ bool ClientSession::AcquireForPoller() {
   return true;
 }
 
-Pollable::Outcome ClientSession::Poll(bool, Task** task) {
-  const Outcome outcome = FindTask(task);
+Pollable::Outcome ClientSession::Poll(Visit* visit, Task** task) {
+  const Outcome outcome = FindTask(visit, task);
   if (outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
   return outcome;
 }
@@ -239,10 +241,10 @@ bool ClientSession::TakeEnded(Task** task) {
   return true;
 }
 
-Pollable::Outcome ClientSession::FindTask(Task** task) {
+Pollable::Outcome ClientSession::FindTask(Visit* visit, Task** task) {
   for (;;) {
     // Replies that come during a long callback are not reported: let the guardian look.
-    if (has_ended_.load(std::memory_order_seq_cst) && TakeEnded(task)) return Outcome::kTaskMore;
+    if (has_ended_.load(std::memory_order_seq_cst) && visit->may_run() && TakeEnded(task)) return Outcome::kTaskMore;
     if (link_ended_) return Outcome::kOver;
     if (!AcquireForPoller()) {
       ContinueSending();
@@ -253,6 +255,7 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
     BeginReceiving();
     Link::ReceiveResult result;
     bool spin = false;
+    bool visit_over = false;
     int frames = 0;
     do {
       // Until there is an end to tell, and not much beyond: what is there already costs less now than one by one.
@@ -262,7 +265,9 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
         if (result != Link::ReceiveResult::kFrame) break;
         NoteReceived();
         ++frames;
-        if (!has_ended_.load(std::memory_order_relaxed)) continue;
+        visit_over = !visit->Spend(kFrameUnits);
+        if (visit_over) break;
+        if (!has_ended_.load(std::memory_order_relaxed) || !visit->may_run()) continue;
         const bool more = link_->HasFrame();
         more_input_.store(more, std::memory_order_relaxed);
         if (frames >= kFramesBeforeCallbacks || !more) break;
@@ -283,6 +288,7 @@ Pollable::Outcome ClientSession::FindTask(Task** task) {
       poller_present_.store(false, std::memory_order_seq_cst);
       if (ElectWaiter() && !has_ended_.load(std::memory_order_seq_cst)) return Outcome::kElsewhere;
     }
+    if (visit_over) return Outcome::kMore;
     if (result == Link::ReceiveResult::kEmpty && !marked) return spin ? Outcome::kSpin : Outcome::kEmpty;
   }
 }

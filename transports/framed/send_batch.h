@@ -45,6 +45,7 @@ class SendBatch {
   static SendBatch& OfThisThread() { return of_this_thread_; }
 
   bool IsOf(const Sender* sender) const { return sender_ == sender; }
+  bool is_open() const { return sender_ != nullptr; }
 
   // The calling thread has ended its task, if it had one, and is about to run this one of `sender`'s session, of a kind
   // that `history`, which lives as long as the session, knows. `more`: it will find another one without a system call.

@@ -2,7 +2,9 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -52,12 +54,17 @@ void ServerSession::BeginDrain() {
 
 void ServerSession::SayFarewell() {
   std::vector<uint64_t> in_progress;
+  std::vector<FramedServerCall*> unbegun;
   {
     // No call has been accepted since the draining began: a call that is not here has been answered, or will never be
     // handed to its handler.
     MutexLock lock(&calls_mutex_);
-    calls_.ForEach([&](const FramedServerCall* call) { in_progress.push_back(call->id); });
+    calls_.ForEach([&](const FramedServerCall* call) {
+      if (!call->unbegun) in_progress.push_back(call->id);
+    });
+    unbegun = TakeUnbegun(/*all=*/true);
   }
+  EndUnbegun(unbegun);
   // A reply of its own that comes behind this one is ignored.
   for (const uint64_t id : in_progress) Refuse(id, absl::UnavailableError(kShuttingDown));
   FrameHeader header;
@@ -88,6 +95,7 @@ void ServerSession::Fail(const absl::Status& status) {
   sender_.Close();
   link_->Shutdown();
   std::vector<FramedServerCall*> to_run;
+  std::vector<FramedServerCall*> unbegun;
   internal::ConnectionLimiter::PlacePtr place;  // released without the lock
   {
     MutexLock lock(&calls_mutex_);
@@ -97,25 +105,31 @@ void ServerSession::Fail(const absl::Status& status) {
       Cancelled(call);
       if (MarkDue(call) == WakeUp::kRun) to_run.push_back(call);
     });
+    unbegun = TakeUnbegun(/*all=*/true);
   }
+  StopKeepalive();
   for (FramedServerCall* call : to_run) RunEvents(call);
+  EndUnbegun(unbegun);
   if (has_tasks_.load(std::memory_order_seq_cst)) poller_->Kick(shared_from_this());
   options_.on_over(this);
 }
 
-bool ServerSession::OnKeepaliveTick() {
-  if (!keepalive_.enabled() || over_) return false;
+// Of calls that were cancelled the client knows nothing any more.
+bool ServerSession::ExpectsPeer() const {
   bool expects = false;
-  {
-    // Of calls that were cancelled the client knows nothing any more.
-    MutexLock lock(&calls_mutex_);
-    calls_.ForEach([&](const FramedServerCall* call) {
-      if (!call->cancelled.load(std::memory_order_relaxed)) expects = true;
-    });
-  }
-  const KeepaliveResult result = TickKeepalive(expects);
-  if (result.dead) Fail(SilentPeer("client", "the option keepalive_timeout"));
-  return expects || result.heard;
+  calls_.ForEach([&](const FramedServerCall* call) {
+    if (!call->cancelled.load(std::memory_order_relaxed)) expects = true;
+  });
+  return expects;
+}
+
+void ServerSession::OnPeerLost(bool link_ended) {
+  Fail(link_ended ? HungUp("client") : SilentPeer("client", "the option keepalive_timeout"));
+}
+
+void ServerSession::LetGo(std::shared_ptr<Pollable> self) {
+  const std::shared_ptr<Poller> poller = kept_poller_;
+  poller->Kick(std::move(self));
 }
 
 void ServerSession::GiveRightBack() {
@@ -124,23 +138,42 @@ void ServerSession::GiveRightBack() {
 
 // ---- Requests. The caller holds right_.
 
-// Takes a task that was queued for the poller's threads; `more`: there is input as well. False: there is none.
-bool ServerSession::TakeQueuedTask(bool more, Task** task) {
+// Takes a task that was queued for the poller's threads; `more`: there is input as well. False: there is none for this
+// visit.
+bool ServerSession::TakeQueuedTask(const Visit& visit, bool more, Task** task) {
+  TaskHistory* history = &queued_tasks_;
+  std::vector<FramedServerCall*> cancelled;
   {
     MutexLock lock(&calls_mutex_);
-    if (tasks_.empty()) return false;
-    *task = tasks_.front();
-    tasks_.pop_front();
-    more = more || !tasks_.empty();
-    has_tasks_.store(!tasks_.empty(), std::memory_order_seq_cst);
+    std::deque<FramedServerCall*>& events = harmless_events_due_.empty() ? events_due_ : harmless_events_due_;
+    if (!harmless_events_due_.empty() || (visit.may_run() && !events_due_.empty())) {
+      *task = &events.front()->event_task;
+      events.pop_front();
+    }
+    while (*task == nullptr && visit.may_run() && !unbegun_.empty()) {
+      FramedServerCall* const call = unbegun_.front();
+      unbegun_.pop_front();
+      call->unbegun = false;
+      if (call->cancelled.load(std::memory_order_relaxed)) {
+        --cancelled_unbegun_;
+        cancelled.push_back(call);
+        continue;
+      }
+      history = call->method_history;
+      *task = call;
+    }
+    NoteQueue();
+    more = more || HasTasksFor(visit);
   }
-  SendBatch::OfThisThread().NextTask(&sender_, more, &queued_tasks_);
+  EndUnbegun(cancelled);
+  if (*task == nullptr) return false;
+  SendBatch::OfThisThread().NextTask(&sender_, more, history);
   return true;
 }
 
-ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bool scanning, Task** task) {
+ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(Visit* visit, Task** task) {
   // The link has not been looked at, hence kTaskMore.
-  if (has_tasks_.load(std::memory_order_seq_cst) && TakeQueuedTask(/*more=*/false, task)) return Outcome::kTaskMore;
+  if (HasTasksFor(*visit) && TakeQueuedTask(*visit, /*more=*/false, task)) return Outcome::kTaskMore;
   if (over_.load(std::memory_order_relaxed)) return Outcome::kOver;
   if (!right_.TryAcquire()) {
     ContinueSending();
@@ -148,6 +181,11 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
   }
   BeginReceiving();
   for (;;) {
+    // A peer may go on writing into a ring when nobody wants to hear of it any more.
+    if (over_.load(std::memory_order_relaxed)) {
+      (void)right_.Release();
+      return Outcome::kOver;
+    }
     if (HoldsBack()) {
       if (sender_.overflowed()) {
         Fail(EndStatus());
@@ -162,6 +200,7 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
     switch (link_->Receive(chunk.get())) {
       case Link::ReceiveResult::kFrame: {
         NoteReceived();
+        const size_t bytes = LoadFrameHeader(chunk->data).length;
         FramedServerCall* call = nullptr;
         absl::Status status = HandleFrame(chunk, &call);
         if (!status.ok()) {
@@ -169,20 +208,29 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
           (void)right_.Release();
           return Outcome::kOver;
         }
+        if (call != nullptr && call->may_block() && !visit->may_run()) {
+          QueueCall(call, Where::kBack);
+          call = nullptr;
+        }
         if (call == nullptr) {
-          if (!has_tasks_.load(std::memory_order_relaxed)) continue;
-          // An event for the application goes before what else there may be.
-          const bool more = link_->HasFrame();
+          if (HasTasksFor(*visit)) {
+            // An event for the application goes before what else there may be.
+            const bool more = link_->HasFrame();
+            if (right_.Release()) poller_->Kick(shared_from_this());
+            return TakeQueuedTask(*visit, more, task) ? Outcome::kTaskMore : Outcome::kSpin;
+          }
+          if (visit->Spend(Visit::UnitsOfFrame(bytes))) continue;
+          LeaveInputToGuardian();  // whoever is next in turn looks
           if (right_.Release()) poller_->Kick(shared_from_this());
-          return TakeQueuedTask(more, task) ? Outcome::kTaskMore : Outcome::kSpin;
+          return Outcome::kMore;
         }
         *task = call;
         const bool more = link_->HasFrame();
         const bool batch = SendBatch::OfThisThread().NextTask(&sender_, more, call->method_history);
         // Unless the guardian looks after it, have what comes during the task reported.
         if (batch) LeaveInputToGuardian();
-        if (!scanning && !batch) ReportInput(true);
-        const bool unattended = batch || (scanning ? more : !link_->PrepareToPark());
+        if (!visit->scanning() && !batch) ReportInput(true);
+        const bool unattended = batch || (visit->scanning() ? more : !link_->PrepareToPark());
         // A mark is somebody who was woken for this session and left; there is no telling how long the handler takes.
         if (right_.Release()) poller_->Kick(shared_from_this());
         return unattended ? Outcome::kTaskMore : Outcome::kTask;
@@ -205,8 +253,8 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
   }
 }
 
-Pollable::Outcome ServerSession::Poll(bool scanning, Task** task) {
-  const Outcome outcome = FindTask(scanning, task);
+Pollable::Outcome ServerSession::Poll(Visit* visit, Task** task) {
+  const Outcome outcome = FindTask(visit, task);
   if (outcome != Outcome::kTask && outcome != Outcome::kTaskMore) SendBatch::OfThisThread().End();
   return outcome;
 }
@@ -237,7 +285,10 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
     case FrameType::kCredit:
       return HandleCredit(header, *chunk);
     case FrameType::kAlive:
-      NoteActivity();  // of a request that has not come whole, maybe
+      if (!keepalive_armed()) {  // of a request that has not come whole, maybe
+        MutexLock lock(&calls_mutex_);
+        ArmKeepalive();
+      }
       return absl::OkStatus();
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
@@ -279,7 +330,7 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
-  methods_.push_back(std::make_unique<Method>(path, options_.handler->ResolveMethod(path)));
+  methods_.push_back(std::make_unique<Method>(path, *options_.handler));
   return absl::OkStatus();
 }
 
@@ -318,6 +369,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   begun->method_path = method.path;
   begun->method_history = &method.history;
   begun->resolved = method.resolved;
+  begun->handler_may_block = method.may_block;
   begun->arrived = more ? SteadyTime::InfinitePast() : control.arrival;
   begun->deadline_ = control.deadline;
   begun->client_metadata = std::move(control.metadata);
@@ -366,7 +418,7 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
         begun->cancelled.store(over, std::memory_order_relaxed);
         begun->reset_by_client.store(absl::StatusCode::kOk, std::memory_order_relaxed);
         if (over) self_ = std::static_pointer_cast<ServerSession>(shared_from_this());
-        NoteActivity();
+        if (!keepalive_armed()) ArmKeepalive();
         if (spare_call_ == nullptr && !unused_calls_.empty()) {
           spare_call_ = std::move(unused_calls_.back());
           unused_calls_.pop_back();
@@ -401,6 +453,7 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
   FramedServerCall* call = nullptr;
   WakeUp wake_up = WakeUp::kNothing;
   Sendable sendable;
+  std::vector<FramedServerCall*> unbegun;
   {
     MutexLock lock(&calls_mutex_);
     call = calls_.Find(header.call_id);
@@ -411,9 +464,11 @@ absl::Status ServerSession::HandleReset(const FrameHeader& header) {
     Cancelled(call);
     wake_up = MarkDue(call);
     sendable = MarkSendable();
+    unbegun = TakeUnbegun(/*all=*/false);
   }
   WakeSendable(sendable);
   Wake(call, wake_up);
+  EndUnbegun(unbegun);
   return absl::OkStatus();
 }
 
@@ -490,11 +545,27 @@ bool FramedServerCall::IsCancelled() const {
   return cancelled.load(std::memory_order_acquire) || deadline_.HasPassed();
 }
 
+void FramedServerCall::Compact() {
+  size_t bytes = 0;
+  for (const absl::string_view piece : pieces) bytes += piece.size();
+  constexpr size_t kLargestCopy = kMaxFrameBytes / 4;
+  if (chunks.empty() || bytes > kLargestCopy) return;
+  copy = std::make_unique_for_overwrite<char[]>(bytes);
+  char* end = copy.get();
+  for (const absl::string_view piece : pieces) {
+    std::memcpy(end, piece.data(), piece.size());
+    end += piece.size();
+  }
+  pieces.assign(1, absl::string_view(copy.get(), bytes));
+  chunks.clear();
+}
+
 void FramedServerCall::Run() {
   // The call may be finished, and its memory reused, before the handler is done with the message.
   const Chunks request_chunks = std::move(chunks);
   const Pieces request_pieces = std::move(pieces);
   const LargeMessagePtr request_large = std::move(large);
+  const std::unique_ptr<char[]> request_copy = std::move(copy);
   chunks.clear();
   pieces.clear();
   CallHandler* const handler = session->options_.handler;

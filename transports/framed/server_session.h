@@ -14,7 +14,6 @@
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/call_table.h"
-#include "transports/framed/server_keepalive.h"
 #include "transports/framed/session.h"
 
 namespace shmrpc::framed {
@@ -47,7 +46,6 @@ class ServerSession final : public Session {
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
-    std::shared_ptr<ServerKeepalive> keepalive;
   };
 
   // `place`: the connection's, given back when it is over and its handlers have returned; may be null.
@@ -65,8 +63,9 @@ class ServerSession final : public Session {
   // well, nothing the poller.
   bool IsIdle() const;
 
-  // After BeginDrain: gives calls that are still in progress their answer, UNAVAILABLE, and then tells the client that
-  // of all others none was processed. Then the client hangs up, and so the session is over.
+  // After BeginDrain: gives calls that are still in progress their answer, UNAVAILABLE, forgets those whose handlers
+  // have not begun, and then tells the client that of all others none was processed. Then the client hangs up, and so
+  // the session is over.
   void SayFarewell();
   // After SayFarewell: what was sent is on its way to the client, and nothing will follow. False: not yet, try again.
   bool FinishSending() { return sender_.Finish(); }
@@ -74,25 +73,29 @@ class ServerSession final : public Session {
   // Hangs up; calls in progress see themselves cancelled and their replies go nowhere.
   void Close();
 
-  // A tick of the listener's keepalive. True: something is in progress.
-  bool OnKeepaliveTick();
-  absl::Duration keepalive_period() const { return keepalive_.period(); }
-
-  Outcome Poll(bool scanning, Task** task) override;
+  Outcome Poll(Visit* visit, Task** task) override;
   bool Park() override;
+  bool HasTasks() const override { return has_tasks_.load(std::memory_order_seq_cst); }
 
  private:
   friend class FramedServerCall;
 
   struct Method {
-    Method(absl::string_view its_path, const ResolvedMethod* as) : path(its_path), resolved(as) {}
+    Method(absl::string_view its_path, const CallHandler& handler)
+        : path(its_path), resolved(handler.ResolveMethod(path)), may_block(!handler.NeverBlocks(path)), history(path) {}
     const std::string path;
     const ResolvedMethod* const resolved;
+    const bool may_block;
     TaskHistory history;
   };
 
-  Outcome FindTask(bool scanning, Task** task);
-  bool TakeQueuedTask(bool more, Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  Outcome FindTask(Visit* visit, Task** task);
+  // Whether a task is queued that a thread may take in this visit. A hint.
+  bool HasTasksFor(const Visit& visit) const {
+    return has_tasks_.load(std::memory_order_seq_cst) &&
+           (visit.may_run() || has_harmless_tasks_.load(std::memory_order_seq_cst));
+  }
+  bool TakeQueuedTask(const Visit& visit, bool more, Task** task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   absl::Status HandleFrame(ChunkPtr& chunk, FramedServerCall** call);
   absl::Status HandleMethod(const FrameHeader& header, const Chunk& chunk);
@@ -118,9 +121,11 @@ class ServerSession final : public Session {
   void Fail(const absl::Status& status);
   bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) override;
   void GiveRightBack() override;
-  void NoteActivity() {
-    if (keepalive_.enabled()) options_.keepalive->NoteActivity();
-  }
+  bool ExpectsPeer() const override ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  bool AnswersBeats() const override { return true; }
+  bool LinkIsOver() const override { return over_.load(std::memory_order_relaxed); }
+  void OnPeerLost(bool link_ended) override;
+  void LetGo(std::shared_ptr<Pollable> self) override;
   // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
   // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
   bool HoldsBack() const {
@@ -152,7 +157,15 @@ class ServerSession final : public Session {
   void RunEvents(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void RunQueued(FramedServerCall* call) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void NotifyWaiters() ABSL_LOCKS_EXCLUDED(waiters_mutex_);
-  void QueueTask(Task* task) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // Queues a call that has not begun, and an event.
+  enum class Where { kFront, kBack };
+  void QueueCall(FramedServerCall* call, Where where) ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void QueueEvent(FramedServerCall* call, Where where) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  // Calls whose handlers have not begun: takes them out of the queue, those that were cancelled or all. They are to be
+  // ended, without the lock.
+  std::vector<FramedServerCall*> TakeUnbegun(bool all) ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void NoteQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  void EndUnbegun(const std::vector<FramedServerCall*>& calls) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   // A thread of the application's may have made an event due, and not yet kicked the poller for it, when the call has
   // already ended, and with it all that waited for it.
@@ -175,9 +188,15 @@ class ServerSession final : public Session {
   internal::ConnectionLimiter::PlacePtr place_ ABSL_GUARDED_BY(calls_mutex_);
   std::shared_ptr<ServerSession> self_ ABSL_GUARDED_BY(calls_mutex_);  // while over_ and calls_ is not empty
   std::vector<std::unique_ptr<FramedServerCall>> unused_calls_ ABSL_GUARDED_BY(calls_mutex_);
-  std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
-  std::atomic<bool> has_tasks_{false};
-  TaskHistory queued_tasks_;  // of tasks_
+  // For the poller's threads: events that may run an application's code, and of those that never block; and calls that
+  // were received when no thread could begin with them.
+  std::deque<FramedServerCall*> events_due_ ABSL_GUARDED_BY(calls_mutex_);
+  std::deque<FramedServerCall*> harmless_events_due_ ABSL_GUARDED_BY(calls_mutex_);
+  std::deque<FramedServerCall*> unbegun_ ABSL_GUARDED_BY(calls_mutex_);
+  size_t cancelled_unbegun_ ABSL_GUARDED_BY(calls_mutex_) = 0;
+  std::atomic<bool> has_tasks_{false};           // changed with calls_mutex_
+  std::atomic<bool> has_harmless_tasks_{false};  // the same
+  TaskHistory queued_tasks_;                     // of events
 
   CondVar call_changed_;                  // something was delivered to a call that somebody waits for
   std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
@@ -207,7 +226,12 @@ class FramedServerCall final : public ServerCall, public Task {
 
   // Hands the call to the handler.
   void Run() override;
+  bool may_block() const override { return handler_may_block; }
+  void PutBack() override { session->QueueCall(this, ServerSession::Where::kFront); }
   TaskHistory* history() override { return method_history; }
+
+  // Has what is kept of the request take no more memory than it needs, because the call has to wait.
+  void Compact();
 
   ServerSession* session = nullptr;  // while the call is in progress, which keeps it
   uint64_t id = 0;
@@ -220,11 +244,14 @@ class FramedServerCall final : public ServerCall, public Task {
   Metadata client_metadata;
   std::atomic<bool> cancelled{false};
   std::atomic<absl::StatusCode> reset_by_client{absl::StatusCode::kOk};  // DEADLINE_EXCEEDED, CANCELLED, or no reset
+  bool handler_may_block = true;
+  bool unbegun = false;      // is in the session's queue; guarded by its calls_mutex_
   bool open = false;         // the request comes in messages of its own, or not at all
   bool has_request = false;  // in `pieces`
   Pieces pieces;             // of the request
-  Chunks chunks;             // own what pieces point to
-  LargeMessagePtr large;     // the request, if it came in several frames; then the two above are empty
+  Chunks chunks;             // own what pieces point to, or else
+  std::unique_ptr<char[]> copy;
+  LargeMessagePtr large;  // the request, if it came in several frames; then the two above are empty
 
   // For calls that stream or have events; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {
@@ -245,6 +272,8 @@ class FramedServerCall final : public ServerCall, public Task {
   struct EventTask final : Task {
     explicit EventTask(FramedServerCall* its_call) : call(its_call) {}
     void Run() override;
+    bool may_block() const override { return call->handler_may_block; }
+    void PutBack() override;
     FramedServerCall* const call;
   };
   EventTask event_task{this};

@@ -128,6 +128,10 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
   bool ended = false;
   bool for_poller = false;
   for (unsigned looks = 1; !done() && !for_poller && !HoldsBack(); ++looks) {
+    if (over_.load(std::memory_order_relaxed)) {
+      ended = true;
+      break;
+    }
     if (looks % 64 == 0 && deadline.HasPassed()) break;
     ChunkPtr chunk = ChunkPool::TakeForThread();
     const Link::ReceiveResult result = link_->Receive(chunk.get());
@@ -137,7 +141,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       const absl::Status status = HandleFrame(chunk, &begun);
       if (begun != nullptr) {
         begun->arrived = SteadyTime::InfinitePast();  // who knows when a thread takes it
-        QueueTask(begun);
+        QueueCall(begun, Where::kBack);
       }
       for_poller = has_tasks_.load(std::memory_order_relaxed);
       if (status.ok()) continue;
@@ -175,6 +179,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
 
 void ServerSession::Cancelled(FramedServerCall* call) {
   if (call->cancelled.exchange(true, std::memory_order_acq_rel)) return;
+  if (call->unbegun) ++cancelled_unbegun_;
   if (call->stream == nullptr) return;
   call->stream->cancelled_due = true;
   send_account_.OnOver(&call->stream->sent);
@@ -189,8 +194,7 @@ ServerSession::WakeUp ServerSession::MarkDue(FramedServerCall* call) {
     return WakeUp::kRun;
   }
   stream.queued = true;
-  tasks_.push_back(&call->event_task);
-  has_tasks_.store(true, std::memory_order_seq_cst);
+  QueueEvent(call, Where::kBack);
   return WakeUp::kKick;
 }
 
@@ -217,10 +221,61 @@ void ServerSession::WakeSendable(const Sendable& sendable) {
   for (FramedServerCall* call : sendable.to_run) RunEvents(call);
 }
 
-void ServerSession::QueueTask(Task* task) {
+void ServerSession::QueueEvent(FramedServerCall* call, Where where) {
+  std::deque<FramedServerCall*>& due = call->handler_may_block ? events_due_ : harmless_events_due_;
+  due.insert(where == Where::kFront ? due.begin() : due.end(), call);
+  NoteQueue();
+}
+
+void ServerSession::QueueCall(FramedServerCall* call, Where where) {
+  call->Compact();
   MutexLock lock(&calls_mutex_);
-  tasks_.push_back(task);
-  has_tasks_.store(true, std::memory_order_seq_cst);
+  call->unbegun = true;
+  if (call->cancelled.load(std::memory_order_relaxed)) ++cancelled_unbegun_;
+  unbegun_.insert(where == Where::kFront ? unbegun_.begin() : unbegun_.end(), call);
+  NoteQueue();
+}
+
+void ServerSession::NoteQueue() {
+  has_harmless_tasks_.store(!harmless_events_due_.empty(), std::memory_order_seq_cst);
+  has_tasks_.store(!harmless_events_due_.empty() || !events_due_.empty() || !unbegun_.empty(),
+                   std::memory_order_seq_cst);
+}
+
+// Of those that were cancelled only once they are many, so that a cancellation costs no walk through the queue.
+std::vector<FramedServerCall*> ServerSession::TakeUnbegun(bool all) {
+  std::vector<FramedServerCall*> taken;
+  if (unbegun_.empty() || (!all && 2 * cancelled_unbegun_ < unbegun_.size())) return taken;
+  const auto goes = [all](const FramedServerCall* call) {
+    return all || call->cancelled.load(std::memory_order_relaxed);
+  };
+  for (FramedServerCall* call : unbegun_) {
+    if (goes(call)) taken.push_back(call);
+  }
+  unbegun_.erase(std::remove_if(unbegun_.begin(), unbegun_.end(), goes), unbegun_.end());
+  for (FramedServerCall* call : taken) call->unbegun = false;
+  cancelled_unbegun_ = 0;
+  NoteQueue();
+  return taken;
+}
+
+// Their handlers have not begun, and will not.
+void ServerSession::EndUnbegun(const std::vector<FramedServerCall*>& calls) {
+  if (calls.empty()) return;
+  const std::shared_ptr<Pollable> alive = shared_from_this();
+  for (FramedServerCall* call : calls) {
+    unanswered_calls_.fetch_sub(1, std::memory_order_relaxed);
+    call->pieces.clear();
+    call->chunks.clear();
+    call->copy = nullptr;
+    call->large = nullptr;
+    EndCall(call);
+  }
+}
+
+void FramedServerCall::EventTask::PutBack() {
+  MutexLock lock(&call->session->calls_mutex_);
+  call->session->QueueEvent(call, ServerSession::Where::kFront);
 }
 
 void FramedServerCall::EventTask::Run() {

@@ -27,6 +27,10 @@ class Steps {
 // it has been told, so this is for one that is stopped or far away.
 constexpr absl::Duration kFarewellTime = absl::Seconds(1);
 
+constexpr char kThreadsAdvice[] =
+    "let handlers that wait look at ServerContext::IsCancelled, write those that wait for long as reactors or "
+    "coroutines, or raise ServerBuilder::SetMaxThreads";
+
 // For a client that has connected while the listener was shutting down, and may have begun to call.
 void TurnAway(Link& link) {
   uint8_t* const frame = link.Reserve(kFrameHeaderBytes);
@@ -43,7 +47,8 @@ void TurnAway(Link& link) {
 }  // namespace
 
 absl::Status ServerSessions::Init() {
-  absl::StatusOr<std::unique_ptr<Poller>> poller = Poller::Create("shmrpc-server", options_.max_threads);
+  absl::StatusOr<std::unique_ptr<Poller>> poller =
+      Poller::Create("shmrpc-server", options_.max_threads, kThreadsAdvice);
   if (!poller.ok()) return poller.status();
   poller_ = *std::move(poller);
   return absl::OkStatus();
@@ -64,7 +69,6 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
       .max_calls = options_.limits.max_calls_per_connection,
       .peer = std::move(peer),
       .on_over = [this](ServerSession* session) { Over(session); },
-      .keepalive = keepalive_,
   };
   std::shared_ptr<ServerSession> session;
   {
@@ -75,23 +79,7 @@ void ServerSessions::Add(std::unique_ptr<Link> link, const Agreed& agreed, Peer 
     }
   }
   if (session == nullptr) return TurnAway(*link);
-  keepalive_->Add(session->keepalive_period());
   if (!session->Start().ok()) session->Close();
-}
-
-ServerKeepalive::Look ServerSessions::LookForKeepalive() {
-  std::vector<std::shared_ptr<ServerSession>> sessions;
-  {
-    MutexLock lock(&mutex_);
-    sessions.reserve(sessions_.size());
-    for (auto& [key, session] : sessions_) sessions.push_back(session);
-  }
-  ServerKeepalive::Look look;
-  for (const std::shared_ptr<ServerSession>& session : sessions) {
-    look.period = std::min(look.period, session->keepalive_period());
-    if (session->OnKeepaliveTick()) look.active = true;
-  }
-  return look;
 }
 
 void ServerSessions::Over(ServerSession* session) {
@@ -167,7 +155,6 @@ void ServerSessions::Shutdown(SteadyTime deadline) {
     changed_.WaitUntil(&mutex_, steps.Next());
   }
   sessions.clear();
-  keepalive_->Stop();
   if (poller_ != nullptr) poller_->Stop();
   MutexLock lock(&mutex_);
   phase_ = Phase::kDown;

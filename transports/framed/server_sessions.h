@@ -14,7 +14,6 @@
 #include "shmrpc/transport.h"
 #include "transports/framed/link.h"
 #include "transports/framed/poller.h"
-#include "transports/framed/server_keepalive.h"
 #include "transports/framed/server_session.h"
 
 namespace shmrpc::framed {
@@ -23,10 +22,7 @@ namespace shmrpc::framed {
 class ServerSessions {
  public:
   // `handler` outlives this object.
-  ServerSessions(const ListenOptions& options, CallHandler* handler)
-      : options_(options),
-        handler_(handler),
-        keepalive_(std::make_shared<ServerKeepalive>([this] { return LookForKeepalive(); })) {}
+  ServerSessions(const ListenOptions& options, CallHandler* handler) : options_(options), handler_(handler) {}
   ~ServerSessions() { Shutdown(SteadyTime::InfinitePast()); }
 
   // Before anything else.
@@ -55,7 +51,6 @@ class ServerSessions {
   // Forgets those of ending_ whose calls have ended; true when none is left. What it has looked at goes to `seen`, to
   // be released without the lock: it may have become the last reference.
   bool ForgetEnded(SessionList* seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  ServerKeepalive::Look LookForKeepalive() ABSL_LOCKS_EXCLUDED(mutex_);
   // The steps of Shutdown: until all have drained, or `deadline`; and until all clients have hung up.
   void WaitForDrain(const SessionList& sessions, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void WaitForFarewell(const SessionList& sessions, SteadyTime deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -65,7 +60,6 @@ class ServerSessions {
 
   const ListenOptions options_;
   CallHandler* const handler_;
-  const std::shared_ptr<ServerKeepalive> keepalive_;
   std::shared_ptr<Poller> poller_;
 
   Mutex mutex_;

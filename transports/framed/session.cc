@@ -1,8 +1,10 @@
 #include "transports/framed/session.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,6 +89,7 @@ void Session::OnEvents(uint32_t events) {
   const uint32_t of_interest = events & ~static_cast<uint32_t>(EPOLLOUT);
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hang_up_reported_.store(true, std::memory_order_relaxed);
   if (of_interest != 0) woken_by_.fetch_or(of_interest, std::memory_order_release);
+  if ((events & EPOLLOUT) != 0) room_reported_.store(true, std::memory_order_release);
 }
 
 void Session::BeginReceiving() {
@@ -98,11 +101,16 @@ void Session::BeginReceiving() {
   ContinueSending();
 }
 
+// That there is room is reported once, and may be so before the sender that has found none has said that something is
+// left: then Continue waits for that sender, and what it says is not asked for.
 void Session::ContinueSending() {
-  if (!sender_.NeedsContinue() || !sender_.Continue()) return;
+  const bool room = room_reported_.load(std::memory_order_relaxed) && room_reported_.exchange(false);
+  if (!room && !sender_.NeedsContinue()) return;
+  if (!sender_.Continue()) return;
   if ((events_.load(std::memory_order_relaxed) & EPOLLOUT) == 0) return;
   ChangeEvents(0, EPOLLOUT);
-  // A sender may have filled the socket again meanwhile and found that it was being watched.
+  // A sender may have filled the socket again meanwhile and found that it was being watched: either it finds that it is
+  // not, or the socket is seen to be full here.
   if (link_->SendBufferFull()) WatchWritable();
 }
 
@@ -111,12 +119,12 @@ void Session::WatchWritable() { ChangeEvents(EPOLLOUT, 0); }
 void Session::ReportInput(bool report) { report ? ChangeEvents(EPOLLIN, 0) : ChangeEvents(0, EPOLLIN); }
 
 void Session::ChangeEvents(uint32_t add, uint32_t remove) {
-  const uint32_t seen = events_.load(std::memory_order_relaxed);
+  const uint32_t seen = events_.load(std::memory_order_seq_cst);
   if ((seen & add) == add && (seen & remove) == 0) return;
   MutexLock lock(&events_mutex_);
   const uint32_t events = (events_.load(std::memory_order_relaxed) | add) & ~remove;
   if (events == events_.load(std::memory_order_relaxed)) return;
-  events_.store(events, std::memory_order_relaxed);
+  events_.store(events, std::memory_order_seq_cst);
   poller_->SetEvents(this, events);
 }
 
@@ -201,25 +209,71 @@ void Session::WakeSleeper() {
   if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
 }
 
-bool Session::HasUnread() {
-  if (!right_.TryAcquire()) return false;  // whoever has it takes what there is
-  bool unread = link_->HasFrame();
-  if (!unread && !link_->CheapToPoll()) {  // a ring's descriptor tells of doorbells only
-    pollfd readable = {link_->fd(), POLLIN, 0};
-    unread = poll(&readable, 1, 0) > 0;
+Session::Unread Session::LookForUnread() {
+  if (!right_.TryAcquire()) return Unread::kNothing;  // whoever has it takes what there is
+  Unread unread = link_->HasFrame() ? Unread::kFrames : Unread::kNothing;
+  if (unread == Unread::kNothing && !link_->CheapToPoll()) {  // a ring's descriptor tells of doorbells only
+    char byte;
+    const ssize_t peeked = recv(link_->fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (peeked > 0) {
+      unread = Unread::kFrames;
+    } else if (peeked == 0 || (errno != EAGAIN && errno != EINTR)) {
+      unread = Unread::kEnd;
+    }
   }
   GiveRightBack();
   return unread;
+}
+
+void Session::ArmKeepalive() {
+  if (keepalive_armed() || !keepalive_.enabled() || LinkIsOver()) return;
+  keepalive_armed_.store(true, std::memory_order_relaxed);
+  keepalive_timer_ = KeepaliveTimer().Schedule(SteadyTime::Now() + keepalive_.period(), [weak = weak_from_this()] {
+    std::shared_ptr<Pollable> self = weak.lock();
+    if (self == nullptr) return;
+    auto* const session = static_cast<Session*>(self.get());
+    session->OnKeepaliveTimer();
+    // If it is not over, others hold it.
+    if (session->LinkIsOver()) session->LetGo(std::move(self));
+  });
+}
+
+void Session::StopKeepalive() {
+  internal::DeadlineTimer::Handle timer;
+  {
+    MutexLock lock(&calls_mutex_);
+    timer = keepalive_timer_;
+  }
+  KeepaliveTimer().Cancel(timer);
+}
+
+void Session::OnKeepaliveTimer() {
+  bool expects;
+  {
+    MutexLock lock(&calls_mutex_);
+    if (LinkIsOver()) return;
+    expects = ExpectsPeer();
+  }
+  const KeepaliveResult result = TickKeepalive(expects);
+  if (result.dead || result.ended) return OnPeerLost(result.ended);
+  MutexLock lock(&calls_mutex_);
+  keepalive_armed_.store(false, std::memory_order_relaxed);
+  if (ExpectsPeer() || (result.heard && AnswersBeats())) ArmKeepalive();
 }
 
 Session::KeepaliveResult Session::TickKeepalive(bool expects) {
   KeepaliveResult result;
   // What nobody has received yet is a sign of life, too: it is this side that is slow.
   result.heard = keepalive_.TakeHeard();
-  if (!result.heard && HasUnread()) {
-    result.heard = true;
+  if (!result.heard) {
+    const Unread unread = LookForUnread();
+    if (unread == Unread::kEnd) {
+      result.ended = true;
+      return result;
+    }
+    result.heard = unread == Unread::kFrames;
     // Or it is the peer, which has not rung. That must not pass for a sign of life while calls wait for ever.
-    poller_->Kick(shared_from_this());
+    if (result.heard) poller_->Kick(shared_from_this());
   }
   const Keepalive::Verdict verdict = keepalive_.Tick(SteadyClock::now(), result.heard, expects);
   result.dead = verdict.dead;
@@ -243,6 +297,10 @@ absl::Status Session::SilentPeer(absl::string_view peer, absl::string_view optio
   return absl::UnavailableError(absl::StrCat("nothing was heard of the ", peer, " for ",
                                              absl::FormatDuration(keepalive_.patience()), " (", option,
                                              "): its process is stopped, or its host cannot be reached any more"));
+}
+
+absl::Status Session::HungUp(absl::string_view peer) const {
+  return absl::UnavailableError(absl::StrCat("the ", peer, " closed the connection or its process ended"));
 }
 
 void Session::SendCredit(uint64_t call_id, const Credit& credit) {

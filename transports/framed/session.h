@@ -143,15 +143,35 @@ class Session : public Pollable, private Sender::Host {
     if (!link_->CheapToPoll()) ReportInput(false);
   }
 
+  // Keepalive. Each session has its own timer, which runs while there is something to look after: so one that is idle
+  // costs nothing, whatever others ask for. To be called when a call begins, and at a server when the client says that
+  // it expects something; cheap.
+  void ArmKeepalive() ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_);
+  bool keepalive_armed() const { return keepalive_armed_.load(std::memory_order_relaxed); }
+  // When the session is over. Afterwards the timer does nothing more.
+  void StopKeepalive() ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  // Whether calls are in progress, so that the peer has to be heard of.
+  virtual bool ExpectsPeer() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(calls_mutex_) = 0;
+  // Whether it is looked after also because the peer is heard of. If both sides did so they would never stop.
+  virtual bool AnswersBeats() const = 0;
+  virtual bool LinkIsOver() const = 0;
+  // Ends the session: the link is at its end, or the peer was silent for too long.
+  virtual void OnPeerLost(bool link_ended) = 0;
+  // Lets go of the session, which may be the last reference, on another thread than the timer's: to give its
+  // descriptor back can block.
+  virtual void LetGo(std::shared_ptr<Pollable> self) = 0;
+
   // A tick of the keepalive's timer; `expects`: see Keepalive. Without locks, never twice at once.
   struct KeepaliveResult {
     bool heard = false;  // something of the peer has come since the last tick, or lies there unread
     bool dead = false;   // the session is to end with SilentPeer
+    bool ended = false;  // the link is at its end, which nobody has received yet: the session is to end with HungUp
   };
   KeepaliveResult TickKeepalive(bool expects);
   // Why nothing more comes from the link.
   absl::Status EndStatus() const;
   absl::Status SilentPeer(absl::string_view peer, absl::string_view option) const;
+  absl::Status HungUp(absl::string_view peer) const;
   // Gives right_ back after a look that has received nothing and changed no announcement.
   virtual void GiveRightBack() = 0;
 
@@ -196,14 +216,20 @@ class Session : public Pollable, private Sender::Host {
   uint64_t moved_before_ = 0;             // of large messages, both ways, when the latest wait began
 
  private:
-  // Whether something of the peer's waits to be received, and nobody is about to.
-  bool HasUnread();
+  // Whether something of the peer's waits to be received, or the end, and nobody is about to.
+  enum class Unread { kNothing, kFrames, kEnd };
+  Unread LookForUnread();
   void ChangeEvents(uint32_t add, uint32_t remove) ABSL_LOCKS_EXCLUDED(events_mutex_);
+  void OnKeepaliveTimer() ABSL_LOCKS_EXCLUDED(calls_mutex_);
+
+  std::atomic<bool> keepalive_armed_{false};  // changed with calls_mutex_
+  internal::DeadlineTimer::Handle keepalive_timer_ ABSL_GUARDED_BY(calls_mutex_);
 
   int sleeper_ ABSL_GUARDED_BY(waiters_mutex_) = -1;  // the eventfd of the thread in SleepOnLink
 
   std::atomic<bool> hang_up_reported_{false};
   std::atomic<uint32_t> woken_by_{0};  // the events, but for writability, that were reported and not yet looked into
+  std::atomic<bool> room_reported_{false};  // that the socket is writable, and not yet looked into
   Mutex events_mutex_;
   std::atomic<uint32_t> events_;  // written with events_mutex_
 };

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "absl/strings/string_view.h"
 #include "transports/framed/spin_policy.h"
 
 namespace shmrpc::framed {
@@ -26,6 +27,10 @@ namespace shmrpc::framed {
 // Thread-safe. The threads that run such tasks at the same time may lose one another's notes, which is as good.
 class TaskHistory {
  public:
+  // `name`: of the method, if there is one; outlives this object.
+  explicit TaskHistory(absl::string_view name = "") : name_(name) {}
+  absl::string_view name() const { return name_; }
+
   bool TookLong() const { return quick_runs_needed_.load(std::memory_order_relaxed) > 0; }
   void NoteLong() { quick_runs_needed_.store(kQuickRuns, std::memory_order_relaxed); }
   void NoteQuick() { quick_runs_needed_.store(std::max(quick_runs_needed_.load(std::memory_order_relaxed) - 1, 0)); }
@@ -53,6 +58,7 @@ class TaskHistory {
  private:
   // After so many quick ones in a row the one that took long is forgotten.
   static constexpr int kQuickRuns = 64;
+  const absl::string_view name_;
   std::atomic<int> quick_runs_needed_{0};
   std::atomic<int> score_{kStep};
 };

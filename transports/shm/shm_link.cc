@@ -70,7 +70,7 @@ void ShmLink::RingDoorbell() {
 framed::Link::ReceiveResult ShmLink::Receive(framed::Chunk* chunk) {
   // hung_up_ was noticed before this look at the ring: what the peer wrote before it went is in it.
   const size_t length = consumer_.Peek();
-  if (length != 0) {
+  if (length != 0 && (!hung_up_ || TakesAfterHangUp(length))) {
     if (consumer_.Take(length, chunk->data)) RingDoorbell();
     return ReceiveResult::kFrame;
   }
@@ -82,6 +82,13 @@ framed::Link::ReceiveResult ShmLink::Receive(framed::Chunk* chunk) {
   if (send_broken_.load(std::memory_order_acquire)) end_status_ = producer_.broken();
   if (end_status_.ok()) end_status_ = absl::UnavailableError("the peer closed the connection or its process ended");
   return ReceiveResult::kEnd;
+}
+
+// What the peer wrote before it went fits into the ring. With more it has not gone, and may go on for ever.
+bool ShmLink::TakesAfterHangUp(size_t length) {
+  if (length > left_after_hang_up_) return false;
+  left_after_hang_up_ -= length;
+  return true;
 }
 
 bool ShmLink::PrepareToPark() {

@@ -61,6 +61,7 @@ class ShmLink final : public framed::Link {
  private:
   void RingDoorbell();
   void NoteIfSendBroken();
+  bool TakesAfterHangUp(size_t length);
 
   const std::string name_;
   const framed::UniqueFd socket_;
@@ -72,6 +73,7 @@ class ShmLink final : public framed::Link {
   uint64_t rung_at_ = 0;                  // the sender's: what had been produced when the doorbell was last rung
   std::atomic<bool> send_broken_{false};  // producer_.broken() is final
   std::atomic<bool> hung_up_{false};      // the peer has closed the socket; written by the receiver
+  size_t left_after_hang_up_ = kRingBytes;  // the receiver's
   absl::Status end_status_;
 };
 

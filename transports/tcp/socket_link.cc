@@ -132,7 +132,7 @@ void SocketLink::Flush(bool always_ring) {
       // Also after a short write, until EAGAIN: only that arms an edge-triggered watch for the next room.
       MarkSent(static_cast<size_t>(sent));
     } else if (errno == EAGAIN) {
-      kernel_full_.store(true, std::memory_order_relaxed);
+      kernel_full_.store(true, std::memory_order_seq_cst);
       return;
     } else if (errno != EINTR) {
       BreakSending(errno);
@@ -181,7 +181,7 @@ void SocketLink::BreakSending(int error) {
 }
 
 bool SocketLink::SendBufferFull() const {
-  return kernel_full_.load(std::memory_order_relaxed) && !closed_.load(std::memory_order_relaxed);
+  return kernel_full_.load(std::memory_order_seq_cst) && !closed_.load(std::memory_order_relaxed);
 }
 
 bool SocketLink::HasRoom() const {

@@ -76,6 +76,9 @@ class ServerBuilder final {
   ServerBuilder& AddInterceptor(ServerInterceptor interceptor);
 
   // Threads that run handlers at most, shared out evenly among the addresses. They come and go as needed. Default 512.
+  // When all are taken, one more goes on receiving: calls wait for a thread, in turn by connection, and cancellations,
+  // health checks and new connections are served. While others wait no connection gets more than half of the threads;
+  // if one has got more before, up to half as many again run the handlers of the others.
   ServerBuilder& SetMaxThreads(int max_threads);
 
   // The encoded size of one message of the client, and of one of the server, at most; larger ones make the call fail

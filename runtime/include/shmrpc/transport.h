@@ -323,6 +323,11 @@ class CallHandler {
   // thread.
   virtual const ResolvedMethod* ResolveMethod(absl::string_view method) const { return nullptr; }
 
+  // Whether OnCall for `method`, and the events of its calls, run nothing of an application's and never block. For
+  // transports that have a thread which receives while all that may run handlers do so: it may run these. From any
+  // thread.
+  virtual bool NeverBlocks(absl::string_view method) const { return false; }
+
   // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
   // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
   virtual bool NeedsRequest(absl::string_view method) const { return false; }
@@ -338,7 +343,7 @@ struct ListenOptions {
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
   FlowControlOptions flow_control;  // of what this side receives
   absl::Duration keepalive_timeout = kDefaultKeepaliveTimeout;
-  int max_threads = 512;              // threads that run handlers, at most
+  int max_threads = 512;              // threads that run handlers, at most; see ServerBuilder::SetMaxThreads
   mode_t unix_socket_mode = 0600;     // of the socket file of a unix: address
   AccessPolicy shared_memory_access;  // whom clients may run as
   AccessPolicy unix_socket_access;
