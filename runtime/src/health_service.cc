@@ -3,8 +3,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/log.h"
+#include "runtime/src/peer_text.h"
 
 namespace shmrpc::internal {
 
@@ -14,7 +15,8 @@ using health::HealthCheckRequest;
 // the job of some thread, or a write is under way, it is not finished; hence it lives until the job is done.
 class ServedHealthService::Watcher final : public ServerWriteReactor<Response> {
  public:
-  Watcher(ServedHealthService* service, std::string name) : service_(service), name_(std::move(name)) {}
+  Watcher(ServedHealthService* service, std::string name, std::string peer)
+      : service_(service), name_(std::move(name)), peer_(std::move(peer)) {}
 
   void Do(Step step) {
     if (step == Step::kWrite) StartWrite(&message_);
@@ -48,7 +50,8 @@ class ServedHealthService::Watcher final : public ServerWriteReactor<Response> {
 
   ServedHealthService* const service_;
   const std::string name_;
-  Response message_;  // the latest that was written; the writer's while writing_
+  const std::string peer_;  // its address
+  Response message_;        // the latest that was written; the writer's while writing_
   bool writing_ ABSL_GUARDED_BY(service_->mutex_) = false;
   bool cancelled_ ABSL_GUARDED_BY(service_->mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(service_->mutex_) = false;
@@ -128,21 +131,24 @@ ServedHealthService::Step ServedHealthService::NextStep(Watcher* watcher) {
   if (!watcher->cancelled_ && !shut_down_) return Step::kNothing;
   watcher->finished_ = true;
   entry->second.watchers.erase(watcher);
+  --watches_;
+  const auto watches_of_peer = watches_of_peers_.find(watcher->peer_);
+  if (--watches_of_peer->second == 0) watches_of_peers_.erase(watches_of_peer);
   if (status == Response::SERVICE_UNKNOWN && entry->second.watchers.empty()) entries_.erase(entry);
   return Step::kFinish;
 }
 
 ServerReactor* ServedHealthService::Check(ServerContext* context, const HealthCheckRequest& request, Response* reply) {
   Status status = Response::SERVICE_UNKNOWN;
-  {
+  if (request.service().size() <= kMaxNameBytes) {
     MutexLock lock(&mutex_);
     const auto entry = entries_.find(request.service());
     if (entry != entries_.end()) status = entry->second.status;
   }
   ServerUnaryReactor* const reactor = context->DefaultReactor();
   if (status == Response::SERVICE_UNKNOWN) {
-    reactor->Finish(absl::NotFoundError(
-        absl::StrCat("this server knows no service \"", absl::CHexEscape(request.service()), "\"")));
+    reactor->Finish(
+        absl::NotFoundError(absl::StrCat("this server knows no service \"", PeerText(request.service()), "\"")));
   } else {
     reply->set_status(status);
     reactor->Finish(absl::OkStatus());
@@ -150,13 +156,45 @@ ServerReactor* ServedHealthService::Check(ServerContext* context, const HealthCh
   return reactor;
 }
 
-ServerReactor* ServedHealthService::Watch(const HealthCheckRequest& request) {
-  auto* const watcher = new Watcher(this, request.service());
+absl::Status ServedHealthService::WhyNotWatch(const std::string& name, const std::string& peer) const {
+  if (name.size() > kMaxNameBytes) {
+    return absl::NotFoundError(absl::StrCat("this server knows no service \"", PeerText(name), "\"; names have ",
+                                            kMaxNameBytes, " bytes at most"));
+  }
+  const auto watches_of_peer = watches_of_peers_.find(peer);
+  if (watches_of_peer != watches_of_peers_.end() && watches_of_peer->second >= kMaxWatchesOfPeer) {
+    return absl::ResourceExhaustedError(absl::StrCat("this client has ", kMaxWatchesOfPeer,
+                                                     " Watches of the health service, as many as it may: end some"));
+  }
+  if (watches_ >= kMaxWatches) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the server has ", kMaxWatches, " Watches of its health service, as many as it may: use Check"));
+  }
+  return absl::OkStatus();
+}
+
+ServerReactor* ServedHealthService::Watch(ServerContext* context, const HealthCheckRequest& request) {
+  auto* const watcher = new Watcher(this, request.service(), context->peer().address);
   Step step;
+  absl::Status refused;
   {
     MutexLock lock(&mutex_);
-    entries_[watcher->name_].watchers.insert(watcher);
-    step = NextStep(watcher);  // a write: no status is UNKNOWN, as the message is at first
+    refused = WhyNotWatch(watcher->name_, watcher->peer_);
+    if (refused.ok()) {
+      entries_[watcher->name_].watchers.insert(watcher);
+      ++watches_;
+      ++watches_of_peers_[watcher->peer_];
+      step = NextStep(watcher);  // a write: no status is UNKNOWN, as the message is at first
+    } else {
+      watcher->finished_ = true;
+      step = Step::kNothing;
+    }
+  }
+  if (!refused.ok()) {
+    static LogLimiter limiter;
+    LogWarningLimited(limiter, absl::StrCat("refused a Watch from ", watcher->peer_, ": ", refused.message()));
+    watcher->Finish(std::move(refused));
+    return watcher;
   }
   watcher->Do(step);
   return watcher;
@@ -186,9 +224,10 @@ absl::Span<const ServiceMethod> ServedHealthService::ShmrpcMethods() const {
           .kind = MethodKind::kServerStreaming,
           .request_prototype = kRequest,
           .reply_prototype = kResponse,
-          .react = [](Service* service, ServerContext*, const google::protobuf::MessageLite* request,
+          .react = [](Service* service, ServerContext* context, const google::protobuf::MessageLite* request,
                       google::protobuf::MessageLite*) -> ServerReactor* {
-            return static_cast<ServedHealthService*>(service)->Watch(static_cast<const HealthCheckRequest&>(*request));
+            return static_cast<ServedHealthService*>(service)->Watch(context,
+                                                                     static_cast<const HealthCheckRequest&>(*request));
           },
       },
   };

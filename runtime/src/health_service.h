@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
@@ -24,6 +25,11 @@ namespace shmrpc::internal {
 class ServedHealthService final : public HealthService, public Service {
  public:
   static constexpr absl::string_view kName = "grpc.health.v1.Health";
+  // What clients can make it keep: a longer name is no service's (NOT_FOUND), and more Watches of one peer's address,
+  // or of all, are refused (RESOURCE_EXHAUSTED).
+  static constexpr size_t kMaxNameBytes = 1024;
+  static constexpr int kMaxWatchesOfPeer = 256;
+  static constexpr int kMaxWatches = 16384;
 
   // `services`: what else the server serves.
   explicit ServedHealthService(const std::vector<Service*>& services);
@@ -59,7 +65,10 @@ class ServedHealthService final : public HealthService, public Service {
   };
 
   ServerReactor* Check(ServerContext* context, const health::HealthCheckRequest& request, Response* reply);
-  ServerReactor* Watch(const health::HealthCheckRequest& request);
+  ServerReactor* Watch(ServerContext* context, const health::HealthCheckRequest& request);
+  // OK, or why there is to be no Watch of `name` for `peer`.
+  absl::Status WhyNotWatch(const std::string& name, const std::string& peer) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Makes kWrite or kFinish of a Watch the job of the caller, and nobody else's until it has been done.
   Step NextStep(Watcher* watcher) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -69,6 +78,8 @@ class ServedHealthService final : public HealthService, public Service {
 
   Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  int watches_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<std::string, int> watches_of_peers_ ABSL_GUARDED_BY(mutex_);  // without those that have none
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -64,8 +64,7 @@ LargeMessage::LargeMessage(const Descriptor* type, size_t size) : type_(type), s
 void LargeMessage::Grow(std::string* bytes, size_t more, size_t expected) {
   const size_t needed = bytes->size() + more;
   if (needed <= bytes->capacity()) return;
-  const size_t at_once = needed <= kReservedAtOnce ? std::min(expected, kReservedAtOnce) : expected;
-  bytes->reserve(std::max(needed, at_once));
+  bytes->reserve(std::max(needed, std::min(expected, std::max(kReservedAtOnce, 4 * needed))));
 }
 
 void LargeMessage::AppendPlain(absl::string_view bytes) {

@@ -33,14 +33,15 @@ namespace shmrpc::internal {
 // makes the object give up looking: from then on all is gathered, and protobuf parses the whole as it came. So what is
 // malformed is refused by protobuf and by nobody else.
 //
-// What is announced is believed, and asked for at once, up to kReservedAtOnce; the rest only when that much has come.
+// What is announced is believed, and asked for at once, up to kReservedAtOnce; beyond that no more than four times what
+// has come: a few bytes must not make a process ask for memory that it has not got.
 //
 // The bytes may come from anybody, but do not change any more. Not synchronised.
 class LargeMessage {
  public:
   // Smaller fields are not worth a string of their own.
   static constexpr size_t kLeastField = 16 * 1024;
-  static constexpr size_t kReservedAtOnce = size_t{16} << 20;
+  static constexpr size_t kReservedAtOnce = size_t{1} << 20;
 
   // `type`: that of the message that ParseTo will be given, or null if it is not known. `size`: how long the message
   // is, as its sender says.

@@ -3,6 +3,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/peer_text.h"
 
 namespace shmrpc {
 namespace {
@@ -20,25 +21,26 @@ absl::Status ValidateEntry(const Metadata::Entry& entry) {
   const auto& [key, value] = entry;
   if (key.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("metadata with the value \"", absl::CHexEscape(value), "\" has an empty key"));
+        absl::StrCat("metadata with the value \"", internal::PeerText(value), "\" has an empty key"));
   }
   for (char c : key) {
     if (IsKeyCharacter(c)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("metadata key \"", absl::CHexEscape(key), "\" contains '",
+    return absl::InvalidArgumentError(absl::StrCat("metadata key \"", internal::PeerText(key), "\" contains '",
                                                    absl::CHexEscape(absl::string_view(&c, 1)),
                                                    "'; keys are made of a-z, 0-9, '_', '-' and '.'"));
   }
   for (absl::string_view prefix : {"grpc-", "shmrpc-"}) {
     if (absl::StartsWith(key, prefix)) {
-      return absl::InvalidArgumentError(absl::StrCat("metadata key \"", key, "\" begins with \"", prefix,
+      return absl::InvalidArgumentError(absl::StrCat("metadata key \"", internal::PeerText(key), "\" begins with \"",
+                                                     prefix,
                                                      "\", which is reserved for the protocol; choose another name"));
     }
   }
   if (absl::EndsWith(key, "-bin")) return absl::OkStatus();
   for (char c : value) {
     if (IsPrintable(c)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the value of metadata key \"", key, "\" is not printable ASCII: \"",
-                                                   absl::CHexEscape(value),
+    return absl::InvalidArgumentError(absl::StrCat("the value of metadata key \"", internal::PeerText(key),
+                                                   "\" is not printable ASCII: \"", internal::PeerText(value),
                                                    "\"; values of any bytes belong under a key that ends in \"-bin\""));
   }
   return absl::OkStatus();
@@ -78,10 +80,10 @@ absl::Status Metadata::Validate() const {
     if (!status.ok()) return status;
     size += entry.first.size() + entry.second.size() + kEntryOverhead;
     if (size > kMaxByteSize) {
-      return absl::ResourceExhaustedError(absl::StrCat("metadata takes ", ByteSize(),
-                                                       " bytes (each pair counts key + value + ", kEntryOverhead,
-                                                       ") and exceeds the limit of ", kMaxByteSize, " with the key \"",
-                                                       entry.first, "\"; send larger data in the message"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("metadata takes ", ByteSize(), " bytes (each pair counts key + value + ", kEntryOverhead,
+                       ") and exceeds the limit of ", kMaxByteSize, " with the key \"", internal::PeerText(entry.first),
+                       "\"; send larger data in the message"));
     }
   }
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "runtime/src/memory_budget.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -44,6 +45,15 @@ absl::Status CheckConnectionLimits(const ConnectionLimits& limits) {
   if (limits.max_unsent_bytes < limits.hold_back_bytes) {
     status.Update(BadLimit("max_unsent_bytes", absl::StrCat(limits.max_unsent_bytes),
                            absl::StrCat("at least hold_back_bytes, ", limits.hold_back_bytes)));
+  }
+  if (limits.max_memory_bytes.value_or(MemoryBudget::kLeast) < MemoryBudget::kLeast) {
+    status.Update(BadLimit("max_memory_bytes", absl::StrCat(*limits.max_memory_bytes),
+                           absl::StrCat("at least ", MemoryBudget::kLeast)));
+  }
+  if (limits.max_connection_idle < ConnectionLimits::kMinConnectionIdle) {
+    status.Update(BadLimit("max_connection_idle", absl::FormatDuration(limits.max_connection_idle),
+                           absl::StrCat("at least ", absl::FormatDuration(ConnectionLimits::kMinConnectionIdle),
+                                        "; InfiniteDuration() switches it off")));
   }
   return status;
 }

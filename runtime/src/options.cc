@@ -9,11 +9,8 @@ namespace shmrpc {
 namespace {
 
 constexpr std::pair<TransportPreference, absl::string_view> kTransportPreferences[] = {
-    {TransportPreference::kAuto, "auto"},
-    {TransportPreference::kShm, "shm"},
-    {TransportPreference::kTcp, "tcp"},
-    {TransportPreference::kUnix, "unix"},
-    {TransportPreference::kGrpc, "grpc"},
+    {TransportPreference::kAuto, "auto"}, {TransportPreference::kShm, "shm"},   {TransportPreference::kTcp, "tcp"},
+    {TransportPreference::kUnix, "unix"}, {TransportPreference::kGrpc, "grpc"},
 };
 
 constexpr std::pair<WaitMode, absl::string_view> kWaitModes[] = {

@@ -13,6 +13,7 @@
 #include "runtime/src/large_message.h"
 #include "runtime/src/log.h"
 #include "runtime/src/misuse.h"
+#include "runtime/src/peer_text.h"
 #include "runtime/src/running_handlers.h"
 #include "runtime/src/server_styles.h"
 #include "runtime/src/thread.h"
@@ -260,20 +261,20 @@ absl::Status RunningServer::UnknownMethod(absl::string_view path) const {
   const size_t slash = path.rfind('/');
   if (path.empty() || path[0] != '/' || slash == 0) {
     return absl::UnimplementedError(
-        absl::StrCat("method \"", absl::CHexEscape(path), "\" is not of the form /package.Service/Method"));
+        absl::StrCat("method \"", PeerText(path), "\" is not of the form /package.Service/Method"));
   }
   const absl::string_view service = path.substr(1, slash - 1);
   if (std::find(service_names_.begin(), service_names_.end(), service) == service_names_.end()) {
-    return absl::UnimplementedError(absl::StrCat("unknown service \"", absl::CHexEscape(service),
-                                                 "\"; this server has: ", JoinNames(service_names_)));
+    return absl::UnimplementedError(
+        absl::StrCat("unknown service \"", PeerText(service), "\"; this server has: ", JoinNames(service_names_)));
   }
   std::vector<std::string> methods;
   for (const auto& [known, method] : methods_) {
     absl::string_view name = known;
     if (absl::ConsumePrefix(&name, path.substr(0, slash + 1))) methods.emplace_back(name);
   }
-  return absl::UnimplementedError(absl::StrCat("service \"", service, "\" has no method \"",
-                                               absl::CHexEscape(path.substr(slash + 1)),
+  return absl::UnimplementedError(absl::StrCat("service \"", PeerText(service), "\" has no method \"",
+                                               PeerText(path.substr(slash + 1)),
                                                "\"; it has: ", JoinNames(std::move(methods))));
 }
 

@@ -164,9 +164,8 @@ bool ServerBuilder::HasOwnHealthService() const {
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   absl::Status status = CheckServices(services_, generic_service_ != nullptr);
   if (generic_services_ > 1) {
-    status.Update(
-        absl::InvalidArgumentError(absl::StrCat("RegisterGeneric was called ", generic_services_,
-                                                " times: a server has one generic service at most")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat("RegisterGeneric was called ", generic_services_,
+                                                          " times: a server has one generic service at most")));
   } else if (generic_services_ == 1 && generic_service_ == nullptr) {
     status.Update(absl::InvalidArgumentError("RegisterGeneric was given a null service"));
   }
@@ -219,6 +218,7 @@ absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   // These limits are for all addresses together.
   ListenOptions options = options_;
   options.connection_limiter = std::make_shared<internal::ConnectionLimiter>(options_.limits);
+  options.connection_limiter->SetMaxConcurrentCalls(max_concurrent_calls_);
   options.max_threads = std::max(1, options_.max_threads / static_cast<int>(places.size()));
   std::unique_ptr<internal::ServedHealthService> health;
   if (HasOwnHealthService()) {

@@ -1,6 +1,7 @@
 #include "runtime/src/server_call.h"
 
 #include <exception>
+#include <new>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/src/server_context_access.h"
@@ -64,7 +65,14 @@ absl::Status StatusForClient(const ServerCall& call, const ServiceMethod& method
 
 absl::Status ParseRequest(const ServiceMethod& method, const IncomingMessage& bytes,
                           google::protobuf::MessageLite* request) {
-  if (!bytes.ParseTo(request)) {
+  bool parsed = false;
+  try {
+    parsed = bytes.ParseTo(request);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(absl::StrCat("the server's process has no memory for the request of ",
+                                                     method.path, " (", bytes.size(), " bytes)"));
+  }
+  if (!parsed) {
     return absl::InternalError(absl::StrCat("the request of ", method.path, " (", bytes.size(), " bytes) is not a ",
                                             request->GetTypeName(),
                                             "; client and server may have been built from different .proto files"));

@@ -12,13 +12,18 @@
 // of a server:
 //   mode=0666                       of the socket file
 //   connections=N, handshake=1s     fields of ConnectionLimits
+//   memory=BYTES, holdback=BYTES,
+//   idle=1s                         the same
+//   keepalive=1s                    ServerBuilder::SetKeepaliveTimeout
+//   threads=N                       ServerBuilder::SetMaxThreads
+//   streams=yes                     serves EchoStreams, too
 // of a client:
 //   transport=shm                   ChannelOptions::transport
 //   timeout=1s                      of the call and of its attempts to connect; 60s
 //   wait=10s                        as timeout, and the call waits for a server
 //
 // A request whose payload is "tight" lets the server have no more memory than it has at that moment (RLIMIT_AS);
-// "loose" takes that back.
+// "loose" takes that back. A request with reply_bytes gets a reply of that length.
 
 #include <sys/types.h>
 #include <unistd.h>
@@ -39,6 +44,7 @@
 #include "address_space.h"
 #include "conformance.shmrpc.pb.h"
 #include "shmrpc/shmrpc.h"
+#include "stream_services.h"
 
 namespace shmrpc::conformance {
 namespace {
@@ -49,6 +55,9 @@ struct Options {
   AccessPolicy unix_socket;
   mode_t mode = 0600;
   ConnectionLimits limits;
+  absl::Duration keepalive = kDefaultKeepaliveTimeout;
+  int threads = 512;
+  bool streams = false;
   TransportPreference transport = TransportPreference::kAuto;
   absl::Duration timeout = absl::Seconds(60);
   bool wait = false;
@@ -85,6 +94,14 @@ bool ParseOption(absl::string_view text, Options* options) {
     return good;
   }
   if (absl::ConsumePrefix(&text, "handshake=")) return absl::ParseDuration(text, &options->limits.handshake_timeout);
+  if (absl::ConsumePrefix(&text, "memory=")) {
+    return absl::SimpleAtoi(text, &options->limits.max_memory_bytes.emplace());
+  }
+  if (absl::ConsumePrefix(&text, "holdback=")) return absl::SimpleAtoi(text, &options->limits.hold_back_bytes);
+  if (absl::ConsumePrefix(&text, "idle=")) return absl::ParseDuration(text, &options->limits.max_connection_idle);
+  if (absl::ConsumePrefix(&text, "keepalive=")) return absl::ParseDuration(text, &options->keepalive);
+  if (absl::ConsumePrefix(&text, "threads=")) return absl::SimpleAtoi(text, &options->threads);
+  if (absl::ConsumePrefix(&text, "streams=")) return options->streams = true;
   if (absl::ConsumePrefix(&text, "timeout=")) return absl::ParseDuration(text, &options->timeout);
   if (absl::ConsumePrefix(&text, "wait=")) {
     options->wait = true;
@@ -112,6 +129,7 @@ class WhoIsThere final : public Echo::Service {
  public:
   absl::Status Echo(ServerContext* context, const EchoRequest* request, EchoReply* reply) override {
     reply->set_payload(Describe(context->peer_credentials()));
+    if (request->has_reply_bytes()) reply->set_payload(std::string(request->reply_bytes(), 'r'));
     if (request->payload() == "tight") return tests::FreezeAddressSpace();
     if (request->payload() == "loose") return tests::ThawAddressSpace();
     return absl::OkStatus();
@@ -120,9 +138,14 @@ class WhoIsThere final : public Echo::Service {
 
 int Serve(const std::string& address, const Options& options) {
   WhoIsThere service;
-  const absl::StatusOr<std::unique_ptr<Server>> server = ServerBuilder()
-                                                             .Listen(address)
+  StreamCounters counters;
+  const std::unique_ptr<Service> streams = MakeStreamService(ServerStyle::kCallback, &counters);
+  ServerBuilder builder;
+  if (options.streams) builder.Register(streams.get());
+  const absl::StatusOr<std::unique_ptr<Server>> server = builder.Listen(address)
                                                              .Register(&service)
+                                                             .SetKeepaliveTimeout(options.keepalive)
+                                                             .SetMaxThreads(options.threads)
                                                              .SetSharedMemoryAccess(options.shm)
                                                              .SetUnixSocketAccess(options.unix_socket)
                                                              .SetUnixSocketMode(options.mode)

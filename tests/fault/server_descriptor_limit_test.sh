@@ -73,14 +73,14 @@ for ((try = 0; try < 200; ++try)); do
 done
 (($(open_descriptors) <= before)) || fail "the server had $before descriptors, and now has $(open_descriptors)"
 
-# ---- By default three quarters of the descriptors are for connections, and half of these for one address.
+# ---- By default three quarters of the descriptors are for connections, two for each, and half of these for one address.
 
 limited_server 60 127.0.0.1:0 handshake=600s
-open_strangers 23
+open_strangers 10
 call "$server_address" transport=tcp
 expect_refused "more than half of the places for one address" \
-  "*23 connections from 127.0.0.1, as many as the option max_connections_per_address (23)*connection_limits*"
-expect_log "too many from one address" "refused a connection from ipv4:127.0.0.1:.*max_connections_per_address (23)"
+  "*10 connections from this host, as many as the option max_connections_per_address (10)*connection_limits*"
+expect_log "too many from one address" "refused a connection from ipv4:127.0.0.1:.*max_connections_per_address (10)"
 close_strangers
 call "$server_address" wait=60s
 expect_way "after that" shm

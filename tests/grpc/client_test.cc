@@ -445,7 +445,9 @@ TEST(GrpcClientTest, MessagesOfOtherClientsHaveTheServersLimit) {
 
 TEST(GrpcClientTest, CompressedMessagesOfOtherClientsAreUnderstoodAndHaveTheSameLimit) {
   conformance::EchoService service;
-  const auto server = ServerBuilder(TransportsWithGrpc())
+  GrpcOptions options;
+  options.server.max_compressed_message_bytes = 10'000;
+  const auto server = ServerBuilder(TransportsWithGrpc(options))
                           .SetMaxReceiveMessageBytes(100'000)
                           .Listen("127.0.0.1:0")
                           .Register(&service)

@@ -148,6 +148,32 @@ TEST_F(ReflectionTest, DescribesExtensions) {
   EXPECT_EQ(AskV1Alpha(request).all_extension_numbers_response().base_type_name(), "shmrpc.conformance.EchoRequest");
 }
 
+// To look for them takes a time that grows with the square of their length, and a lock of the whole process.
+TEST_F(ReflectionTest, NamesAndQuestionsThatAreTooLongAreRefusedAtOnce) {
+  std::string name = "a";
+  while (name.size() <= 512) name += ".a";
+  Request request;
+  request.set_file_containing_symbol(name);
+  EXPECT_EQ(AskV1Alpha(request).error_response().error_code(), 5);
+  request.set_all_extension_numbers_of_type(name);
+  EXPECT_EQ(AskV1Alpha(request).error_response().error_code(), 5);
+  while (name.size() < 16 << 20) name += name;
+  name.resize(8 << 20);  // it would be found out tomorrow
+  request.set_file_containing_symbol(name);
+  ChannelOptions options;
+  options.transport = TransportPreference::kGrpc;
+  grpc::reflection::v1alpha::ServerReflection::Stub stub(
+      Channel::Create(server_->addresses().front().ToString(), options, TransportsWithGrpc()));
+  ClientContext context;
+  const auto stream = stub.ServerReflectionInfo(&context);
+  EXPECT_TRUE(stream->Write(request));
+  Response response;
+  EXPECT_FALSE(stream->Read(&response));
+  const absl::Status status = stream->Finish();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("4096"));
+}
+
 TEST_F(ReflectionTest, SaysWhatItDoesNotKnow) {
   Request request;
   request.set_file_containing_symbol("no.such.Thing");

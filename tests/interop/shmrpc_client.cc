@@ -221,7 +221,11 @@ class Client {
   }
 
  private:
-  std::shared_ptr<Channel> NewChannel() const { return Channel::Create(address_, options_, TransportsWithGrpc()); }
+  std::shared_ptr<Channel> NewChannel() const {
+    GrpcOptions grpc;
+    grpc.client.max_compressed_message_bytes = size_t{4} << 20;
+    return Channel::Create(address_, options_, TransportsWithGrpc(grpc));
+  }
 
   static void LargeUnaryOn(const std::shared_ptr<Channel>& channel) {
     TestService::Stub stub(channel);

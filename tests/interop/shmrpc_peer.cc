@@ -21,7 +21,9 @@ namespace {
 
 int Serve(const std::vector<std::string>& addresses) {
   TestServiceImpl service;
-  ServerBuilder builder(TransportsWithGrpc());
+  GrpcOptions grpc;
+  grpc.server.max_compressed_message_bytes = size_t{4} << 20;
+  ServerBuilder builder(TransportsWithGrpc(grpc));
   builder.Register(&service);
   for (const std::string& address : addresses) builder.Listen(address);
   absl::StatusOr<std::unique_ptr<Server>> server = builder.Start();

@@ -171,6 +171,120 @@ TEST(ServerSessionLimitsTest, AClientThatTakesNoRepliesIsGivenUpWhenTooMuchWaits
   }
 }
 
+// A session whose server has a budget, with room for one connection that holds half of it.
+class ServerSessionBudgetTest : public ::testing::Test {
+ protected:
+  static constexpr size_t kBudget = size_t{8} << 20;
+
+  void Start(absl::Duration keepalive = absl::InfiniteDuration(), absl::Duration idle = absl::InfiniteDuration()) {
+    ListenOptions options;
+    options.max_threads = 4;
+    options.flow_control = kWindows;
+    options.keepalive_timeout = keepalive;
+    options.limits.max_memory_bytes = kBudget;
+    options.limits.max_connection_idle = idle;
+    options.connection_limiter = std::make_shared<internal::ConnectionLimiter>(options.limits);
+    budget_ = options.connection_limiter->memory();
+    sessions_ = std::make_unique<ServerSessions>(options, &handler_);
+    ASSERT_EQ(sessions_->Init(), absl::OkStatus());
+    sessions_->Add(peer_.TakeLink(), {.granted_by_peer = {.stream_bytes = 1 << 30, .connection_bytes = 1 << 30}},
+                   Peer());
+    peer_.SendMethod();
+  }
+  // Nothing is left of what was taken, but for the objects of calls that are kept, and the link's buffers.
+  bool NothingIsHeld(size_t calls) {
+    return conformance::Eventually([&] { return budget_->used() <= calls * FramedServerCall::kBytes + (192 << 10); });
+  }
+
+  RawPeer peer_;
+  KeepingHandler handler_;
+  std::shared_ptr<internal::MemoryBudget> budget_;
+  std::unique_ptr<ServerSessions> sessions_;
+};
+
+TEST_F(ServerSessionBudgetTest, RequestsAreTakenFromItForAsLongAsTheirCallsLast) {
+  Start();
+  for (uint64_t id = 1; id <= 20; ++id) {
+    peer_.Send({.type = FrameType::kRequest, .call_id = id}, std::string(60'000, 'r'));
+  }
+  ASSERT_NE(handler_.Get(19), nullptr);
+  EXPECT_GE(budget_->used(), 20u * 60'000);
+  for (int i = 0; i < 20; ++i) handler_.Finish(i, absl::OkStatus());
+  EXPECT_TRUE(NothingIsHeld(20));
+}
+
+TEST_F(ServerSessionBudgetTest, MessagesInPiecesAreTakenFromItAndGivenBack) {
+  Start();
+  constexpr uint32_t kAnnounced = 3 << 20;
+  const std::string announced(reinterpret_cast<const char*>(&kAnnounced), sizeof kAnnounced);
+  peer_.Send({.type = FrameType::kRequest, .flags = kFlagMore, .call_id = 1}, announced + std::string(60'000, 'r'));
+  for (int i = 0; i < 40; ++i) {
+    peer_.Send({.type = FrameType::kFragment, .flags = kFlagMore, .call_id = 1}, std::string(60'000, 'r'));
+  }
+  EXPECT_TRUE(conformance::Eventually([&] { return budget_->used() >= 41 * 60'000; }));
+  EXPECT_LE(budget_->used(), 2u * kAnnounced);
+  peer_.Send({.type = FrameType::kReset, .code = 1, .call_id = 1});
+  EXPECT_TRUE(NothingIsHeld(1));
+}
+
+TEST_F(ServerSessionBudgetTest, WithoutRoomCallsAreRefusedAndTheReasonIsTold) {
+  Start();
+  budget_->Take(kBudget);
+  peer_.SendRequest(1, 0);
+  const std::optional<Frame> refusal = peer_.Receive();
+  ASSERT_TRUE(refusal.has_value());
+  EXPECT_EQ(refusal->header.type, FrameType::kResponse);
+  EXPECT_EQ(refusal->header.code, static_cast<uint16_t>(absl::StatusCode::kResourceExhausted));
+  EXPECT_NE(refusal->header.flags & kFlagNotProcessed, 0);
+  EXPECT_NE(refusal->body.find("the option max_memory_bytes (8388608)"), std::string::npos) << refusal->body;
+  budget_->Return(kBudget);
+  peer_.SendRequest(2, 0);
+  EXPECT_NE(handler_.Get(0), nullptr);
+  handler_.KeepNoMore();
+  handler_.Clear();
+}
+
+TEST_F(ServerSessionBudgetTest, WhoHoldsMostAndReadsNothingIsEnded) {
+  Start();
+  constexpr int kCalls = 300;
+  for (uint64_t id = 1; id <= kCalls; ++id) peer_.SendRequest(id, 0);
+  ASSERT_NE(handler_.Get(kCalls - 1), nullptr);
+  google::protobuf::BytesValue reply;
+  reply.set_value(std::string(60'000, 'r'));
+  const OutgoingProto message(reply);
+  for (int i = 0; i < kCalls; ++i) handler_.Finish(i, absl::OkStatus(), &message);
+  EXPECT_TRUE(conformance::Eventually([&] { return peer_.SeesTheEnd(); }));  // which may be inside a frame
+  EXPECT_TRUE(conformance::Eventually([&] { return budget_->used() < kBudget / 8; }));
+}
+
+TEST_F(ServerSessionBudgetTest, WhoIsHeldBackAndTakesNothingIsEndedThoughItTakesNoPartInKeepalive) {
+  Start(kMinKeepaliveTimeout);
+  constexpr int kCalls = 60;
+  for (uint64_t id = 1; id <= kCalls; ++id) peer_.SendRequest(id, 0);
+  ASSERT_NE(handler_.Get(kCalls - 1), nullptr);
+  google::protobuf::BytesValue reply;
+  reply.set_value(std::string(60'000, 'r'));
+  const OutgoingProto message(reply);
+  for (int i = 0; i < kCalls; ++i) handler_.Finish(i, absl::OkStatus(), &message);
+  EXPECT_TRUE(conformance::Eventually([&] { return budget_->used() < (192 << 10); }));
+  EXPECT_TRUE(conformance::Eventually([&] { return peer_.SeesTheEnd(); }));
+}
+
+TEST_F(ServerSessionBudgetTest, AConnectionWithoutACallForLongIsGivenUp) {
+  Start(absl::InfiniteDuration(), ConnectionLimits::kMinConnectionIdle);
+  peer_.SendRequest(1, 0);
+  ASSERT_NE(handler_.Get(0), nullptr);
+  handler_.Finish(0, absl::OkStatus());
+  const std::optional<Frame> reply = peer_.Receive();
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_EQ(reply->header.type, FrameType::kResponse);
+  const std::optional<Frame> farewell = peer_.Receive();
+  ASSERT_TRUE(farewell.has_value());
+  EXPECT_EQ(farewell->header.type, FrameType::kGoAway);
+  EXPECT_NE(farewell->header.flags & kFlagNotProcessed, 0);
+  EXPECT_TRUE(peer_.SeesTheEnd());
+}
+
 TEST_F(ServerSessionTest, AMessageAfterTheLastOneEndsTheConnection) {
   peer_.SendRequest(1, kFlagOpen | kFlagNoMessage);
   peer_.SendMessage(1, kFlagOpen);

@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/src/health_service.h"
 #include "shmrpc/health.pb.h"
 #include "tests/unit/runtime_fake_server_call.h"
 
@@ -123,6 +124,35 @@ TEST_F(HealthTest, WatchWaitsForANameToBecomeKnown) {
   Statuses statuses;
   EXPECT_EQ(Check("later"), kServing);
   EXPECT_EQ(Check("never", &statuses).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(HealthTest, NamesThatNoServiceHasAreNotKept) {
+  const std::string longest(internal::ServedHealthService::kMaxNameBytes, 'x');
+  const auto watch = server_.Call(kWatch, longest);
+  EXPECT_THAT(WaitForSent(*watch, 1), ElementsAre(kServiceUnknown));
+  watch->Cancel();
+  for (const char* method : {kCheck, kWatch}) {
+    const auto call = server_.Call(method, longest + "x");
+    const absl::Status status = call->WaitForStatus();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+    EXPECT_LT(status.message().size(), 512u) << "it repeats what it was asked for";
+    EXPECT_TRUE(call->sent().empty());
+  }
+}
+
+TEST_F(HealthTest, AClientHasSoManyWatchesAndNoMore) {
+  std::vector<decltype(server_.Call(kWatch, ""))> calls;
+  for (int i = 0; i < internal::ServedHealthService::kMaxWatchesOfPeer; ++i) calls.push_back(server_.Call(kWatch, ""));
+  for (const auto& call : calls) EXPECT_THAT(WaitForSent(*call, 1), ElementsAre(kServing));
+  const auto one_more = server_.Call(kWatch, "");
+  EXPECT_EQ(one_more->WaitForStatus().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Check(""), kServing);
+  calls[0]->Cancel();
+  EXPECT_FALSE(calls[0]->WaitForStatus().ok());
+  const auto next = server_.Call(kWatch, "");
+  EXPECT_THAT(WaitForSent(*next, 1), ElementsAre(kServing));
+  next->Cancel();
+  for (const auto& call : calls) call->Cancel();
 }
 
 TEST_F(HealthTest, ASlowClientGetsTheLatest) {

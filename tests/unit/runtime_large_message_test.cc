@@ -334,6 +334,12 @@ TEST_F(LargeMessageTest, AnAnnouncementIsNotBelievedBeyondALimit) {
   LargeMessage unknown(nullptr, announced);
   unknown.Append(std::string(100, 'x'));
   EXPECT_LE(unknown.reserved_bytes(), LargeMessage::kReservedAtOnce + 1000);
+  // Beyond that it is believed as far as it was true until now.
+  const std::string piece(60'000, 'x');
+  for (size_t come = 100; come < 8 * LargeMessage::kReservedAtOnce; come += piece.size()) {
+    unknown.Append(piece);
+    ASSERT_LE(unknown.reserved_bytes(), std::max(LargeMessage::kReservedAtOnce, 4 * (come + piece.size())));
+  }
 }
 
 }  // namespace

@@ -64,6 +64,27 @@ void ExpectInChild(const std::function<bool()>& body) {
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
+// Where the kernel promises no more memory than it has, a page that is not there yet may never come.
+TEST(SegmentTest, WhatIsToBeThereAtOnceIs) {
+  for (const bool at_once : {false, true}) {
+    absl::StatusOr<Segment> segment = Segment::Create(kSize, at_once);
+    ASSERT_TRUE(segment.ok()) << segment.status();
+    struct stat status = {};
+    ASSERT_EQ(fstat(segment->fd(), &status), 0);
+    EXPECT_EQ(status.st_blocks * 512 >= static_cast<blkcnt_t>(kSize), at_once);
+    // A peer that has not done so.
+    absl::StatusOr<Segment> lazy = Segment::Create(kSize, false);
+    ASSERT_TRUE(lazy.ok()) << lazy.status();
+    const absl::StatusOr<PeerSegment> peer = PeerSegment::Map(Copy(lazy->fd()), kSize, kLimit, at_once);
+    if (at_once && !peer.ok() && absl::StrContains(peer.status().message(), "EINVAL")) {
+      GTEST_SKIP() << "this kernel has no MADV_POPULATE_READ";
+    }
+    ASSERT_TRUE(peer.ok()) << peer.status();
+    ASSERT_EQ(fstat(lazy->fd(), &status), 0);
+    EXPECT_EQ(status.st_blocks * 512 >= static_cast<blkcnt_t>(kSize), at_once);
+  }
+}
+
 TEST(SegmentTest, ThePeerSeesWhatTheOwnerWrites) {
   absl::StatusOr<Segment> segment = Segment::Create(kSize);
   ASSERT_TRUE(segment.ok()) << segment.status();

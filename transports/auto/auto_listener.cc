@@ -174,7 +174,11 @@ absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int so
   if (!why_not.empty()) return absl::PermissionDeniedError(why_not);
   internal::ConnectionLimiter::Origin origin;
   if (peer.credentials.has_value()) origin.user = peer.credentials->uid;
-  origin.address = tcp::PeerHost(socket);
+  std::vector<std::string> networks = tcp::PeerNetworks(socket);
+  if (!networks.empty()) {
+    origin.address = std::move(networks.front());
+    origin.wider.assign(networks.begin() + 1, networks.end());
+  }
   origin.second = door == Door::kRendezvous;
   return limiter_->Admit(std::move(origin));
 }

@@ -7,13 +7,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/src/access_check.h"
+#include "runtime/src/memory_left.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/auto_listener.h"
 #include "transports/auto/hello.h"
 #include "transports/framed/errno_name.h"
 #include "transports/framed/framed_connection.h"
 #include "transports/shm/fd_passing.h"
-#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/connect_socket.h"
@@ -125,7 +125,7 @@ absl::StatusOr<Connector::ShmAttempt> Connector::TryShm(UniqueFd& socket, wire::
   attempt.reason = internal::WhyNotLetIn(options_.shared_memory_access, peer_.credentials, "the server",
                                          "this channel shares memory with", "the option shared_memory_access");
   if (attempt.reason.empty()) {
-    const absl::Status left = shm::CheckMemoryLeft();
+    const absl::Status left = internal::CheckMemoryLeft();
     own = left.ok() ? shm::Segment::Create(shm::kSegmentBytes) : left;
     if (!own.ok()) attempt.reason = std::string(own.status().message());
   }

@@ -12,9 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/access_check.h"
 #include "runtime/src/log.h"
+#include "runtime/src/memory_left.h"
 #include "shmrpc/steady_time.h"
 #include "transports/shm/fd_passing.h"
-#include "transports/shm/memory_left.h"
 #include "transports/shm/segment.h"
 #include "transports/shm/shm_link.h"
 #include "transports/tcp/socket_address.h"
@@ -306,7 +306,7 @@ std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello
       shm::PeerSegment::Map(std::move(received_fds_[0]), shm::kSegmentBytes, shm::kSegmentBytes);
   received_fds_.clear();
   if (!peer.ok()) return refuse(absl::StrCat("the server refused the client's memory: ", peer.status().message()));
-  if (absl::Status left = shm::CheckMemoryLeft(); !left.ok()) {
+  if (absl::Status left = internal::CheckMemoryLeft(); !left.ok()) {
     return refuse(absl::StrCat("the server's ", left.message()));
   }
   absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);

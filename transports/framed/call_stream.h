@@ -48,6 +48,14 @@ class ReceivedMessage {
   IncomingMessage View() const { return large_ != nullptr ? IncomingMessage(*large_) : IncomingMessage(pieces_); }
   uint64_t cost() const { return cost_; }
 
+  // The memory that it takes.
+  size_t kept_bytes() const {
+    size_t bytes = sizeof(ReceivedMessage) + chunks_.size() * sizeof(Chunk);
+    if (copy_ != nullptr) bytes += pieces_[0].size();
+    if (large_ != nullptr) bytes += large_->reserved_bytes();
+    return bytes;
+  }
+
  private:
   static constexpr size_t kLargestCopy = 16 * 1024;
 

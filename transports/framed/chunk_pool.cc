@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
 
 #include "runtime/src/fork.h"
 #include "shmrpc/steady_time.h"
@@ -26,7 +27,7 @@ ChunkPtr ChunkPool::Take() {
       return ChunkPtr(chunk);
     }
   }
-  return ChunkPtr(new Chunk);
+  return ChunkPtr(new (std::nothrow) Chunk);
 }
 
 void ChunkPool::Return(Chunk* chunk) {

@@ -38,7 +38,7 @@ class ChunkPool {
   ChunkPool(const ChunkPool&) = delete;
   ChunkPool& operator=(const ChunkPool&) = delete;
 
-  // A chunk, the thread's own if that is unused.
+  // A chunk, the thread's own if that is unused. Null: the process has no memory left.
   static inline ChunkPtr TakeForThread();
 
   // What the timer does: gives back what nobody has needed since the last time. True when there is something left to

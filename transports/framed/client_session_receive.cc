@@ -1,6 +1,7 @@
 // What a client's session does with what comes. The caller holds right_.
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,10 @@ namespace shmrpc::framed {
 Link::ReceiveResult ClientSession::ReceiveOne() {
   if (link_ended_.load(std::memory_order_relaxed)) return Link::ReceiveResult::kEnd;
   ChunkPtr chunk = ChunkPool::TakeForThread();
+  if (chunk == nullptr) {
+    Fail(OutOfMemory());
+    return Link::ReceiveResult::kEnd;
+  }
   const Link::ReceiveResult result = link_->Receive(chunk.get());
   if (result == Link::ReceiveResult::kEmpty) return result;
   const absl::Status status = result == Link::ReceiveResult::kFrame ? HandleFrame(chunk) : link_->end_status();
@@ -19,7 +24,7 @@ Link::ReceiveResult ClientSession::ReceiveOne() {
   return Link::ReceiveResult::kEnd;
 }
 
-absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
+absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) try {
   const FrameHeader header = LoadFrameHeader(chunk->data);
   if (assembly_.IsOf(header.call_id) && !MayStandBetweenPieces(header)) return MalformedBetweenPieces(header);
   switch (header.type) {
@@ -54,6 +59,8 @@ absl::Status ClientSession::HandleFrame(ChunkPtr& chunk) {
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a server"));
   }
+} catch (const std::bad_alloc&) {
+  return OutOfMemory();
 }
 
 absl::Status ClientSession::HandleGoAway(const FrameHeader& header) {

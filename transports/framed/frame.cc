@@ -5,11 +5,11 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/cord.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "google/protobuf/io/coded_stream.h"
+#include "runtime/src/peer_text.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/wire.pb.h"
 
@@ -101,7 +101,7 @@ absl::Status TakeAttempts(absl::string_view text, absl::optional<int>* attempts)
   int value;
   if (attempts->has_value() || !absl::SimpleAtoi(text, &value) || value <= 0) {
     return Invalid(absl::InvalidArgumentError(
-        absl::StrCat(kPreviousAttempts, " is \"", absl::CHexEscape(text.substr(0, 64)), "\", or comes twice")));
+        absl::StrCat(kPreviousAttempts, " is \"", internal::PeerText(text), "\", or comes twice")));
   }
   *attempts = value;
   return absl::OkStatus();

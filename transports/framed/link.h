@@ -8,6 +8,10 @@
 
 #include "absl/status/status.h"
 
+namespace shmrpc::internal {
+class MemoryAccount;
+}
+
 namespace shmrpc::framed {
 
 // Limits that every link keeps. A frame with its header fits into one chunk of memory.
@@ -34,6 +38,9 @@ class Link {
 
   // "shm", "tcp", "unix", "inproc".
   virtual const std::string& name() const = 0;
+
+  // From now on the link's private memory is taken from `account`, which outlives it; before anybody uses the link.
+  virtual void CountIn(internal::MemoryAccount*) {}
 
   // ---- The sender.
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,27 +61,54 @@ uint8_t* Sender::SpinForRoom(size_t size) {
 }
 
 uint8_t* Sender::ReserveSpilled(size_t size) {
+  reserved_spilled_ = false;
+  const size_t counted = size + kSpilledOverheadBytes;
   const size_t spilled = spilled_bytes_.load(std::memory_order_relaxed);
-  if (size > max_spilled_bytes_ || spilled > max_spilled_bytes_ - size) {
-    reserved_spilled_ = false;
-    closed_ = true;
-    std::deque<std::string>().swap(spilled_);
-    spilled_bytes_.store(std::numeric_limits<size_t>::max(), std::memory_order_relaxed);
-    leftover_.store(0, std::memory_order_relaxed);
-    overflowed_.store(true, std::memory_order_release);
-    link_->Shutdown();  // the receiver finds it, and ends the session
-    pieces_done_.SignalAll();
+  if (counted > max_spilled_bytes_ || spilled > max_spilled_bytes_ - counted) {
+    Overflow();
+    return nullptr;
+  }
+  try {
+    spilled_.emplace_back(size, '\0');
+  } catch (const std::bad_alloc&) {
+    out_of_memory_.store(true, std::memory_order_relaxed);
+    Overflow();
     return nullptr;
   }
   reserved_spilled_ = true;
-  spilled_.emplace_back(size, '\0');
-  spilled_bytes_.fetch_add(size, std::memory_order_relaxed);
+  CountSpilled(counted);
   return reinterpret_cast<uint8_t*>(spilled_.back().data());
+}
+
+void Sender::Overflow() {
+  closed_ = true;
+  ForgetSpilled();
+  spilled_bytes_.store(std::numeric_limits<size_t>::max(), std::memory_order_relaxed);
+  leftover_.store(0, std::memory_order_relaxed);
+  overflowed_.store(true, std::memory_order_release);
+  link_->Shutdown();  // the receiver finds it, and ends the session
+  pieces_done_.SignalAll();
+}
+
+void Sender::CountSpilled(size_t bytes) {
+  spilled_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  spilled_charge_.Add(bytes);
+}
+
+void Sender::UncountSpilled(size_t bytes) {
+  spilled_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  spilled_charge_.Remove(bytes);
+}
+
+void Sender::ForgetSpilled() {
+  std::deque<std::string>().swap(spilled_);
+  spilled_charge_.Clear();
+  spilled_bytes_.store(0, std::memory_order_relaxed);
 }
 
 void Sender::ForgetReservation() {
   if (reserved_spilled_) {
-    spilled_bytes_.fetch_sub(spilled_.back().size(), std::memory_order_relaxed);
+    UncountSpilled(spilled_.back().size() + kSpilledOverheadBytes);
     spilled_.pop_back();
   }
   reserved_spilled_ = false;
@@ -91,7 +119,7 @@ void Sender::Commit(size_t size) {
     link_->Commit(size);
     return;
   }
-  spilled_bytes_.fetch_sub(spilled_.back().size() - size, std::memory_order_relaxed);
+  UncountSpilled(spilled_.back().size() - size);
   spilled_.back().resize(size);
   reserved_spilled_ = false;
   NoteLeftover(kUnsent);
@@ -106,8 +134,9 @@ bool Sender::FlushSpilled() {
       // All but the length word, which is the link's: a ring's consumer takes the frame as soon as it sees that word.
       std::memcpy(place + sizeof(uint32_t), frame.data() + sizeof(uint32_t), frame.size() - sizeof(uint32_t));
       link_->Commit(frame.size());
-      spilled_bytes_.fetch_sub(frame.size(), std::memory_order_relaxed);
+      UncountSpilled(frame.size() + kSpilledOverheadBytes);
       spilled_.pop_front();
+      if (account_ != nullptr) account_->NoteMoved();
     }
     FlushLink(/*always_ring=*/true);
     if (!spilled_.empty() && (link_->AskForRoom() || !link_->HasRoom())) return false;
@@ -176,8 +205,7 @@ void Sender::Close() {
   MutexLock lock(&mutex_);
   if (HasPutOff() && !closed_) link_->Flush(/*always_ring=*/false);
   closed_ = true;
-  spilled_.clear();
-  spilled_bytes_.store(0, std::memory_order_relaxed);
+  if (!overflowed_.load(std::memory_order_relaxed)) ForgetSpilled();
   leftover_.store(0, std::memory_order_relaxed);
   pieces_done_.SignalAll();
 }

@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
+#include "runtime/src/memory_budget.h"
 #include "shmrpc/message.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -55,10 +56,17 @@ class Sender {
   };
 
   // `host` and `link` outlive this object. `may_spin`: the peer can make room while this side looks for it.
-  // `max_spilled_bytes`: with more than that in private memory the link is shut down, see overflowed().
+  // `max_spilled_bytes`: with more than that in private memory the link is shut down, see overflowed(). That memory is
+  // taken from `account`, which outlives this object, or null.
   Sender(Host* host, Link* link, bool may_spill, bool may_spin,
-         size_t max_spilled_bytes = std::numeric_limits<size_t>::max())
-      : host_(host), link_(link), may_spill_(may_spill), may_spin_(may_spin), max_spilled_bytes_(max_spilled_bytes) {}
+         size_t max_spilled_bytes = std::numeric_limits<size_t>::max(), internal::MemoryAccount* account = nullptr)
+      : host_(host),
+        link_(link),
+        may_spill_(may_spill),
+        may_spin_(may_spin),
+        max_spilled_bytes_(max_spilled_bytes),
+        account_(account),
+        spilled_charge_(account) {}
 
   // Taken for everything that concerns the order of frames.
   Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
@@ -117,11 +125,14 @@ class Sender {
   void RevokeBatches() ABSL_LOCKS_EXCLUDED(mutex_);
   uint32_t revocations() const { return revocations_.load(std::memory_order_relaxed); }
 
-  // How much waits in private memory, a hint; more than any limit when that became too much.
+  // How much waits in private memory, with kSpilledOverheadBytes for each frame: a hint; more than any limit when that
+  // became too much.
   size_t SpilledBytes() const { return spilled_bytes_.load(std::memory_order_relaxed); }
 
   // More than max_spilled_bytes would have waited. What waited was dropped, as is everything sent from then on.
   bool overflowed() const { return overflowed_.load(std::memory_order_acquire); }
+  // That was so because the process had no memory for it.
+  bool out_of_memory() const { return out_of_memory_.load(std::memory_order_relaxed); }
 
   // The bytes of messages in pieces that were sent so far. A hint.
   uint64_t BytesInPieces() const { return bytes_in_pieces_.load(std::memory_order_relaxed); }
@@ -149,12 +160,19 @@ class Sender {
   uint8_t* SpinForRoom(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Null: that would be too much, and the sender has closed.
   uint8_t* ReserveSpilled(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Overflow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountSpilled(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UncountSpilled(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushSpilled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FlushOrPutOff(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Flush(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FlushLink(bool always_ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteLeftover(uint32_t what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasPutOff() const { return (leftover_.load(std::memory_order_relaxed) & kPutOff) != 0; }
+
+  // A string in a deque, and what the allocator adds.
+  static constexpr size_t kSpilledOverheadBytes = 64;
 
   // What leftover_ is made of.
   static constexpr uint32_t kUnsent = 1;  // spilled_ is not empty, or the kernel left bytes
@@ -165,6 +183,7 @@ class Sender {
   const bool may_spill_;
   const bool may_spin_;
   const size_t max_spilled_bytes_;
+  internal::MemoryAccount* const account_;
 
   Mutex mutex_;  // also guards the sender's role of *link_
   CondVar pieces_done_;
@@ -172,11 +191,13 @@ class Sender {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool reserved_spilled_ ABSL_GUARDED_BY(mutex_) = false;    // the current reservation is spilled_.back()
   std::deque<std::string> spilled_ ABSL_GUARDED_BY(mutex_);  // in order; complete but for the length
-  std::atomic<size_t> spilled_bytes_{0};                     // changed with mutex_
-  std::atomic<bool> overflowed_{false};                      // changed with mutex_
-  std::atomic<uint32_t> leftover_{0};                        // changed with mutex_
-  std::atomic<uint32_t> revocations_{0};                     // changed with mutex_
-  std::atomic<uint64_t> bytes_in_pieces_{0};                 // changed with mutex_
+  internal::MemoryCharge spilled_charge_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<size_t> spilled_bytes_{0};      // changed with mutex_
+  std::atomic<bool> overflowed_{false};       // changed with mutex_
+  std::atomic<bool> out_of_memory_{false};    // changed with mutex_
+  std::atomic<uint32_t> leftover_{0};         // changed with mutex_
+  std::atomic<uint32_t> revocations_{0};      // changed with mutex_
+  std::atomic<uint64_t> bytes_in_pieces_{0};  // changed with mutex_
 };
 
 }  // namespace shmrpc::framed

@@ -2,7 +2,9 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <chrono>
+#include <new>
 #include <thread>
 #include <utility>
 
@@ -19,6 +21,15 @@ constexpr char kShuttingDown[] = "the server is shutting down";
 
 constexpr size_t kCallsKept = 64;
 
+constexpr int kTicksInTimeout = 4;
+
+// So many bytes of names are let in when no call may begin: the calls can then be refused, which their clients are
+// told.
+constexpr size_t kFewMethodBytes = 4096;
+
+// A request that takes less is in the price of its call.
+constexpr size_t kSmallRequestBytes = 4096;
+
 // How long a handler's thread waits for room before its reply goes to private memory. Long against what a client that
 // reads needs to take a ring's worth; short against what a thread is worth.
 constexpr std::chrono::milliseconds kPatience{10};
@@ -30,11 +41,28 @@ ServerSession::ServerSession(std::unique_ptr<Link> link, std::shared_ptr<Poller>
     : Session(std::move(link), poller.get(), options.session, /*may_spill=*/true, EPOLLIN),
       kept_poller_(std::move(poller)),
       options_(std::move(options)),
+      // Whatever the client says of its keepalive: one that takes nothing is given up in any case.
+      tick_period_(std::min({keepalive_.period(), options_.session.keepalive_timeout / kTicksInTimeout,
+                             options_.max_idle / kTicksInTimeout})),
       place_(std::move(place)) {}
 
 ServerSession::~ServerSession() = default;
 
 absl::Status ServerSession::Start() {
+  const auto itself = std::static_pointer_cast<ServerSession>(shared_from_this());
+  internal::ConnectionLimiter::PlacePtr place;  // the limiter asks with its lock: it is told without this one's
+  {
+    MutexLock lock(&calls_mutex_);
+    place = place_;
+  }
+  if (place != nullptr) place->SetTenant(itself);
+  const std::weak_ptr<Pollable> weak = itself;
+  memory_.SetEnd([weak]() -> internal::MemoryAccount::End {
+    const std::shared_ptr<Pollable> alive = weak.lock();
+    if (alive == nullptr) return nullptr;
+    return [alive](const absl::Status& why) { static_cast<ServerSession*>(alive.get())->Fail(why); };
+  });
+  if (options_.max_idle != absl::InfiniteDuration()) NoteActivity();  // or its time would begin with its first call
   absl::Status status = poller_->Add(shared_from_this(), EPOLLIN);
   // What came together with the hello is not reported by epoll any more.
   if (status.ok()) poller_->Kick(shared_from_this());
@@ -104,7 +132,11 @@ void ServerSession::Fail(const absl::Status& status) {
 }
 
 bool ServerSession::OnKeepaliveTick() {
-  if (!keepalive_.enabled() || over_) return false;
+  if (over_) return false;
+  const SteadyTime now = SteadyTime::Now();
+  bool active = EndIfHeldBackForLong(now);
+  if (EndIfIdleForLong(now)) active = true;
+  if (!keepalive_.enabled()) return active;
   bool expects = false;
   {
     // Of calls that were cancelled the client knows nothing any more.
@@ -115,7 +147,57 @@ bool ServerSession::OnKeepaliveTick() {
   }
   const KeepaliveResult result = TickKeepalive(expects);
   if (result.dead) Fail(SilentPeer("client", "the option keepalive_timeout"));
-  return expects || result.heard;
+  return active || expects || result.heard;
+}
+
+// A client may say that it lives, and take nothing; and with no call in progress it need not even say so.
+bool ServerSession::EndIfHeldBackForLong(SteadyTime now) {
+  const size_t waiting = sender_.SpilledBytes();
+  if (waiting <= options_.hold_back_bytes) {
+    stuck_since_ = SteadyTime::InfiniteFuture();
+    return false;
+  }
+  if (const uint64_t moved = memory_.moved(); moved != std::exchange(moved_seen_, moved) || now < stuck_since_) {
+    stuck_since_ = now;
+  }
+  if (now - stuck_since_ >= options_.session.keepalive_timeout) {
+    Fail(absl::ResourceExhaustedError(
+        absl::StrCat("the client has not taken one byte of the ", waiting, " that wait for it for ",
+                     absl::FormatDuration(options_.session.keepalive_timeout),
+                     " (the option keepalive_timeout), and more than the option hold_back_bytes (",
+                     options_.hold_back_bytes, ") wait")));
+  }
+  return true;
+}
+
+bool ServerSession::EndIfIdleForLong(SteadyTime now) {
+  if (options_.max_idle == absl::InfiniteDuration()) return false;
+  const absl::optional<SteadyTime> idle_since = IdleSince(now);
+  if (idle_since.has_value() && now - *idle_since >= options_.max_idle) GiveWay();
+  return true;
+}
+
+absl::optional<SteadyTime> ServerSession::IdleSince(SteadyTime now) {
+  MutexLock lock(&calls_mutex_);
+  if (calls_begun_ != calls_seen_ || !calls_.empty()) idle_since_ = now;
+  calls_seen_ = calls_begun_;
+  if (over_ || !calls_.empty()) return absl::nullopt;
+  return idle_since_;
+}
+
+void ServerSession::GiveWay() {
+  {
+    // From here on a call that still comes is refused, or never looked at: its client may send it elsewhere.
+    MutexLock lock(&calls_mutex_);
+    if (!calls_.empty() || over_) return;
+    draining_.store(true, std::memory_order_seq_cst);
+  }
+  FrameHeader header;
+  header.type = FrameType::kGoAway;
+  header.flags = kFlagNotProcessed;
+  sender_.SendControl(header);
+  sender_.Finish();
+  Fail(absl::UnavailableError("the connection was without a call for long, and was given up"));
 }
 
 void ServerSession::GiveRightBack() {
@@ -159,7 +241,7 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
     }
     EndBatchUnlessMore();
     ChunkPtr chunk = ChunkPool::TakeForThread();
-    switch (link_->Receive(chunk.get())) {
+    switch (chunk == nullptr ? Link::ReceiveResult::kEnd : link_->Receive(chunk.get())) {
       case Link::ReceiveResult::kFrame: {
         NoteReceived();
         FramedServerCall* call = nullptr;
@@ -198,7 +280,7 @@ ABSL_ATTRIBUTE_ALWAYS_INLINE inline Pollable::Outcome ServerSession::FindTask(bo
         return spin || marked ? Outcome::kSpin : Outcome::kEmpty;
       }
       case Link::ReceiveResult::kEnd:
-        Fail(EndStatus());
+        Fail(chunk == nullptr ? OutOfMemory() : EndStatus());
         (void)right_.Release();
         return Outcome::kOver;
     }
@@ -220,7 +302,7 @@ bool ServerSession::Park() {
   return parked && !marked;
 }
 
-absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call) {
+absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call) try {
   const FrameHeader header = LoadFrameHeader(chunk->data);
   if (assembly_.IsOf(header.call_id) && !MayStandBetweenPieces(header)) return MalformedBetweenPieces(header);
   switch (header.type) {
@@ -242,6 +324,8 @@ absl::Status ServerSession::HandleFrame(ChunkPtr& chunk, FramedServerCall** call
     default:
       return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type), " from a client"));
   }
+} catch (const std::bad_alloc&) {
+  return OutOfMemory();
 }
 
 absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& chunk, FramedServerCall** call) {
@@ -279,6 +363,8 @@ absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk&
   if (methods_.size() >= kMaxMethods || path.size() > kMaxMethodBytes || method_bytes_ > kMaxMethodTableBytes) {
     return Malformed("too many method names");
   }
+  if (!memory_.MayBegin() && method_bytes_ > kFewMethodBytes) return memory_.WhyNot();
+  methods_charge_.Add(sizeof(Method) + path.size() + kMethodOverheadBytes);
   methods_.push_back(std::make_unique<Method>(path, options_.handler->ResolveMethod(path)));
   return absl::OkStatus();
 }
@@ -313,6 +399,11 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
     RefuseOneTooMany(header.call_id);
     return absl::OkStatus();
   }
+  if (!memory_.MayBegin()) {
+    if (more) assembly_.BeginDiscarding(header, offset, control.message_bytes);
+    RefuseForMemory(header.call_id);
+    return absl::OkStatus();
+  }
   begun->id = header.call_id;
   Method& method = *methods_[header.code];
   begun->method_path = method.path;
@@ -328,6 +419,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
     assembling_ = std::move(begun);
     return absl::OkStatus();
   }
+  begun->kept_bytes = frame.size() - offset > kSmallRequestBytes ? frame.size() - offset : 0;
   if (frame.size() > offset) {
     begun->pieces.push_back(frame.substr(offset));
     begun->chunks.push_back(std::move(chunk));
@@ -338,14 +430,20 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
 absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, FramedServerCall** call) {
   const uint64_t id = begun->id;
   begun->session = this;
+  if (begun->large != nullptr) begun->kept_bytes = begun->large->reserved_bytes();
   if (begun->open || !begun->has_request) {
     begun->stream = std::make_unique<FramedServerCall::Stream>();
     begun->stream->half_closed = !begun->open;
     if (begun->has_request) {
       if (begun->large != nullptr) {
         begun->stream->inbox.emplace_back(std::move(begun->large), /*cost=*/0);
-      } else {
+      } else if (begun->pieces.empty()) {
         begun->stream->inbox.emplace_back(std::move(begun->pieces), std::move(begun->chunks), /*cost=*/0);
+      } else {
+        // A small one does not keep its chunk.
+        const char* const bytes = begun->pieces[0].data();
+        const auto offset = static_cast<size_t>(reinterpret_cast<const uint8_t*>(bytes) - begun->chunks[0]->data);
+        begun->stream->inbox.emplace_back(begun->chunks[0], offset, begun->pieces[0].size(), /*cost=*/0);
       }
       begun->pieces.clear();
       begun->chunks.clear();
@@ -361,6 +459,9 @@ absl::Status ServerSession::BeginCall(std::unique_ptr<FramedServerCall> begun, F
     if (!draining_.load(std::memory_order_relaxed)) {
       if (calls_.Insert(begun.get())) {
         unanswered_calls_.fetch_add(1, std::memory_order_relaxed);
+        ++calls_begun_;
+        if (!std::exchange(begun->counted, true)) calls_charge_.Add(FramedServerCall::kBytes);
+        if (begun->kept_bytes != 0) calls_charge_.Add(begun->kept_bytes);
         // What ends the session marks the calls that it finds here, and has set over_ before: one of the two does it.
         const bool over = over_.load(std::memory_order_relaxed);
         begun->cancelled.store(over, std::memory_order_relaxed);
@@ -386,6 +487,14 @@ void ServerSession::RefuseOneTooMany(uint64_t call_id) {
       "the connection has ", options_.max_calls,
       " calls in progress, as many as the option max_calls_per_connection allows, and the handler did not run: "
       "wait for some of them, or raise the limit with the option connection_limits"));
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", options_.peer.address, " over ",
+                                                    link_->name(), ": ", status.message()));
+  Refuse(call_id, status, /*not_processed=*/true);
+}
+
+void ServerSession::RefuseForMemory(uint64_t call_id) {
+  const absl::Status status = memory_.WhyNot();
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", options_.peer.address, " over ",
                                                     link_->name(), ": ", status.message()));
@@ -466,6 +575,7 @@ void ServerSession::EndCall(FramedServerCall* call) {
       calls_.Erase(ended.get());
       send_account_.OnOver(&ended->stream->sent);
       sendable = MarkSendable();
+      for (const ReceivedMessage& message : ended->stream->inbox) calls_charge_.Remove(message.kept_bytes());
     }
     WakeSendable(sendable);
     uint64_t unread = 0;
@@ -481,7 +591,12 @@ void ServerSession::EndCall(FramedServerCall* call) {
     self.swap(self_);
     if (self != nullptr) place = std::move(place_);  // the connection is over
   }
-  if (unused_calls_.size() < kCallsKept) unused_calls_.push_back(std::move(ended));
+  if (ended->kept_bytes != 0) calls_charge_.Remove(std::exchange(ended->kept_bytes, 0));
+  if (unused_calls_.size() < kCallsKept) {
+    unused_calls_.push_back(std::move(ended));
+  } else {
+    calls_charge_.Remove(FramedServerCall::kBytes);
+  }
 }
 
 const Peer& FramedServerCall::peer() const { return session->options_.peer; }
@@ -498,10 +613,16 @@ void FramedServerCall::Run() {
   chunks.clear();
   pieces.clear();
   CallHandler* const handler = session->options_.handler;
-  if (stream != nullptr) return handler->OnCall(ServerCallPtr(this), nullptr);
-  const IncomingMessage request =
-      request_large != nullptr ? IncomingMessage(*request_large) : IncomingMessage(request_pieces);
-  handler->OnCall(ServerCallPtr(this), &request);
+  try {
+    if (stream != nullptr) return handler->OnCall(ServerCallPtr(this), nullptr);
+    const IncomingMessage request =
+        request_large != nullptr ? IncomingMessage(*request_large) : IncomingMessage(request_pieces);
+    handler->OnCall(ServerCallPtr(this), &request);
+  } catch (const std::bad_alloc&) {
+    // Whoever had the call has let go of it, which ends it.
+    static internal::LogLimiter limiter;
+    internal::LogWarningLimited(limiter, "a call was dropped: the process has no memory left for it");
+  }
 }
 
 void FramedServerCall::Finish(const Reply& reply) {

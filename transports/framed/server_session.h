@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/types/optional.h"
 #include "runtime/src/connection_limiter.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -35,7 +36,7 @@ class FramedServerCall;
 //
 // Locks: calls_mutex_ is taken with neither the sender's mutex nor right_ wanted afterwards. Handlers run with nothing
 // held.
-class ServerSession final : public Session {
+class ServerSession final : public Session, public internal::ConnectionLimiter::Tenant {
  public:
   // What a listener does with its sessions.
   struct Options {
@@ -44,6 +45,7 @@ class ServerSession final : public Session {
     SessionOptions session;
     size_t hold_back_bytes = ConnectionLimits().hold_back_bytes;  // of replies that wait; then no more is received
     int max_calls = ConnectionLimits().max_calls_per_connection;
+    absl::Duration max_idle = absl::InfiniteDuration();  // without a call; then the connection is given up
     Peer peer;
     // Called once when the connection is over, without locks; calls may still be running.
     std::function<void(ServerSession*)> on_over;
@@ -76,7 +78,11 @@ class ServerSession final : public Session {
 
   // A tick of the listener's keepalive. True: something is in progress.
   bool OnKeepaliveTick();
-  absl::Duration keepalive_period() const { return keepalive_.period(); }
+  absl::Duration keepalive_period() const { return tick_period_; }
+
+  // ConnectionLimiter::Tenant. The client is told that what it may have sent meanwhile was not processed.
+  absl::optional<SteadyTime> IdleSince(SteadyTime now) override ABSL_LOCKS_EXCLUDED(calls_mutex_);
+  void GiveWay() override ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
   Outcome Poll(bool scanning, Task** task) override;
   bool Park() override;
@@ -112,6 +118,7 @@ class ServerSession final : public Session {
     return unanswered_calls_.load(std::memory_order_relaxed) < options_.max_calls || draining_;
   }
   void RefuseOneTooMany(uint64_t call_id);
+  void RefuseForMemory(uint64_t call_id);
   void Refuse(uint64_t call_id, const absl::Status& status, bool not_processed = false);
   void SendReply(uint64_t call_id, const ServerCall::Reply& reply, absl::FunctionRef<bool()> stop);
   void EndCall(FramedServerCall* call);
@@ -119,8 +126,11 @@ class ServerSession final : public Session {
   bool WaitForRoom(SteadyTime deadline, absl::FunctionRef<bool()> stop) override;
   void GiveRightBack() override;
   void NoteActivity() {
-    if (keepalive_.enabled()) options_.keepalive->NoteActivity();
+    if (tick_period_ != absl::InfiniteDuration()) options_.keepalive->NoteActivity();
   }
+  // Parts of a tick; each is true when there is something to look at the next time, too.
+  bool EndIfHeldBackForLong(SteadyTime now);
+  bool EndIfIdleForLong(SteadyTime now);
   // With so many replies that the client does not take, take nothing more from it, unless it is gone. Not with few: the
   // client may be idle, and what it has sent may tell the handlers of those replies that they are of no use any more.
   bool HoldsBack() const {
@@ -158,16 +168,24 @@ class ServerSession final : public Session {
   // already ended, and with it all that waited for it.
   const std::shared_ptr<Poller> kept_poller_;
   const Options options_;
+  const absl::Duration tick_period_;
   std::atomic<bool> draining_{false};  // set with calls_mutex_
   std::atomic<bool> over_{false};
 
   // With right_: what the client has told of itself.
   std::vector<std::unique_ptr<Method>> methods_;
   size_t method_bytes_ = 0;
+  internal::MemoryCharge methods_charge_{&memory_};
   std::unique_ptr<FramedServerCall> spare_call_;  // memory for the next one
   std::unique_ptr<FramedServerCall> assembling_;  // its request is in assembly_
 
   CallTable<FramedServerCall> calls_ ABSL_GUARDED_BY(calls_mutex_);
+  // Of calls, those in unused_calls_ included, their requests and inboxes.
+  internal::MemoryCharge calls_charge_ ABSL_GUARDED_BY(calls_mutex_){&memory_};
+  uint64_t calls_begun_ ABSL_GUARDED_BY(calls_mutex_) = 0;
+  // When calls_begun_ was last looked at and had changed: with no call in progress, the connection is idle since then.
+  uint64_t calls_seen_ ABSL_GUARDED_BY(calls_mutex_) = 0;
+  SteadyTime idle_since_ ABSL_GUARDED_BY(calls_mutex_) = SteadyTime::Now();
   // Calls whose reply is not being sent yet; grows with calls_mutex_. Less than what is in calls_: the client may begin
   // its next call as soon as it has the reply, before this call is out of the table. Nothing else is ordered by it: who
   // has the client's next request has what its handler's thread did before it sent the reply.
@@ -178,6 +196,10 @@ class ServerSession final : public Session {
   std::deque<Task*> tasks_ ABSL_GUARDED_BY(calls_mutex_);  // for the poller's threads
   std::atomic<bool> has_tasks_{false};
   TaskHistory queued_tasks_;  // of tasks_
+
+  // Of ticks: how much had moved, and since when it has not, while too much waits for the client.
+  uint64_t moved_seen_ = 0;
+  SteadyTime stuck_since_ = SteadyTime::InfiniteFuture();
 
   CondVar call_changed_;                  // something was delivered to a call that somebody waits for
   std::atomic<bool> waiter_told_{false};  // the latest that was received was for a thread that waited
@@ -225,6 +247,11 @@ class FramedServerCall final : public ServerCall, public Task {
   Pieces pieces;             // of the request
   Chunks chunks;             // own what pieces point to
   LargeMessagePtr large;     // the request, if it came in several frames; then the two above are empty
+  // What the request takes, parsed or not, while the call is in progress. Of a small one it is in kBytes.
+  size_t kept_bytes = 0;
+  bool counted = false;  // kBytes were taken from the connection's account
+  // What a call takes by itself, the runtime's part included.
+  static constexpr size_t kBytes = 2048;
 
   // For calls that stream or have events; null for others. Guarded by the session's calls_mutex_.
   struct Stream : CallStream {

@@ -130,7 +130,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
   for (unsigned looks = 1; !done() && !for_poller && !HoldsBack(); ++looks) {
     if (looks % 64 == 0 && deadline.HasPassed()) break;
     ChunkPtr chunk = ChunkPool::TakeForThread();
-    const Link::ReceiveResult result = link_->Receive(chunk.get());
+    const Link::ReceiveResult result = chunk == nullptr ? Link::ReceiveResult::kEnd : link_->Receive(chunk.get());
     if (result == Link::ReceiveResult::kFrame) {
       NoteReceived();
       FramedServerCall* begun = nullptr;
@@ -146,7 +146,7 @@ void ServerSession::PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadlin
       break;
     }
     if (result == Link::ReceiveResult::kEnd) {
-      Fail(EndStatus());
+      Fail(chunk == nullptr ? OutOfMemory() : EndStatus());
       ended = true;
       break;
     }
@@ -270,6 +270,7 @@ void ServerSession::RunEvents(FramedServerCall* call) {
       if (!stream.inbox.empty()) {
         const ReceivedMessage message = std::move(stream.inbox.front());
         stream.inbox.pop_front();
+        calls_charge_.Remove(message.kept_bytes());
         stream.wanted = false;
         Credit credit;
         if (message.cost() != 0) credit = receive_account_.OnRead(&stream.received, message.cost());
@@ -362,7 +363,10 @@ void ServerSession::DeliverMessage(uint64_t call_id, ReceivedMessage* message, b
     FramedServerCall* const found = calls_.Find(call_id);
     if (found != nullptr && found->stream != nullptr && !found->stream->finished) {
       call = found;
-      if (message != nullptr) call->stream->inbox.push_back(std::move(*message));
+      if (message != nullptr) {
+        calls_charge_.Add(message->kept_bytes());
+        call->stream->inbox.push_back(std::move(*message));
+      }
       if (!open) call->stream->half_closed = true;
       wake_up = MarkDue(call);
     }

@@ -38,7 +38,7 @@ void Assembly::Begin(const FrameHeader& header, size_t offset, size_t message_by
                      const google::protobuf::Descriptor* type, const Chunk& chunk) {
   BeginDiscarding(header, offset, message_bytes);
   message_ = std::make_unique<internal::LargeMessage>(type, message_bytes);
-  message_->Append(Bytes(chunk, offset, header.length));
+  Append(Bytes(chunk, offset, header.length));
 }
 
 void Assembly::BeginDiscarding(const FrameHeader& header, size_t offset, size_t message_bytes) {
@@ -57,8 +57,14 @@ Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) 
   bytes_taken_ += piece.size();
   const bool more = (header.flags & kFlagMore) != 0;
   if (more ? received_ >= announced_ : received_ != announced_) return Progress::kMalformed;
-  if (message_ != nullptr) message_->Append(piece);
+  if (message_ != nullptr) Append(piece);
   return more ? Progress::kMore : Progress::kComplete;
+}
+
+void Assembly::Append(absl::string_view piece) {
+  message_->Append(piece);
+  charge_.Set(message_->reserved_bytes());
+  account_->NoteMoved();
 }
 
 std::string Assembly::Describe() const {
@@ -69,19 +75,23 @@ std::string Assembly::Describe() const {
 void Assembly::End() {
   active_ = false;
   message_ = nullptr;
+  charge_.Clear();
 }
 
 Session::Session(std::unique_ptr<Link> link, Poller* poller, const SessionOptions& options, bool may_spill,
                  uint32_t events)
-    : link_(std::move(link)),
+    : memory_(options.memory),
+      link_(std::move(link)),
       poller_(poller),
-      sender_(this, link_.get(), may_spill, options.spin_policy.spins(), options.max_unsent_bytes),
+      sender_(this, link_.get(), may_spill, options.spin_policy.spins(), options.max_unsent_bytes, &memory_),
       max_unsent_bytes_(options.max_unsent_bytes),
       send_account_(options.granted_by_peer),
       receive_account_(options.granted_to_peer),
       keepalive_(options.keepalive_timeout, options.peers_keepalive_timeout),
       spin_policy_(options.spin_policy),
-      events_(events) {}
+      events_(events) {
+  link_->CountIn(&memory_);
+}
 
 void Session::OnEvents(uint32_t events) {
   const uint32_t of_interest = events & ~static_cast<uint32_t>(EPOLLOUT);
@@ -234,6 +244,7 @@ Session::KeepaliveResult Session::TickKeepalive(bool expects) {
 
 absl::Status Session::EndStatus() const {
   if (!sender_.overflowed()) return link_->end_status();
+  if (sender_.out_of_memory()) return OutOfMemory();
   return absl::ResourceExhaustedError(absl::StrCat(
       "the peer has not taken what was sent to it, and more than the option max_unsent_bytes (", max_unsent_bytes_,
       ") of that would have waited: let it read, or raise the limit with the option connection_limits"));
@@ -272,6 +283,12 @@ absl::Status Session::Malformed(absl::string_view what) const {
 absl::Status Session::MalformedBetweenPieces(const FrameHeader& header) const {
   return Malformed(absl::StrCat("a frame of type ", static_cast<int>(header.type),
                                 " between the pieces of a message of the same call ", assembly_.Describe()));
+}
+
+absl::Status Session::OutOfMemory() {
+  return absl::ResourceExhaustedError(
+      "the process has no memory left for what the peer sends or asks for: look at RLIMIT_AS (ulimit -v), at "
+      "vm.overcommit_memory, and at the option max_memory_bytes");
 }
 
 }  // namespace shmrpc::framed

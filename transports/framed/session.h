@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "runtime/src/memory_budget.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "transports/framed/call_stream.h"
@@ -35,6 +36,9 @@ namespace shmrpc::framed {
 // Not synchronised: belongs to the receiver of a session.
 class Assembly {
  public:
+  // `account` outlives this object.
+  explicit Assembly(internal::MemoryAccount* account) : account_(account), charge_(account) {}
+
   bool active() const { return active_; }
   // Whether pieces of a message of this call are still to come. Until then the peer sends nothing else of the call that
   // MayStandBetweenPieces does not name.
@@ -65,10 +69,14 @@ class Assembly {
 
   // For error messages.
   std::string Describe() const;
-  // After kComplete: the message; null if it was thrown away.
+  // After kComplete: the message; null if it was thrown away. What it takes is no longer counted here.
   LargeMessagePtr Take() { return std::move(message_); }
 
  private:
+  void Append(absl::string_view piece);
+
+  internal::MemoryAccount* const account_;
+  internal::MemoryCharge charge_;
   bool active_ = false;
   FrameHeader first_;
   size_t announced_ = 0;
@@ -86,6 +94,7 @@ struct SessionOptions {
   std::optional<absl::Duration> peers_keepalive_timeout = std::nullopt;  // none: the peer takes no part in keepalive
   // Of what is kept for a peer that does not take it, see Sender.
   size_t max_unsent_bytes = ConnectionLimits().max_unsent_bytes;
+  std::shared_ptr<internal::MemoryBudget> memory = nullptr;  // the server's; null: there is none
 };
 
 // What both ends of a framed connection have in common: a link, its two halves, and the way a poller looks after it.
@@ -156,6 +165,8 @@ class Session : public Pollable, private Sender::Host {
   virtual void GiveRightBack() = 0;
 
   absl::Status Malformed(absl::string_view what) const;
+  // The process has no memory for what has come. The connection ends, the process goes on.
+  static absl::Status OutOfMemory();
   // For a frame of the call whose message is in assembly_.
   absl::Status MalformedBetweenPieces(const FrameHeader& header) const;
 
@@ -164,6 +175,7 @@ class Session : public Pollable, private Sender::Host {
   // The same for a message that nobody will read; 0: it was not counted.
   void ReturnUnread(uint64_t cost) ABSL_LOCKS_EXCLUDED(calls_mutex_);
 
+  internal::MemoryAccount memory_;  // first: it outlives what is taken from it
   const std::unique_ptr<Link> link_;
   Poller* const poller_;
   Sender sender_;
@@ -183,7 +195,7 @@ class Session : public Pollable, private Sender::Host {
   // The right to be the link's receiver. Guards the members below.
   PollRight right_;
   SpinPolicy spin_policy_;
-  Assembly assembly_;
+  Assembly assembly_{&memory_};
   // This wait, which lasts from the first look that found nothing to the next frame.
   bool waits_ = false;
   bool sleeps_at_once_ = false;  // without spinning

@@ -24,8 +24,8 @@ class Completion {
 // The threads that wait on one completion queue of the gRPC library, and that run the user code which its events call
 // for. User code runs on the thread that brought the event, so that there is no hop to another one; when it takes long,
 // another thread takes over waiting. So threads come and go with the number of handlers that block, up to a limit, and
-// there is always one that waits and tells calls of cancellations, messages and ends. (A server's events come on threads
-// of the gRPC library, which must not be kept: its user code takes the hop.)
+// there is always one that waits and tells calls of cancellations, messages and ends. (A server's events come on
+// threads of the gRPC library, which must not be kept: its user code takes the hop.)
 //
 // Thread-safe. The destructor shuts the queue down and, unless it runs on one of the threads, waits until they have
 // ended; no operation may be under way or be started any more.

@@ -162,7 +162,7 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   if (client.tls.has_value() && !client.tls->server_name.empty()) {
     arguments.SetSslTargetNameOverride(client.tls->server_name);
   }
-  GrpcArguments all = WithDefaults(client.arguments, options.flow_control);
+  GrpcArguments all = WithDefaults(client.arguments, options.flow_control, client.max_compressed_message_bytes);
   // Servers of other libraries hang up on clients that ping more often than every few minutes: only who asks pings.
   if (options.keepalive_timeout != kDefaultKeepaliveTimeout) AddKeepalive(options.keepalive_timeout, &all);
   connection.keepalive_timeout = options.keepalive_timeout;
@@ -183,6 +183,7 @@ std::unique_ptr<autoselect::Http2Server> GrpcTransport::NewServer(const ListenOp
   GrpcServer::Options server;
   server.make_credentials = [] { return grpc::InsecureServerCredentials(); };
   server.arguments = options_.server.arguments;
+  server.max_compressed_message_bytes = options_.server.max_compressed_message_bytes;
   server.listen = options;
   server.handler = handler;
   return std::make_unique<LazyHttp2Server>(server);
@@ -197,6 +198,7 @@ absl::StatusOr<std::unique_ptr<Listener>> GrpcTransport::Listen(const Target& ta
   GrpcServer::Options server;
   server.make_credentials = [options = options_.server] { return MakeCredentials(options); };
   server.arguments = options_.server.arguments;
+  server.max_compressed_message_bytes = options_.server.max_compressed_message_bytes;
   server.listen = options;
   server.handler = handler;
   if (options_.server.tls.has_value() && !options_.server.tls->client_root_certificates.empty()) {

@@ -7,6 +7,7 @@
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
+#include "transports/grpc/client_connection.h"
 
 namespace shmrpc::grpc_transport {
 
@@ -20,9 +21,7 @@ void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, absl::str
     if (servers_.size() >= kMaxUsers && !servers_.contains(uid)) uid = absl::nullopt;
     std::shared_ptr<GrpcServer>& found = servers_[uid];
     if (found == nullptr) {
-      GrpcServer::Options options = options_;
-      options.peer_uid = uid;
-      absl::StatusOr<std::unique_ptr<GrpcServer>> started = GrpcServer::Start(options);
+      absl::StatusOr<std::shared_ptr<GrpcServer>> started = StartServer(uid);
       if (!started.ok()) {
         static internal::LogLimiter limiter;
         internal::LogWarningLimited(limiter, absl::StrCat("closed a connection from ", peer.address,
@@ -35,6 +34,23 @@ void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, absl::str
     server = found;
   }
   server->Accept(std::move(socket), read);
+}
+
+absl::StatusOr<std::shared_ptr<GrpcServer>> LazyHttp2Server::StartServer(absl::optional<uid_t> uid) {
+  absl::Status usable = BeginUse();  // before anything of the gRPC library is made
+  if (!usable.ok()) return usable;
+  if (threads_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<CompletionThreads>> threads = CompletionThreads::Start(
+        "shmrpc-grpc-srv", std::make_unique<grpc::CompletionQueue>(), options_.listen.max_threads);
+    if (!threads.ok()) return threads.status();
+    threads_ = *std::move(threads);
+  }
+  if (share_ == nullptr) share_ = GrpcShare::Of(options_.listen.connection_limiter);
+  GrpcServer::Options options = options_;
+  options.peer_uid = uid;
+  options.threads = threads_;
+  options.share = share_;
+  return GrpcServer::Start(options);
 }
 
 void LazyHttp2Server::Shutdown(SteadyTime deadline) {
@@ -55,6 +71,8 @@ void LazyHttp2Server::Shutdown(SteadyTime deadline) {
   for (std::thread& thread : threads) thread.join();
   MutexLock lock(&mutex_);
   servers_.clear();
+  threads_ = nullptr;
+  share_ = nullptr;
 }
 
 }  // namespace shmrpc::grpc_transport

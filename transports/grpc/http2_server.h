@@ -31,10 +31,16 @@ class LazyHttp2Server final : public autoselect::Http2Server {
   // More users than this share one server, where they are not known.
   static constexpr size_t kMaxUsers = 16;
 
+  absl::StatusOr<std::shared_ptr<GrpcServer>> StartServer(absl::optional<uid_t> uid)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const GrpcServer::Options options_;
   Mutex mutex_;
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<absl::optional<uid_t>, std::shared_ptr<GrpcServer>> servers_ ABSL_GUARDED_BY(mutex_);
+  // What the servers share: handlers of all of them together run on so many threads as a listener may have.
+  std::shared_ptr<CompletionThreads> threads_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<GrpcShare> share_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc::grpc_transport

@@ -5,10 +5,10 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/descriptor.pb.h"
+#include "runtime/src/peer_text.h"
 #include "shmrpc/reflection.pb.h"
 #include "shmrpc/server_reactor.h"
 #include "shmrpc/service.h"
@@ -19,6 +19,11 @@ namespace {
 
 using google::protobuf::DescriptorPool;
 using google::protobuf::FileDescriptor;
+
+// The pool looks for each part of a name up to a dot, with a copy and a lock of the whole process: a name of 64 KiB
+// would keep everybody from their descriptors for a second. No name in a .proto file is as long as that.
+constexpr size_t kMaxNameBytes = 512;
+constexpr size_t kMaxRequestBytes = 4096;
 
 // The answers. Thread-safe.
 class Directory {
@@ -38,10 +43,30 @@ class Directory {
   }
 
  private:
-  absl::Status Answer(const reflection::Request& request, reflection::Response* response) const {
+  static size_t NameBytes(const reflection::Request& request) {
     switch (request.question_case()) {
       case reflection::Request::kFileByFilename:
-        return AddFile(Find(&DescriptorPool::FindFileByName, request.file_by_filename()), "file", request.file_by_filename(), response);
+        return request.file_by_filename().size();
+      case reflection::Request::kFileContainingSymbol:
+        return request.file_containing_symbol().size();
+      case reflection::Request::kFileContainingExtension:
+        return request.file_containing_extension().containing_type().size();
+      case reflection::Request::kAllExtensionNumbersOfType:
+        return request.all_extension_numbers_of_type().size();
+      default:
+        return 0;
+    }
+  }
+
+  absl::Status Answer(const reflection::Request& request, reflection::Response* response) const {
+    if (const size_t bytes = NameBytes(request); bytes > kMaxNameBytes) {
+      return absl::NotFoundError(
+          absl::StrCat("this server has no name of ", bytes, " bytes: names have ", kMaxNameBytes, " at most"));
+    }
+    switch (request.question_case()) {
+      case reflection::Request::kFileByFilename:
+        return AddFile(Find(&DescriptorPool::FindFileByName, request.file_by_filename()), "file",
+                       request.file_by_filename(), response);
       case reflection::Request::kFileContainingSymbol:
         return AddFile(Find(&DescriptorPool::FindFileContainingSymbol, request.file_containing_symbol()), "symbol",
                        request.file_containing_symbol(), response);
@@ -83,7 +108,7 @@ class Directory {
   }
 
   static absl::Status Unknown(absl::string_view what, absl::string_view name) {
-    return absl::NotFoundError(absl::StrCat("this server has no ", what, " \"", absl::CHexEscape(name), "\""));
+    return absl::NotFoundError(absl::StrCat("this server has no ", what, " \"", internal::PeerText(name), "\""));
   }
 
   static absl::Status AddFile(const FileDescriptor* file, absl::string_view what, absl::string_view name,
@@ -113,6 +138,10 @@ class Dialogue final : public ServerBidiReactor<reflection::Request, reflection:
   explicit Dialogue(const Directory* directory) : directory_(directory) { StartRead(&request_); }
   void OnReadDone(bool ok) override {
     if (!ok) return Finish(absl::OkStatus());
+    if (const size_t bytes = request_.ByteSizeLong(); bytes > kMaxRequestBytes) {
+      return Finish(absl::InvalidArgumentError(absl::StrCat(
+          "a question of ", bytes, " bytes; the reflection service takes ", kMaxRequestBytes, " at most")));
+    }
     response_ = directory_->Answer(request_);
     StartWrite(&response_);
   }

@@ -26,9 +26,82 @@ constexpr int kMaxHeaderBytes = 128 * 1024;
 // one, which says what to do.
 constexpr size_t kFarTooLongBytes = 1024 * 1024;
 
+// What a request's headers take at most with metadata of Metadata::kMaxByteSize bytes in base 64, and a long path. The
+// gRPC library has one limit for both, and refuses what is beyond it; see CheckMetadata for the rest.
+constexpr int kMaxRequestHeaderBytes = 24 * 1024;
+
+// Streams of one connection; HTTP/2 makes the client wait with more.
+constexpr int kMostStreams = 1000;
+
+// Clients may ping as often as the shortest keepalive asks for, but not without pause: three that come sooner after the
+// one before end the connection.
+constexpr int kMostPingStrikes = 2;
+constexpr absl::Duration kLeastPingInterval = absl::Milliseconds(25);  // a quarter of kMinKeepaliveTimeout
+
+// When so many calls are over and none is left, the memory that they had is worth giving back.
+constexpr int kWorthTrimming = 256;
+
+int ToMilliseconds(absl::Duration duration) {
+  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(duration), 1, INT_MAX));
+}
+
 }  // namespace
 
-GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control) {
+std::shared_ptr<GrpcShare> GrpcShare::Of(const std::shared_ptr<internal::ConnectionLimiter>& limiter) {
+  if (limiter == nullptr) return std::make_shared<GrpcShare>(limiter);
+  return limiter->Shared<GrpcShare>("grpc", [&] { return std::make_shared<GrpcShare>(limiter); });
+}
+
+GrpcShare::GrpcShare(const std::shared_ptr<internal::ConnectionLimiter>& limiter)
+    : memory_(limiter != nullptr ? limiter->memory() : std::make_shared<internal::MemoryBudget>(absl::nullopt)),
+      most_bytes_(memory_->limit() / 2),
+      most_waiting_(limiter != nullptr ? limiter->max_concurrent_calls() : kDefaultMaxConcurrentCalls),
+      quota_("shmrpc") {
+  quota_.Resize(most_bytes_);
+}
+
+absl::Status GrpcShare::TooMuch() const {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the server keeps ", bytes_.load(std::memory_order_relaxed),
+      " bytes for its gRPC clients, more than half of "
+      "the option max_memory_bytes (",
+      memory_->limit(), "): wait until some of it is free, or raise the limit with the option connection_limits"));
+}
+
+absl::Status GrpcShare::Begin() {
+  absl::Status status = Take(kCallBytes);
+  if (status.ok() && memory_->IsFull()) return memory_->Full();
+  return status;
+}
+
+absl::Status GrpcShare::BeginWaiting() {
+  if (waiting_.fetch_add(1, std::memory_order_relaxed) < most_waiting_) return absl::OkStatus();
+  StopWaiting();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the server waits for the requests of ", most_waiting_,
+                   " calls already, as many as "
+                   "the option max_concurrent_calls allows to run; the handler did not run"));
+}
+
+absl::Status GrpcShare::Take(size_t bytes) {
+  memory_->Take(bytes);
+  const size_t before = bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  return before + bytes <= most_bytes_ ? absl::OkStatus() : TooMuch();
+}
+
+void GrpcShare::Return(size_t bytes) {
+  bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  memory_->Return(bytes);
+}
+
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control,
+                           absl::optional<size_t> max_compressed_message_bytes) {
+  if (max_compressed_message_bytes.has_value()) {
+    arguments.emplace(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
+                      static_cast<int>(std::min<size_t>(*max_compressed_message_bytes, INT_MAX)));
+  } else {
+    arguments.emplace(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
+  }
   arguments.emplace(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
   // The limits are this library's, for each call, and it checks them itself.
   arguments.emplace(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1);
@@ -59,18 +132,24 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& opt
 }
 
 absl::Status GrpcServer::Init() {
-  absl::StatusOr<std::unique_ptr<CompletionThreads>> threads = CompletionThreads::Start(
-      "shmrpc-grpc-srv", std::make_unique<grpc::CompletionQueue>(), options_.listen.max_threads);
-  if (!threads.ok()) return threads.status();
-  threads_ = *std::move(threads);
   grpc::ServerBuilder builder;
+  builder.SetResourceQuota(share_->quota());
   GrpcArguments arguments = options_.arguments;
-  arguments.emplace(
-      GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
-      static_cast<int>(std::min<size_t>(options_.listen.max_receive_message_bytes + kFarTooLongBytes, INT_MAX)));
-  arguments = WithDefaults(std::move(arguments), options_.listen.flow_control);
+  const size_t far_too_long = options_.listen.max_receive_message_bytes + kFarTooLongBytes;
+  arguments.emplace(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
+                    static_cast<int>(std::min<size_t>(
+                        {far_too_long, options_.max_compressed_message_bytes.value_or(far_too_long), INT_MAX})));
+  const ConnectionLimits& limits = options_.listen.limits;
+  arguments.emplace(GRPC_ARG_MAX_METADATA_SIZE, kMaxRequestHeaderBytes);
+  arguments.emplace(GRPC_ARG_MAX_CONCURRENT_STREAMS, std::min(limits.max_calls_per_connection, kMostStreams));
+  arguments.emplace(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, ToMilliseconds(limits.handshake_timeout));
+  if (limits.max_connection_idle != absl::InfiniteDuration()) {
+    arguments.emplace(GRPC_ARG_MAX_CONNECTION_IDLE_MS, ToMilliseconds(limits.max_connection_idle));
+  }
+  arguments = WithDefaults(std::move(arguments), options_.listen.flow_control, options_.max_compressed_message_bytes);
   AddKeepalive(options_.listen.keepalive_timeout, &arguments);
-  arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // clients may ping as often as they like, too
+  arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kMostPingStrikes);
+  arguments.emplace(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, ToMilliseconds(kLeastPingInterval));
   for (const auto& [name, value] : arguments) {
     absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
@@ -110,7 +189,7 @@ absl::Status GrpcServer::CheckClient(const grpc::CallbackServerContext& context)
 
 bool GrpcServer::CallBegan() {
   MutexLock lock(&mutex_);
-  ++calls_;
+  most_calls_ = std::max(most_calls_, ++calls_);
   return phase_ == Phase::kServing;
 }
 
@@ -121,7 +200,9 @@ void GrpcServer::HandlerBegins() {
 
 void GrpcServer::Leave() {
   MutexLock lock(&mutex_);
-  if (--calls_ == 0) changed_.SignalAll();
+  if (--calls_ > 0) return;
+  if (std::exchange(most_calls_, 0) >= kWorthTrimming) share_->TrimSoon();
+  changed_.SignalAll();
 }
 
 void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {

@@ -2,16 +2,19 @@
 #define SHMRPC_TRANSPORTS_GRPC_SERVER_H_
 
 #include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <sys/types.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/types/optional.h"
+#include "runtime/src/connection_limiter.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -24,6 +27,46 @@ namespace shmrpc::grpc_transport {
 
 class GrpcServerCall;
 
+// What the gRPC servers behind all listeners of one server share: how much they may take of its memory, and how many of
+// their calls wait for their requests. Thread-safe.
+class GrpcShare {
+ public:
+  // `limiter` may be null; then everything is bounded by defaults, and nothing is shared.
+  static std::shared_ptr<GrpcShare> Of(const std::shared_ptr<internal::ConnectionLimiter>& limiter);
+  explicit GrpcShare(const std::shared_ptr<internal::ConnectionLimiter>& limiter);
+
+  // For all servers: the gRPC library's own memory for connections and calls, half of the budget.
+  const grpc::ResourceQuota& quota() const { return quota_; }
+
+  // A call has begun. RESOURCE_EXHAUSTED: it is to be refused, but Ends nevertheless.
+  absl::Status Begin();
+  void End() { Return(kCallBytes); }
+  // Its request is waited for: RESOURCE_EXHAUSTED when as many are as there may be calls. With OK, StopWaiting.
+  absl::Status BeginWaiting();
+  void StopWaiting() { waiting_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // For messages that were read and wait for the application. They are taken in any case; RESOURCE_EXHAUSTED: that is
+  // more than the share, and a call that can be ended should be.
+  absl::Status Take(size_t bytes);
+  void Return(size_t bytes);
+
+  // Much has been freed that the gRPC library had.
+  void TrimSoon() { memory_->TrimSoon(); }
+
+ private:
+  // What a call takes, generously: the gRPC library's part, this one's, and its headers.
+  static constexpr size_t kCallBytes = 16 * 1024;
+
+  absl::Status TooMuch() const;
+
+  const std::shared_ptr<internal::MemoryBudget> memory_;
+  const size_t most_bytes_;  // half of the budget
+  const int most_waiting_;
+  grpc::ResourceQuota quota_;
+  std::atomic<size_t> bytes_{0};
+  std::atomic<int> waiting_{0};
+};
+
 // A server of the gRPC library inside this process, which brings its calls to a CallHandler. It takes connections that
 // somebody else has accepted. Thread-safe.
 class GrpcServer {
@@ -35,6 +78,9 @@ class GrpcServer {
     absl::optional<uid_t> peer_uid;                                 // of every client, where that is known
     ListenOptions listen;
     CallHandler* handler;
+    absl::optional<size_t> max_compressed_message_bytes;
+    std::shared_ptr<CompletionThreads> threads;  // those that run handlers, for all servers of a listener
+    std::shared_ptr<GrpcShare> share;
   };
 
   // UNAVAILABLE, or FAILED_PRECONDITION in the child of a fork() whose parent has used the gRPC library.
@@ -51,7 +97,7 @@ class GrpcServer {
  private:
   friend class GrpcServerCall;
 
-  explicit GrpcServer(const Options& options) : options_(options) {}
+  explicit GrpcServer(const Options& options) : options_(options), share_(options.share), threads_(options.threads) {}
   absl::Status Init();
 
   // What the gRPC library asks for each call. (Its interface with completion queues will not do: there, a call that
@@ -76,6 +122,7 @@ class GrpcServer {
   void Leave() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
+  const std::shared_ptr<GrpcShare> share_;
   std::shared_ptr<CompletionThreads> threads_;  // for what runs user code
   Service service_{this};
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
@@ -84,12 +131,15 @@ class GrpcServer {
   Mutex mutex_;
   CondVar changed_;
   enum class Phase { kServing, kDraining, kDown } phase_ ABSL_GUARDED_BY(mutex_) = Phase::kServing;
-  int calls_ ABSL_GUARDED_BY(mutex_) = 0;  // call objects, and handlers that run: Shutdown waits for both
+  int most_calls_ ABSL_GUARDED_BY(mutex_) = 0;  // since there were none
+  int calls_ ABSL_GUARDED_BY(mutex_) = 0;       // call objects, and handlers that run: Shutdown waits for both
 };
 
 // The user's arguments, and what both sides set unless those do: what keeps memory bounded, and headers as large as
 // this library allows. (Of an argument that is set twice the gRPC library takes the first.)
-GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control);
+// `max_compressed_message_bytes`: see GrpcServerOptions.
+GrpcArguments WithDefaults(GrpcArguments arguments, const FlowControlOptions& flow_control,
+                           absl::optional<size_t> max_compressed_message_bytes);
 
 // Adds what makes a peer that is silent for this long be given up, while calls are in progress.
 void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments);

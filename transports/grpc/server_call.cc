@@ -5,8 +5,21 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/log.h"
 
 namespace shmrpc::grpc_transport {
+namespace {
+
+// As on the native ways, where the decoder says so.
+absl::Status CheckMetadata(const Metadata& metadata) {
+  constexpr size_t kOfTheLibrary = 128;  // the count of attempts may be among it
+  if (metadata.ByteSize() <= Metadata::kMaxByteSize + kOfTheLibrary) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the call's metadata takes ", metadata.ByteSize(),
+                                                 " bytes (each pair counts key + value + 32), more than the limit of ",
+                                                 Metadata::kMaxByteSize, "; send larger data in the message"));
+}
+
+}  // namespace
 
 grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::GenericCallbackServerContext* context) {
   auto* const call = new GrpcServerCall(server, context);
@@ -17,9 +30,13 @@ grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::
     call->peer_.credentials.emplace().uid = *server->options_.peer_uid;
   }
   const bool wanted = server->CallBegan();
+  absl::Status room = call->share_->Begin();
   absl::Status allowed = server->CheckClient(*context);
+  if (allowed.ok()) allowed = CheckMetadata(call->metadata_);
   if (!allowed.ok()) {
     call->Refuse(std::move(allowed), /*not_processed=*/false);  // and would be again
+  } else if (!room.ok()) {
+    call->RefuseForWantOfRoom(std::move(room));
   } else if (!wanted) {
     call->Refuse(absl::UnavailableError("the server is shutting down"), /*not_processed=*/true);
   } else {
@@ -31,19 +48,34 @@ grpc::ServerGenericBidiReactor* GrpcServerCall::Begin(GrpcServer* server, grpc::
 GrpcServerCall::GrpcServerCall(GrpcServer* server, grpc::GenericCallbackServerContext* context)
     : CallBase(server->threads_),
       server_(server),
+      share_(server->share_),
       context_(context),
       method_(context->method()),
       deadline_(FromGrpcTime(context->raw_deadline())),
       metadata_(FromGrpcRequestMetadata(context->client_metadata())) {}
 
-GrpcServerCall::~GrpcServerCall() { server_->CallEnded(); }
+GrpcServerCall::~GrpcServerCall() {
+  {
+    MutexLock lock(&mutex_);
+    ClearInbox();
+    StopWaiting();
+    share_->Return(sending_bytes_);
+  }
+  share_->End();
+  server_->CallEnded();
+}
 
 void GrpcServerCall::BeginReading() {
   const bool needs_request = server_->options_.handler->NeedsRequest(method());
+  if (needs_request) {
+    absl::Status room = share_->BeginWaiting();
+    if (!room.ok()) return RefuseForWantOfRoom(std::move(room));
+  }
   bool run;
   {
     MutexLock lock(&mutex_);
     needs_request_ = needs_request;
+    waits_ = needs_request;
     begun_ = false;
     ContinueReading();
     run = ClaimHandler();
@@ -56,11 +88,22 @@ bool GrpcServerCall::ClaimHandler() {
   const bool ready = cancelled_ || !needs_request_ || half_closed_ || inbox_.size() > 1;
   if (begun_ || !ready) return false;
   begun_ = true;
+  StopWaiting();
   return true;
 }
 
 void GrpcServerCall::RunHandlerSoon() {
   threads_->RunSoon([this] { RunHandler(); });
+}
+
+void GrpcServerCall::StopWaiting() {
+  if (std::exchange(waits_, false)) share_->StopWaiting();
+}
+
+void GrpcServerCall::RefuseForWantOfRoom(absl::Status status) {
+  static internal::LogLimiter limiter;
+  internal::LogWarningLimited(limiter, absl::StrCat("refused a call from ", peer_.address, ": ", status.message()));
+  Refuse(std::move(status), /*not_processed=*/true);
 }
 
 // For a call that no handler sees.
@@ -76,8 +119,7 @@ void GrpcServerCall::RunHandler() {
   {
     MutexLock lock(&mutex_);
     if (inbox_.size() == 1 && half_closed_ && !cancelled_) {
-      request = std::move(inbox_.front());
-      inbox_.pop_front();
+      request = TakeFromInbox();
     }
   }
   // The call may be finished, and this object gone, long before the handler is done with what belongs to the server.
@@ -116,15 +158,14 @@ void GrpcServerCall::OnRead(bool ok) {
       ReceivedBuffer message(&read_buffer_);
       const size_t limit = server_->options_.listen.max_receive_message_bytes;
       if (message.size() <= limit) {
+        absl::Status room = share_->Take(message.size());
         inbox_.push_back(std::move(message));
-      } else if (!end_.has_value()) {
-        // The client is told, and the application sees a cancelled call; its reply will be dropped.
-        outbox_.Clear();
-        SetEnd(ToGrpcStatus(absl::ResourceExhaustedError(
-                   absl::StrCat("a message of ", message.size(), " bytes came, more than the server's limit of ", limit,
-                                ": raise it with the option max_receive_message_bytes"))),
-               absl::nullopt);
-        NoteCancelled();
+        // Its handler has not begun, or the client streams faster than it is read: there are calls to spare.
+        if (!room.ok() && (!begun_ || inbox_.size() > 1)) EndWith(room);
+      } else {
+        EndWith(absl::ResourceExhaustedError(absl::StrCat("a message of ", message.size(),
+                                                          " bytes came, more than the server's limit of ", limit,
+                                                          ": raise it with the option max_receive_message_bytes")));
       }
     }
     ContinueReading();
@@ -132,6 +173,32 @@ void GrpcServerCall::OnRead(bool ok) {
   }
   if (run) RunHandlerSoon();
   Wake(Where::kElsewhere);
+}
+
+// The client is told, and the application sees a cancelled call; its reply will be dropped.
+void GrpcServerCall::EndWith(const absl::Status& status) {
+  ClearInbox();
+  if (end_.has_value()) return;
+  outbox_.Clear();
+  SetEnd(ToGrpcStatus(status), absl::nullopt);
+  NoteCancelled();
+}
+
+absl::Status GrpcServerCall::TakeForSending(const grpc::ByteBuffer& message) {
+  sending_bytes_ += message.Length();
+  return share_->Take(message.Length());
+}
+
+ReceivedBuffer GrpcServerCall::TakeFromInbox() {
+  ReceivedBuffer message = std::move(inbox_.front());
+  inbox_.pop_front();
+  share_->Return(message.size());
+  return message;
+}
+
+void GrpcServerCall::ClearInbox() {
+  for (const ReceivedBuffer& message : inbox_) share_->Return(message.size());
+  inbox_.clear();
 }
 
 void GrpcServerCall::Receive() {
@@ -162,11 +229,19 @@ SendResult GrpcServerCall::Send(const OutgoingMessage& message) {
     }
   }
   grpc::ByteBuffer buffer = ToByteBuffer(message);  // not under the lock: it may be large
-  MutexLock lock(&mutex_);
-  if (cancelled_ || end_.has_value()) return SendResult::kOver;
-  outbox_.Add(std::move(buffer));
-  ContinueWriting();
-  return SendResult::kSent;
+  {
+    MutexLock lock(&mutex_);
+    if (cancelled_ || end_.has_value()) return SendResult::kOver;
+    const absl::Status room = TakeForSending(buffer);
+    if (room.ok()) {
+      outbox_.Add(std::move(buffer));
+      ContinueWriting();
+      return SendResult::kSent;
+    }
+    EndWith(room);
+  }
+  Wake(Where::kElsewhere);
+  return SendResult::kOver;
 }
 
 void GrpcServerCall::ContinueWriting() {
@@ -190,6 +265,7 @@ void GrpcServerCall::OnWritten(bool ok) {
     MutexLock lock(&mutex_);
     writing_ = false;
     write_buffer_.Clear();
+    if (outbox_.empty() && !end_.has_value()) share_->Return(std::exchange(sending_bytes_, 0));
     if (!ok) outbox_.Clear();  // the call is over, as OnCancel is going to tell
     ContinueWriting();
     if (sendable_wanted_ && outbox_.HasRoom()) {
@@ -222,9 +298,15 @@ void GrpcServerCall::Finish(const Reply& reply) {
         for (const auto& [key, value] : *reply.trailing_metadata) context_->AddTrailingMetadata(key, value);
       }
       if (reply.not_processed) context_->AddTrailingMetadata(kNotProcessedKey, "1");
-      SetEnd(ToGrpcStatus(reply.status), std::move(message));
+      absl::Status room;
+      if (message.has_value()) room = TakeForSending(*message);
+      if (room.ok()) {
+        SetEnd(ToGrpcStatus(reply.status), std::move(message));
+      } else {
+        SetEnd(ToGrpcStatus(room), absl::nullopt);
+      }
     }
-    inbox_.clear();
+    ClearInbox();
     finished_ = true;
   }
   if (!has_events) return Unref();
@@ -298,8 +380,7 @@ void GrpcServerCall::TellNext() {
     mutex_.Unlock();
     return events->OnHalfClose();
   }
-  const ReceivedBuffer message = std::move(inbox_.front());
-  inbox_.pop_front();
+  const ReceivedBuffer message = TakeFromInbox();
   ContinueReading();
   mutex_.Unlock();
   events->OnMessage(IncomingMessage(message.pieces()));

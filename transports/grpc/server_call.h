@@ -72,7 +72,14 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   bool ClaimHandler() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunHandlerSoon();
   void Refuse(absl::Status status, bool not_processed) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RefuseForWantOfRoom(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
   void RunHandler();
+  void StopWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ReceivedBuffer TakeFromInbox() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ClearInbox() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndWith(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes what is to be sent from the share, until the call is over. Not OK: that is more than the share.
+  absl::Status TakeForSending(const grpc::ByteBuffer& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ContinueReading() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -80,6 +87,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void SetEnd(grpc::Status status, absl::optional<grpc::ByteBuffer> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   GrpcServer* const server_;
+  const std::shared_ptr<GrpcShare> share_;
   grpc::GenericCallbackServerContext* const context_;  // the gRPC library's: not to be used once end_sent_
   Reactor reactor_{this};
   const std::string method_;
@@ -92,11 +100,13 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool needs_request_ ABSL_GUARDED_BY(mutex_) = false;
-  bool begun_ ABSL_GUARDED_BY(mutex_) = true;  // a handler runs or has run, or never will
+  bool waits_ ABSL_GUARDED_BY(mutex_) = false;  // GrpcShare counts it among those that wait for their requests
+  bool begun_ ABSL_GUARDED_BY(mutex_) = true;   // a handler runs or has run, or never will
   std::deque<ReceivedBuffer> inbox_ ABSL_GUARDED_BY(mutex_);
 
   SendQueue outbox_ ABSL_GUARDED_BY(mutex_);
-  grpc::ByteBuffer write_buffer_;  // the write's that is under way
+  size_t sending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // taken from the share
+  grpc::ByteBuffer write_buffer_;                     // the write's that is under way
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool sendable_wanted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to be sent

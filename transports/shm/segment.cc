@@ -13,9 +13,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/src/fork.h"
+#include "runtime/src/small_file.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/fd_passing.h"
 
@@ -28,6 +30,9 @@ using framed::UniqueFd;
 
 // Linux 6.3: the memory can never be executed. Systems with vm.memfd_noexec=2 insist on it, older kernels refuse it.
 constexpr unsigned int kMemfdNoexecSeal = 0x0008U;
+
+// MADV_POPULATE_READ: Linux 5.14.
+constexpr int kPopulateRead = 22;
 
 struct Seal {
   int bit;
@@ -56,6 +61,9 @@ absl::Status MemfdError(absl::string_view call, int error, size_t size) {
       return absl::ResourceExhaustedError(
           absl::StrCat(message, ": larger than a file of this process may be; raise RLIMIT_FSIZE (ulimit -f)"));
     case ENOSPC:
+    case EFAULT:
+      return absl::ResourceExhaustedError(
+          absl::StrCat(message, ": the system promises no more memory (vm.overcommit_memory, vm.overcommit_ratio)"));
     case EAGAIN:
       return absl::ResourceExhaustedError(message);
     default:
@@ -165,12 +173,17 @@ void Mapping::Unmap() {
   size_ = 0;
 }
 
-absl::StatusOr<Segment> Segment::Create(size_t size) {
+bool MemoryIsPromised() {
+  return absl::StripAsciiWhitespace(internal::ReadSmallFile("/proc/sys/vm/overcommit_memory").value_or("")) == "2";
+}
+
+absl::StatusOr<Segment> Segment::Create(size_t size, bool at_once) {
   UniqueFd fd(memfd_create("shmrpc", MFD_CLOEXEC | MFD_ALLOW_SEALING | kMemfdNoexecSeal));
   if (!fd.valid() && errno == EINVAL) fd.Reset(memfd_create("shmrpc", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid()) return MemfdError("memfd_create", errno, size);
   if (AboveFileSizeLimit(size)) return MemfdError("ftruncate", EFBIG, size);
   if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return MemfdError("ftruncate", errno, size);
+  if (at_once && fallocate(fd.get(), 0, 0, static_cast<off_t>(size)) != 0) return MemfdError("fallocate", errno, size);
   // Before F_SEAL_FUTURE_WRITE: the one writable mapping that there will be.
   absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), size, PROT_READ | PROT_WRITE);
   if (!mapping.ok()) return mapping.status();
@@ -178,13 +191,17 @@ absl::StatusOr<Segment> Segment::Create(size_t size) {
   return Segment(std::move(fd), *std::move(mapping));
 }
 
-absl::StatusOr<PeerSegment> PeerSegment::Map(UniqueFd fd, uint64_t size, uint64_t size_limit) {
+absl::StatusOr<PeerSegment> PeerSegment::Map(UniqueFd fd, uint64_t size, uint64_t size_limit, bool at_once) {
   if (absl::Status status = CheckPeerMemory(fd.get(), size, size_limit); !status.ok()) {
     CloseReceived(std::move(fd));
     return status;
   }
   absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), size, PROT_READ);
   if (!mapping.ok()) return mapping.status();
+  // Nobody can take the pages out again: F_SEAL_FUTURE_WRITE forbids to punch holes, too.
+  if (at_once && madvise(const_cast<uint8_t*>(mapping->data()), mapping->size(), kPopulateRead) != 0) {
+    return MemfdError("madvise(MADV_POPULATE_READ)", errno, size);
+  }
   return PeerSegment(*std::move(mapping));
 }
 

@@ -19,6 +19,11 @@ namespace shmrpc::shm {
 //   F_SEAL_FUTURE_WRITE  nobody gets another writable mapping, nor writes by descriptor: only the owner's stays
 //   F_SEAL_SEAL          that is all there is to come
 //
+// Memory that nobody has touched yet is not there yet, and where the kernel promises no more than it has
+// (vm.overcommit_memory=2) it may not be there when it is touched: SIGBUS, for the owner that writes and for the peer
+// that reads. There each side takes its own memory when it is made, and looks at all of the peer's once when it is
+// mapped: both are told, and refuse.
+//
 // A memfd has no name and no file system, so that nothing stays behind when both processes are gone, however they went.
 //
 // The mappings do not exist in a child made by fork() (MADV_DONTFORK): otherwise a child that lives long would hold on
@@ -47,15 +52,18 @@ class Mapping {
   uint32_t fork_generation_ = 0;
 };
 
+// Whether the kernel promises no more memory than it has: what is made or mapped is then to be there at once.
+bool MemoryIsPromised();
+
 // This side's own memory: zeroed, page-aligned, writable here and nowhere else. Move-only. The memory may be used by
 // any number of threads; the object by one at a time.
 class Segment {
  public:
   // `size`, not 0, is what the peer is told; the mapping ends with the page in which it ends, whatever the size of
-  // pages is. Uses no memory until it is touched. RESOURCE_EXHAUSTED: the process or the system has reached a limit;
-  // UNAVAILABLE: the kernel does not do this. The message begins with "memfd" and contains the errno's name and the
-  // limit to raise.
-  static absl::StatusOr<Segment> Create(size_t size);
+  // pages is. Uses no memory until it is touched, unless it is to be there at once. RESOURCE_EXHAUSTED: the process or
+  // the system has reached a limit; UNAVAILABLE: the kernel does not do this. The message begins with "memfd" and
+  // contains the errno's name and the limit to raise.
+  static absl::StatusOr<Segment> Create(size_t size, bool at_once = MemoryIsPromised());
 
   uint8_t* data() const { return mapping_.data(); }
   size_t size() const { return mapping_.size(); }
@@ -81,7 +89,8 @@ class PeerSegment {
   // the size that this side will map at most. The descriptor is closed in any case, and without the caller waiting for
   // that. INVALID_ARGUMENT: it is not a sealed memfd of just that size; the message says which check failed. Nothing of
   // it has been mapped then. RESOURCE_EXHAUSTED: this process could not map it.
-  static absl::StatusOr<PeerSegment> Map(framed::UniqueFd fd, uint64_t size, uint64_t size_limit);
+  static absl::StatusOr<PeerSegment> Map(framed::UniqueFd fd, uint64_t size, uint64_t size_limit,
+                                         bool at_once = MemoryIsPromised());
 
   const uint8_t* data() const { return mapping_.data(); }
   size_t size() const { return mapping_.size(); }

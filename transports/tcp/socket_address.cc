@@ -356,18 +356,23 @@ bool PeerIsOnThisHost(int fd) {
   return host == absl::string_view(ends.local).substr(0, kEncodedHostBytes) || IsLoopback(host) || IsAnInterfaces(host);
 }
 
-std::string PeerHost(int fd) {
+std::vector<std::string> PeerNetworks(int fd) {
   sockaddr_storage storage = {};
   socklen_t length = sizeof(storage);
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return std::string();
-  if (storage.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr)) {
-    in6_addr network = reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr;
-    std::memset(&network.s6_addr[8], 0, 8);
-    char text[INET6_ADDRSTRLEN] = "";
-    return absl::StrCat(inet_ntop(AF_INET6, &network, text, sizeof(text)), "/64");
-  }
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return {};
   const SocketAddress address(reinterpret_cast<const sockaddr*>(&storage), length);
-  return address.is_ip() ? address.ToTarget().host : std::string();
+  if (!address.is_ip()) return {};
+  if (PeerIsOnThisHost(fd)) return {"this host"};
+  const in6_addr& v6 = reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr;
+  if (storage.ss_family != AF_INET6 || IN6_IS_ADDR_V4MAPPED(&v6)) return {address.ToTarget().host};
+  std::vector<std::string> networks;
+  for (const size_t bytes : {8, 7, 6}) {
+    in6_addr network = {};
+    std::memcpy(&network, &v6, bytes);
+    char text[INET6_ADDRSTRLEN] = "";
+    networks.push_back(absl::StrCat(inet_ntop(AF_INET6, &network, text, sizeof(text)), "/", 8 * bytes));
+  }
+  return networks;
 }
 
 absl::optional<PeerCredentials> GetPeerCredentials(int fd) {

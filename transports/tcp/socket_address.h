@@ -86,9 +86,10 @@ struct TcpEnds {
 };
 TcpEnds EndsOf(int fd);
 
-// The IP host at the other end of a connected socket, "192.0.2.1"; of IPv6 hosts, which have many addresses, their
-// network, "2001:db8:0:1::/64". Empty for other sockets.
-std::string PeerHost(int fd);
+// Where the other end of a connected IP socket is: its address, "192.0.2.1"; of IPv6 hosts, which have many addresses,
+// the networks that they are in, the narrowest first: "2001:db8:0:1::/64", "2001:db8::/56", "2001:db8::/48". For this
+// host, which has many addresses, too, "this host". Empty for other sockets.
+std::vector<std::string> PeerNetworks(int fd);
 
 // Who made the connection at the other end of a Unix socket. nullopt for anything but a connected Unix socket.
 absl::optional<PeerCredentials> GetPeerCredentials(int fd);

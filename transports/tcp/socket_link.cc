@@ -8,6 +8,7 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,12 @@ SocketLink::SocketLink(framed::UniqueFd socket, std::string name, absl::string_v
   if (!initial_bytes.empty()) Keep(reinterpret_cast<const uint8_t*>(initial_bytes.data()), initial_bytes.size());
 }
 
+void SocketLink::CountIn(internal::MemoryAccount* account) {
+  account_ = account;
+  send_charge_.SetAccount(account);
+  receive_charge_.SetAccount(account);
+}
+
 // ---- The sender.
 
 size_t SocketLink::NextFramePosition() const { return first_run_ == runs_.size() ? 0 : AlignUp(runs_.back().end); }
@@ -65,10 +72,18 @@ uint8_t* SocketLink::Reserve(size_t size) {
   reserved_size_ = 0;
   if (closed_.load(std::memory_order_relaxed)) return nullptr;
   if (unsent_.load(std::memory_order_relaxed) + size > kMaxUnsentBytes) return nullptr;
-  if (NextFramePosition() + size > send_capacity_) MakeSendRoom(size);
+  if (NextFramePosition() + size > send_capacity_ && !TryMakeSendRoom(size)) return nullptr;
   reserved_at_ = NextFramePosition();
   reserved_size_ = size;
   return &send_buffer_[reserved_at_];
+}
+
+bool SocketLink::TryMakeSendRoom(size_t size) try {
+  MakeSendRoom(size);
+  return true;
+} catch (const std::bad_alloc&) {
+  BreakSending(ENOMEM);
+  return false;
 }
 
 // Moves the unsent bytes together, to the front of the buffer or of a larger one.
@@ -81,8 +96,10 @@ void SocketLink::MakeSendRoom(size_t size) {
   // Within the buffer only if no more is moved than has been sent since the last time: so a byte is moved once or twice
   // in its life, however slowly the peer reads.
   if (needed > send_capacity_ || (begin < unsent && send_capacity_ < 2 * kMaxUnsentBytes)) {
-    send_capacity_ = std::bit_ceil(std::max({needed, kSmallBufferBytes, send_capacity_ + 1}));
-    larger.reset(new uint8_t[send_capacity_]);
+    const size_t capacity = std::bit_ceil(std::max({needed, kSmallBufferBytes, send_capacity_ + 1}));
+    larger.reset(new uint8_t[capacity]);
+    send_capacity_ = capacity;
+    send_charge_.Set(capacity);
     destination = larger.get();
   }
   size_t moved = 0;
@@ -148,6 +165,8 @@ void SocketLink::MarkSent(size_t bytes) {
     return;
   }
   unsent_.store(unsent, std::memory_order_relaxed);
+  // What is left has been waiting for the peer.
+  if (account_ != nullptr) account_->NoteMoved();
   while (bytes > 0) {
     Run& run = runs_[first_run_];
     const size_t taken = std::min(bytes, run.end - run.begin);
@@ -166,6 +185,7 @@ void SocketLink::ForgetUnsent() {
   if (send_capacity_ > kSmallBufferBytes && most_unsent_ <= kSmallBufferBytes) {
     send_buffer_.reset();
     send_capacity_ = 0;
+    send_charge_.Clear();
     runs_.shrink_to_fit();
   }
   most_unsent_ = 0;
@@ -207,10 +227,12 @@ bool SocketLink::NextIsBuffered() const {
   return !IsFrameLength(length) || Buffered() >= length;
 }
 
-SocketLink::ReceiveResult SocketLink::Receive(Chunk* chunk) {
+SocketLink::ReceiveResult SocketLink::Receive(Chunk* chunk) try {
   if (ended_) return ReceiveResult::kEnd;
   if (NextIsBuffered()) return TakeBuffered(chunk);
   return Buffered() == 0 ? ReadIntoChunk(chunk) : ReadIntoBuffer(chunk);
+} catch (const std::bad_alloc&) {
+  return End(absl::ResourceExhaustedError("the process has no memory left for what the peer sends"));
 }
 
 SocketLink::ReceiveResult SocketLink::TakeBuffered(Chunk* chunk) {
@@ -265,8 +287,10 @@ void SocketLink::MakeReceiveRoom(size_t total) {
   if (total <= receive_capacity_) {
     std::memmove(receive_buffer_.get(), &receive_buffer_[receive_begin_], buffered);
   } else {
-    receive_capacity_ = total <= kSmallBufferBytes ? kSmallBufferBytes : std::max(total, kLargeReceiveBufferBytes);
-    std::unique_ptr<uint8_t[]> larger(new uint8_t[receive_capacity_]);
+    const size_t capacity = total <= kSmallBufferBytes ? kSmallBufferBytes : std::max(total, kLargeReceiveBufferBytes);
+    std::unique_ptr<uint8_t[]> larger(new uint8_t[capacity]);
+    receive_capacity_ = capacity;
+    receive_charge_.Set(capacity);
     if (buffered > 0) std::memcpy(larger.get(), &receive_buffer_[receive_begin_], buffered);
     receive_buffer_ = std::move(larger);
   }
@@ -315,9 +339,15 @@ SocketLink::ReceiveResult SocketLink::End(absl::Status status) {
   ended_ = true;
   end_status_ = std::move(status);
   closed_.store(true, std::memory_order_relaxed);
-  receive_buffer_.reset();
-  receive_capacity_ = receive_begin_ = receive_end_ = 0;
+  FreeReceiveBuffer();
+  receive_begin_ = receive_end_ = 0;
   return ReceiveResult::kEnd;
+}
+
+void SocketLink::FreeReceiveBuffer() {
+  receive_buffer_.reset();
+  receive_capacity_ = 0;
+  receive_charge_.Clear();
 }
 
 bool SocketLink::HasFrame() { return ended_ || NextIsBuffered(); }
@@ -325,10 +355,7 @@ bool SocketLink::HasFrame() { return ended_ || NextIsBuffered(); }
 bool SocketLink::PrepareToPark() {
   // Bytes that came before the last look would not trigger an edge again.
   if (ended_ || NextIsBuffered() || !kernel_empty_) return false;
-  if (!buffer_used_ && Buffered() == 0) {
-    receive_buffer_.reset();
-    receive_capacity_ = 0;
-  }
+  if (!buffer_used_ && Buffered() == 0) FreeReceiveBuffer();
   buffer_used_ = false;
   return true;
 }

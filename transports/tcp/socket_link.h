@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "runtime/src/fork.h"
+#include "runtime/src/memory_budget.h"
 #include "transports/framed/link.h"
 #include "transports/framed/unique_fd.h"
 
@@ -43,6 +44,8 @@ class SocketLink final : public framed::Link {
   ~SocketLink() override = default;
 
   const std::string& name() const override { return name_; }
+
+  void CountIn(internal::MemoryAccount* account) override;
 
   uint8_t* Reserve(size_t size) override;
   void Commit(size_t size) override;
@@ -81,6 +84,7 @@ class SocketLink final : public framed::Link {
   void MarkSent(size_t bytes);
   void ForgetUnsent();
   void BreakSending(int error);
+  bool TryMakeSendRoom(size_t size);
 
   // The receiver.
   size_t Buffered() const { return receive_end_ - receive_begin_; }
@@ -90,6 +94,7 @@ class SocketLink final : public framed::Link {
   ReceiveResult ReadIntoChunk(framed::Chunk* chunk);
   ReceiveResult ReadIntoBuffer(framed::Chunk* chunk);
   void MakeReceiveRoom(size_t total);
+  void FreeReceiveBuffer();
   void Keep(const uint8_t* bytes, size_t size);
   ReceiveResult NothingRead(ssize_t result);
   ReceiveResult End(absl::Status status);
@@ -99,6 +104,7 @@ class SocketLink final : public framed::Link {
   const internal::NotForChildren not_for_children_{socket_.get()};
   const std::string name_;
   const std::string peer_;
+  internal::MemoryAccount* account_ = nullptr;
 
   // Either direction is closed, or what was to be sent has been: nothing is sent any more.
   std::atomic<bool> closed_{false};
@@ -111,6 +117,7 @@ class SocketLink final : public framed::Link {
   // starts 8-byte aligned, so that there are gaps behind frames whose size is not a multiple of 8; frames without a
   // gap between them share a run.
   std::unique_ptr<uint8_t[]> send_buffer_;
+  internal::MemoryCharge send_charge_;
   size_t send_capacity_ = 0;
   std::vector<Run> runs_;
   size_t first_run_ = 0;
@@ -123,6 +130,7 @@ class SocketLink final : public framed::Link {
 
   // ---- The receiver's. Bytes that came and were not handed out are in receive_buffer_[receive_begin_, receive_end_).
   std::unique_ptr<uint8_t[]> receive_buffer_;
+  internal::MemoryCharge receive_charge_;
   size_t receive_capacity_ = 0;
   size_t receive_begin_ = 0;
   size_t receive_end_ = 0;

@@ -27,11 +27,14 @@ inline constexpr absl::Duration kMinKeepaliveTimeout = absl::Milliseconds(100);
 // what the side that meets one is told.
 struct ConnectionLimits {
   // Connections that the whole server has at the same time, from their acceptance on: in total, of one user (by the
-  // kernel's word for the other end of a Unix socket), and from one IP address (IPv6: one network of 64 bits). One more
-  // is told why, and closed. A client that moves from TCP to shared memory has two for a moment. A connection whose
-  // handlers still run counts until they return, unless its client is one of gRPC.
-  // nullopt: 10,000, or three quarters of the descriptors that the process may have when the server starts
-  // (RLIMIT_NOFILE), if that is less.
+  // kernel's word for the other end of a Unix socket), and from one IP address. All addresses of this host are one
+  // address. Of IPv6 a network of 48 bits counts as an address; one of 56 bits in it may have three quarters of that,
+  // one of 64 bits half. When there is no place, the connection that has been without a call for longest gives way to
+  // the new one, if there is such a connection (not of gRPC clients); otherwise the new one is told why, and closed. A
+  // client that moves from TCP to shared memory has two for a moment. A connection whose handlers still run counts
+  // until they return, unless its client is one of gRPC.
+  // nullopt: 10,000, or as many as three quarters of the descriptors that the process may have when the server starts
+  // (RLIMIT_NOFILE) are enough for, whatever the clients do.
   absl::optional<int> max_connections = absl::nullopt;
   // nullopt: half of max_connections, rounded up.
   absl::optional<int> max_connections_per_user = absl::nullopt;
@@ -47,13 +50,30 @@ struct ConnectionLimits {
 
   // Bytes of replies and messages that are kept for one client that does not take them. Above hold_back_bytes nothing
   // more is received from it until there is room again; what grows then is what handlers that run already still send.
-  // Above max_unsent_bytes the connection is ended.
-  size_t hold_back_bytes = size_t{16} << 20;
+  // Above max_unsent_bytes the connection is ended; so is one that has been held back for as long as
+  // ServerBuilder::SetKeepaliveTimeout says while its client took not one byte.
+  size_t hold_back_bytes = size_t{1} << 20;
   size_t max_unsent_bytes = size_t{1} << 30;
 
   // Shared memory that this server makes for all of its connections, 260 KiB for each. A client for which there is none
   // stays with the socket, and is told why.
   size_t max_shared_memory_bytes = size_t{1} << 30;
+
+  // Private memory that this server keeps for all of its clients together, counted as it is taken from the allocator:
+  // replies and messages that wait to be sent, requests and messages that have come in part, or that wait for their
+  // handlers, or whose calls are in progress, what is kept of calls and connections, names of methods. At three
+  // quarters of it connections end that hold most and of whose clients nothing moves; a connection that holds more than
+  // its share begins no call. At seven eighths no call begins at all (RESOURCE_EXHAUSTED, its handler does not run), no
+  // connection is accepted, and connections end that hold most, whatever their clients do. Half of it is what the gRPC
+  // library may take for gRPC clients. What handlers allocate themselves is theirs.
+  // nullopt: a quarter of what this process may still have when the server starts, by the least of the machine, its
+  // memory control groups and RLIMIT_AS; at least 64 MiB.
+  absl::optional<size_t> max_memory_bytes = absl::nullopt;
+
+  // A connection that has been without a call for this long is closed; a channel makes another one when it needs it.
+  // InfiniteDuration: none is closed for that (but see max_connections). At least kMinConnectionIdle.
+  absl::Duration max_connection_idle = absl::InfiniteDuration();
+  static constexpr absl::Duration kMinConnectionIdle = absl::Milliseconds(100);
 };
 
 // Which way a connection may go.

@@ -16,9 +16,10 @@
 // Options apply to grpc: addresses, and to others only when gRPC is asked for or found there; TLS on the server to
 // grpc: addresses alone.
 //
-// Messages go through the gRPC library without a copy on the way out. Compressed ones are understood.
-// FlowControlOptions hold for each call; for all calls of a connection together HTTP/2 has its own rules.
+// Messages go through the gRPC library without a copy on the way out. Compressed ones are refused unless an option
+// allows them. FlowControlOptions hold for each call; for all calls of a connection together HTTP/2 has its own rules.
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <string>
@@ -55,11 +56,18 @@ struct GrpcClientOptions {
   std::string load_balancing_policy;         // "pick_first" (which is what the empty one means), "round_robin"
   std::string service_config_json;           // for when the name's resolver has none; may name a policy as well
   GrpcArguments arguments;                   // these go before what the library sets itself
+  // As GrpcServerOptions::max_compressed_message_bytes, for what servers send.
+  absl::optional<size_t> max_compressed_message_bytes;
 };
 
 struct GrpcServerOptions {
   absl::optional<GrpcTlsServerOptions> tls;  // none: plain text
   GrpcArguments arguments;
+  // Allows compressed messages. Then no message may be longer than this on the wire, compressed or not: the gRPC
+  // library inflates a message whole before anybody can look at its size, to as much as 1032 times what came. So this
+  // is also a limit of what one message can make the process take: 64 KiB on the wire are 64 MiB at most. None: calls
+  // with compressed messages end with UNIMPLEMENTED.
+  absl::optional<size_t> max_compressed_message_bytes;
 };
 
 struct GrpcOptions {

@@ -1,5 +1,5 @@
-#ifndef SHMRPC_TRANSPORTS_SHM_MEMORY_LEFT_H_
-#define SHMRPC_TRANSPORTS_SHM_MEMORY_LEFT_H_
+#ifndef SHMRPC_RUNTIME_SRC_MEMORY_LEFT_H_
+#define SHMRPC_RUNTIME_SRC_MEMORY_LEFT_H_
 
 #include <cstdint>
 #include <optional>
@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 
-namespace shmrpc::shm {
+namespace shmrpc::internal {
 
 // With less than this left to its control groups a process takes no more shared memory: it is about to be killed. Some
 // connections' worth, because the pages of those that there are may yet be touched.
@@ -28,6 +28,10 @@ std::optional<MemoryLeft> GetMemoryLeft(const std::string& membership = "/proc/t
 // kind is not told by any call that makes or maps memory: the process is killed when it touches it.
 absl::Status CheckMemoryLeft();
 
-}  // namespace shmrpc::shm
+// The least of what the machine has left (what the kernel can take back included), what the memory control groups leave
+// this process, and its limit of address space (RLIMIT_AS). What cannot be found out does not count.
+uint64_t MemoryForThisProcess();
 
-#endif  // SHMRPC_TRANSPORTS_SHM_MEMORY_LEFT_H_
+}  // namespace shmrpc::internal
+
+#endif  // SHMRPC_RUNTIME_SRC_MEMORY_LEFT_H_

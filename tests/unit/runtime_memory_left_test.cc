@@ -1,6 +1,6 @@
 // What control groups leave a process, read from files that look like theirs.
 
-#include "transports/shm/memory_left.h"
+#include "runtime/src/memory_left.h"
 
 #include <stdlib.h>
 
@@ -10,7 +10,7 @@
 
 #include "gtest/gtest.h"
 
-namespace shmrpc::shm {
+namespace shmrpc::internal {
 namespace {
 
 class MemoryLeftTest : public ::testing::Test {
@@ -89,4 +89,4 @@ TEST_F(MemoryLeftTest, Version1) {
 }
 
 }  // namespace
-}  // namespace shmrpc::shm
+}  // namespace shmrpc::internal

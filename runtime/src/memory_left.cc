@@ -1,6 +1,9 @@
-#include "transports/shm/memory_left.h"
+#include "runtime/src/memory_left.h"
+
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -9,12 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "runtime/src/small_file.h"
 
-namespace shmrpc::shm {
+namespace shmrpc::internal {
 namespace {
-
-using internal::ReadSmallFile;
 
 // What the two versions call the same things.
 struct Names {
@@ -92,4 +94,20 @@ absl::Status CheckMemoryLeft() {
                                                    " that shared memory is made with: raise its limit"));
 }
 
-}  // namespace shmrpc::shm
+uint64_t MemoryForThisProcess() {
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  // Lines of the form "MemAvailable:   123456 kB".
+  for (absl::string_view line : absl::StrSplit(ReadSmallFile("/proc/meminfo").value_or(""), '\n')) {
+    uint64_t kibibytes = 0;
+    if (!absl::ConsumePrefix(&line, "MemAvailable:") || !absl::ConsumeSuffix(&line, "kB")) continue;
+    if (absl::SimpleAtoi(absl::StripAsciiWhitespace(line), &kibibytes)) least = kibibytes * 1024;
+  }
+  if (const std::optional<MemoryLeft> group = GetMemoryLeft(); group.has_value()) least = std::min(least, group->bytes);
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    least = std::min<uint64_t>(least, limit.rlim_cur);
+  }
+  return least;
+}
+
+}  // namespace shmrpc::internal
