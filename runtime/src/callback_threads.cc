@@ -1,7 +1,6 @@
 #include "runtime/src/callback_threads.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -41,7 +40,7 @@ void CallbackThreads::Run(absl::AnyInvocable<void()> callback) {
 }
 
 bool CallbackThreads::StartThread() {
-  absl::StatusOr<std::thread> thread = internal::StartThread("shmrpc-callback", [this] { Serve(); });
+  absl::StatusOr<Thread> thread = internal::StartThread("shmrpc-callback", [this] { Serve(); });
   if (thread.ok()) {
     thread->detach();
     return true;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/log.h"
 #include "runtime/src/option_checks.h"
 #include "shmrpc/steady_time.h"
 
@@ -142,6 +143,7 @@ absl::string_view ChannelStateName(ChannelState state) {
 
 std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelOptions options,
                                          TransportSet transports) {
+  internal::NoteLogDescriptor();
   absl::Status status = CheckOptions(options);
   std::vector<ChannelAddress> addresses;
   absl::StatusOr<std::vector<Target>> targets = Target::ParseList(target_text);

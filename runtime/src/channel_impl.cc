@@ -12,6 +12,8 @@
 #include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/deadline_timer.h"
+#include "runtime/src/random.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
 
@@ -23,6 +25,9 @@ constexpr double kBackoffJitter = 0.2;
 
 // Connections do not tell when they are over: they are asked, which may be a system call.
 constexpr absl::Duration kLossCheckInterval = absl::Milliseconds(50);
+
+// The channel whose connector the calling thread is.
+constinit thread_local const ChannelImpl* connector_of_this_thread = nullptr;
 
 absl::Status ChannelGoneError() {
   return absl::CancelledError("the channel was destroyed before the call could start");
@@ -177,6 +182,8 @@ void ChannelImpl::DropLost(const ConnectionPtr& lost) {
   if (connection_ != lost) return;  // another thread was faster
   dropped = std::move(connection_);
   connection_ = nullptr;
+  internal::LogInfoLimited(lost_log_, absl::StrCat("lost the connection to \"", target_text_, "\" over ",
+                                                   lost->connection->choice().name, ": ", reason.message()));
   if (lost->used.load(std::memory_order_relaxed) || SteadyTime::Now() - lost->since >= backoff_) {
     SetState(State::kIdle);
     last_error_ = std::move(reason);
@@ -216,7 +223,7 @@ void ChannelImpl::StartBackoff(absl::Status error) {
   last_error_ = std::move(error);
   latest_failure_ = attempts_begun_;
   ++failures_in_a_row_;
-  next_attempt_ = SteadyTime::Now() + backoff_ * absl::Uniform(random_, 1 - kBackoffJitter, 1 + kBackoffJitter);
+  next_attempt_ = SteadyTime::Now() + backoff_ * internal::RandomBetween(1 - kBackoffJitter, 1 + kBackoffJitter);
   backoff_ = std::min(backoff_ * kBackoffGrowth, options_.max_backoff);
 }
 
@@ -226,12 +233,10 @@ void ChannelImpl::WantConnection() {
     ++attempts_begun_;
   }
   if (connector_runs_) return;
-  // The previous one has ended, or is about to and does not need the lock any more.
-  if (connector_.joinable()) connector_.join();
-  absl::StatusOr<std::thread> thread =
+  absl::StatusOr<internal::Thread> thread =
       internal::StartThread("shmrpc-connect", [self = shared_from_this()] { self->RunConnector(); });
   if (thread.ok()) {
-    connector_ = *std::move(thread);
+    thread->detach();
     connector_runs_ = true;
   } else if (state_ == State::kConnecting) {
     StartBackoff(thread.status());
@@ -346,6 +351,7 @@ bool ChannelImpl::RemoveWaiter(ConnectionWaiter* waiter) {
 
 void ChannelImpl::RunConnector() {
   const internal::NoUserCodeHere close_waits_for_this_thread;
+  connector_of_this_thread = this;
   mutex_.Lock();
   for (;;) {
     if (closed_) break;
@@ -370,6 +376,7 @@ void ChannelImpl::RunConnector() {
     }
   }
   connector_runs_ = false;
+  changed_.SignalAll();
   mutex_.Unlock();
 }
 
@@ -408,6 +415,8 @@ absl::StatusOr<ConnectionPtr> ChannelImpl::ConnectToFirst(int interrupt_fd) cons
 }
 
 void ChannelImpl::Attempt() {
+  // Asynchronous calls that wait for this have deadlines, too.
+  const absl::Status timer = internal::DeadlineTimer::Get().Start();
   const int interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   const int eventfd_errno = errno;
   {
@@ -421,16 +430,22 @@ void ChannelImpl::Attempt() {
 
   // One that comes too late is destroyed after the lock is released.
   absl::StatusOr<ConnectionPtr> connected =
-      interrupt_fd < 0 ? absl::UnavailableError(absl::StrCat("cannot create an eventfd: ", strerror(eventfd_errno)))
+      !timer.ok()        ? absl::UnavailableError(timer.message())
+      : interrupt_fd < 0 ? absl::UnavailableError(absl::StrCat("cannot create an eventfd: ", strerror(eventfd_errno)))
                        : ConnectToFirst(interrupt_fd);
   MutexLock lock(&mutex_);
   interrupt_fd_ = -1;
   if (interrupt_fd >= 0) close(interrupt_fd);
   if (closed_) return;
   if (connected.ok()) {
+    // With the reason when that is not the fastest one.
+    internal::LogInfoLimited(connected_log_, absl::StrCat("connected to \"", target_text_, "\" over ",
+                                                          (*connected)->connection->choice().ToString()));
     connection_ = *std::move(connected);
     SetState(State::kReady);
   } else {
+    internal::LogInfoLimited(failed_log_, absl::StrCat("no connection to \"", target_text_,
+                                                       "\": ", connected.status().message()));
     StartBackoff(connected.status());
   }
 }
@@ -474,7 +489,6 @@ void ChannelImpl::ServeWaiters() {
 void ChannelImpl::Close() {
   const internal::NoUserCodeHere in_a_destructor;
   WaiterList waiters;
-  std::thread connector;
   ConnectionPtr connection;
   std::vector<ConnectionPtr> retired;
   {
@@ -484,19 +498,13 @@ void ChannelImpl::Close() {
     waiters.swap(waiters_);
     waiters.splice(waiters.end(), pausing_);
     for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) waiter->queued_ = waiter->pausing_ = false;
-    connector = std::move(connector_);
     connection = std::move(connection_);
     retired.swap(retired_);
     // An eventfd takes this write unless its counter is full, and then it is readable already.
     if (interrupt_fd_ >= 0) eventfd_write(interrupt_fd_, 1);
     changed_.SignalAll();
-  }
-  if (connector.joinable()) {
-    if (connector.get_id() == std::this_thread::get_id()) {
-      connector.detach();  // it holds a reference to this object, and ends when it sees closed_
-    } else {
-      connector.join();
-    }
+    // The connector itself, in a callback, holds a reference to this object, and ends when it sees closed_.
+    while (connector_runs_ && connector_of_this_thread != this) changed_.Wait(&mutex_);
   }
   for (const std::shared_ptr<ConnectionWaiter>& waiter : waiters) {
     waiter->OnNotConnected(ChannelGoneError());

@@ -6,18 +6,17 @@
 #include <list>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/random/random.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "runtime/src/call_deadlines.h"
 #include "runtime/src/client_retry.h"
 #include "runtime/src/fork.h"
+#include "runtime/src/log.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
 #include "shmrpc/mutex.h"
@@ -235,13 +234,14 @@ class ChannelImpl final : public std::enable_shared_from_this<ChannelImpl> {
   int failures_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration backoff_ ABSL_GUARDED_BY(mutex_);   // the next one, before the random part
   SteadyTime next_attempt_ ABSL_GUARDED_BY(mutex_);  // kBackoff: not before
-  absl::BitGen random_ ABSL_GUARDED_BY(mutex_);
 
   WaiterList waiters_ ABSL_GUARDED_BY(mutex_);       // asynchronous calls, in the order in which they came
   WaiterList pausing_ ABSL_GUARDED_BY(mutex_);       // those that wait for nothing but the end of a pause
   int patient_threads_ ABSL_GUARDED_BY(mutex_) = 0;  // in WaitForConnection and waiting for the next attempt
-  bool connector_runs_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread connector_ ABSL_GUARDED_BY(mutex_);  // joinable once it was started, also when it has ended
+  internal::LogLimiter connected_log_;
+  internal::LogLimiter failed_log_;
+  internal::LogLimiter lost_log_;
+  bool connector_runs_ ABSL_GUARDED_BY(mutex_) = false;  // a detached thread: one that has ended keeps nothing
   int interrupt_fd_ ABSL_GUARDED_BY(mutex_) = -1;  // an eventfd while an attempt is in progress
 };
 

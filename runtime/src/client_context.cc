@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/src/cancellation_scope.h"
 #include "runtime/src/client_call_access.h"
+#include "runtime/src/fork.h"
 #include "runtime/src/misuse.h"
 #include "runtime/src/server_context_access.h"
 #include "shmrpc/server_context.h"
@@ -30,8 +31,8 @@ ClientContext::~ClientContext() {
 }
 
 const Peer& ClientContext::peer() const {
-  static const Peer* const nobody = new Peer;
-  return peer_ != nullptr ? *peer_ : *nobody;
+  static constinit internal::PerProcess<const Peer> nobody;
+  return peer_ != nullptr ? *peer_ : nobody.Get();
 }
 
 void ClientContext::TryCancel() {

@@ -4,18 +4,17 @@
 #include <cmath>
 #include <cstring>
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/coded_stream.h"
+#include "runtime/src/random.h"
 
 namespace shmrpc {
 namespace {
 
 absl::Duration Backoff(const RetryPolicy& policy, int retry) {
-  static thread_local absl::InsecureBitGen random;
   const absl::Duration backoff =
       std::min(policy.initial_backoff * std::pow(policy.multiplier, retry - 1), policy.max_backoff);
-  return backoff * absl::Uniform(absl::IntervalClosed, random, 1 - policy.jitter, 1 + policy.jitter);
+  return backoff * internal::RandomBetween(1 - policy.jitter, 1 + policy.jitter);
 }
 
 bool Covers(const RetryPolicy& policy, const absl::Status& status) {

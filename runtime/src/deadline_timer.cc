@@ -1,7 +1,6 @@
 #include "runtime/src/deadline_timer.h"
 
 #include <atomic>
-#include <thread>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -26,12 +25,21 @@ constinit thread_local DeadlineTimer* timer_of_this_thread = nullptr;
 
 DeadlineTimer& DeadlineTimer::Get() { return process_timer.Get(); }
 
+absl::Status DeadlineTimer::Start() {
+  MutexLock lock(&mutex_);
+  return StartThreadIfNeeded();
+}
+
 DeadlineTimer::Handle DeadlineTimer::Schedule(SteadyTime when, absl::AnyInvocable<void()> callback) {
   if (when == SteadyTime::InfiniteFuture()) return Handle();
   const Handle handle = {when, next_id.fetch_add(1, std::memory_order_relaxed)};
   MutexLock lock(&mutex_);
   timers_.emplace(handle, std::move(callback));
-  StartThreadIfNeeded();
+  if (const absl::Status status = StartThreadIfNeeded(); !status.ok()) {
+    // The next timer tries again, and so does the next connection. Until then deadlines pass unnoticed.
+    static LogLimiter limiter;
+    LogWarningLimited(limiter, absl::StrCat("deadlines of asynchronous calls are late: ", status.message()));
+  }
   if (when < sleeping_until_) {
     sleeping_until_ = SteadyTime::InfinitePast();  // one signal is enough
     earlier_.Signal();
@@ -58,17 +66,13 @@ bool DeadlineTimer::Cancel(Handle handle) {
   return false;
 }
 
-void DeadlineTimer::StartThreadIfNeeded() {
-  if (thread_started_) return;
-  absl::StatusOr<std::thread> thread = StartThread("shmrpc-timer", [this] { Run(); });
-  if (!thread.ok()) {
-    // The next timer tries again. Until then deadlines of asynchronous calls pass unnoticed.
-    static LogLimiter limiter;
-    LogWarningLimited(limiter, absl::StrCat("deadlines of asynchronous calls are late: ", thread.status().message()));
-    return;
-  }
+absl::Status DeadlineTimer::StartThreadIfNeeded() {
+  if (thread_started_) return absl::OkStatus();
+  absl::StatusOr<Thread> thread = StartThread("shmrpc-timer", [this] { Run(); });
+  if (!thread.ok()) return thread.status();
   thread->detach();
   thread_started_ = true;
+  return absl::OkStatus();
 }
 
 void DeadlineTimer::Run() {

@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 
@@ -38,6 +39,9 @@ class DeadlineTimer {
   // This process's timer.
   static DeadlineTimer& Get();
 
+  // Makes sure that the thread runs, so that what is scheduled later is in good hands; who relies on that asks before.
+  absl::Status Start();
+
   // Runs `callback` once `when` has come, which may be now. With InfiniteFuture it never runs, and is dropped at once.
   Handle Schedule(SteadyTime when, absl::AnyInvocable<void()> callback);
 
@@ -46,7 +50,7 @@ class DeadlineTimer {
   bool Cancel(Handle handle);
 
  private:
-  void StartThreadIfNeeded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StartThreadIfNeeded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run();
 
   Mutex mutex_;

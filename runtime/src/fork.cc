@@ -22,18 +22,33 @@ union NeverDestroyed {
 constinit NeverDestroyed list_mutex;
 constinit NotForChildren* list ABSL_GUARDED_BY(list_mutex.mutex) = nullptr;
 
+// Of all InForkedChild. Grows only, while libraries are loaded.
+constinit std::atomic<InForkedChild*> in_child{nullptr};
+
 // With the list's mutex taken before, so that the child finds the list whole.
 void BeforeFork() ABSL_NO_THREAD_SAFETY_ANALYSIS { list_mutex.mutex.Lock(); }
 void AfterForkInParent() ABSL_NO_THREAD_SAFETY_ANALYSIS { list_mutex.mutex.Unlock(); }
 void AfterForkInChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   fork_generation.fetch_add(1, std::memory_order_relaxed);
   NotForChildren::ReplaceAllInChild();
+  InForkedChild::CallAll();
   list_mutex.mutex.Unlock();
 }
 
 [[maybe_unused]] const int registered = pthread_atfork(&BeforeFork, &AfterForkInParent, &AfterForkInChild);
 
 }  // namespace
+
+InForkedChild::InForkedChild(void (*forget)()) : forget_(forget), next_(in_child.load(std::memory_order_relaxed)) {
+  while (!in_child.compare_exchange_weak(next_, this, std::memory_order_acq_rel)) {
+  }
+}
+
+void InForkedChild::CallAll() {
+  for (const InForkedChild* each = in_child.load(std::memory_order_acquire); each != nullptr; each = each->next_) {
+    each->forget_();
+  }
+}
 
 NotForChildren::NotForChildren(int fd) : fd_(fd) {
   MutexLock lock(&list_mutex.mutex);

@@ -1,7 +1,6 @@
 #include "runtime/src/running_server.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "absl/container/btree_map.h"
@@ -70,10 +69,10 @@ RunningServer::~RunningServer() {
                                "destroy the server when Wait has returned"));
     }
     Shutdown(absl::InfinitePast());
-    std::thread other;
+    Thread other;
     {
       MutexLock lock(&mutex_);
-      other.swap(shutdown_for_handler_);
+      other = std::move(shutdown_for_handler_);
     }
     if (other.joinable()) other.join();
   } else {
@@ -91,6 +90,14 @@ absl::Status RunningServer::Listen(Transport& transport, const Target& target, c
   addresses_.push_back((*listener)->address());
   listeners_.push_back(*std::move(listener));
   return absl::OkStatus();
+}
+
+bool RunningServer::IsInherited(absl::string_view what) const {
+  if (fork_generation_ == ForkGeneration()) return false;
+  LogError(absl::StrCat(
+      what, " does nothing: the server was started before fork(), or daemon(), and its threads and connections are the "
+            "parent process's; fork first and start the server in the child"));
+  return true;
 }
 
 bool RunningServer::IsOwn(const RegisteredMethod* method) const {
@@ -170,6 +177,7 @@ class RunningServer::ShutdownWatch {
 };
 
 void RunningServer::Shutdown(absl::Time system_deadline) {
+  if (IsInherited("Server::Shutdown")) return;
   std::string method;
   if (IsInOwnHandler(&method)) {
     (void)Misuse(absl::StrCat("a handler of ", method,
@@ -177,7 +185,7 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
                               "handlers: let another thread call it. It goes on on a thread of its own"));
     MutexLock lock(&mutex_);
     if (shutdown_for_handler_.joinable()) return;
-    absl::StatusOr<std::thread> thread =
+    absl::StatusOr<Thread> thread =
         StartThread("shmrpc-shutdown", [this, system_deadline] { Shutdown(system_deadline); });
     if (!thread.ok()) return LogWarning(absl::StrCat("no Shutdown: ", thread.status().message()));
     shutdown_for_handler_ = *std::move(thread);
@@ -188,10 +196,10 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
   // First, while there is somebody to be told, and so that the Watches end, which would hold up the listeners.
   if (health_ != nullptr) health_->Shutdown();
   // All at the same time: each may take until the deadline.
-  std::vector<std::thread> threads;
+  std::vector<Thread> threads;
   for (size_t i = 1; i < listeners_.size(); ++i) {
     Listener* const listener = listeners_[i].get();
-    absl::StatusOr<std::thread> thread =
+    absl::StatusOr<Thread> thread =
         StartThread("shmrpc-shutdown", [listener, deadline] { listener->Shutdown(deadline); });
     if (thread.ok()) {
       threads.push_back(*std::move(thread));
@@ -200,7 +208,7 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
     }
   }
   if (!listeners_.empty()) listeners_[0]->Shutdown(deadline);
-  for (std::thread& thread : threads) thread.join();
+  for (Thread& thread : threads) thread.join();
   for (const std::unique_ptr<AsynchronousCalls>& calls : asynchronous_calls_) calls->Wait();
 
   MutexLock lock(&mutex_);
@@ -209,6 +217,7 @@ void RunningServer::Shutdown(absl::Time system_deadline) {
 }
 
 void RunningServer::Wait() {
+  if (IsInherited("Server::Wait")) return;
   std::string method;
   if (IsInOwnHandler(&method)) {
     (void)Misuse(

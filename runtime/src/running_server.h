@@ -5,7 +5,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -17,6 +16,7 @@
 #include "runtime/src/health_service.h"
 #include "runtime/src/server_call.h"
 #include "runtime/src/server_calls.h"
+#include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/server.h"
 #include "shmrpc/target.h"
@@ -63,6 +63,9 @@ class RunningServer final : public Server, private CallHandler {
   // Why `path`, which comes from the client and may be anything, is not served.
   absl::Status UnknownMethod(absl::string_view path) const;
 
+  // In a fork()ed child; says so in the log, too.
+  bool IsInherited(absl::string_view what) const;
+
   const uint32_t fork_generation_ = ForkGeneration();
   std::vector<std::string> service_names_;
   std::vector<std::unique_ptr<MessagePool>> message_pools_;
@@ -79,7 +82,7 @@ class RunningServer final : public Server, private CallHandler {
   Mutex mutex_;
   CondVar shut_down_changed_;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread shutdown_for_handler_ ABSL_GUARDED_BY(mutex_);  // runs the Shutdown that a handler has called
+  Thread shutdown_for_handler_ ABSL_GUARDED_BY(mutex_);  // runs the Shutdown that a handler has called
 
   std::vector<std::unique_ptr<Listener>> listeners_;  // the last member: destroyed while all else is still there
 };

@@ -9,6 +9,7 @@
 #include "absl/strings/strip.h"
 #include "runtime/src/connection_limiter.h"
 #include "runtime/src/health_service.h"
+#include "runtime/src/log.h"
 #include "runtime/src/option_checks.h"
 #include "runtime/src/running_server.h"
 #include "shmrpc/generic.h"
@@ -162,6 +163,7 @@ bool ServerBuilder::HasOwnHealthService() const {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
+  internal::NoteLogDescriptor();
   absl::Status status = CheckServices(services_, generic_service_ != nullptr);
   if (generic_services_ > 1) {
     status.Update(

@@ -19,6 +19,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "captured_log.h"
 #include "hostile_descriptors.h"
 #include "hostile_fixture.h"
 
@@ -382,17 +383,16 @@ TEST_F(HostileHandshakeTest, OneLineOfLogForAStranger) {
   static constexpr char kLine[] = "it does not speak shmrpc";
   // At most one in a second: another test in this process may just have had one.
   EXPECT_TRUE(Eventually([&] {
-    testing::internal::CaptureStderr();
+    const CapturedLog log;
     for (int i = 0; i < 10; ++i) {
       const UniqueFd socket = ConnectTcpSocket(port());
       EXPECT_TRUE(SendWithFds(socket.get(), "GET / HTTP/1.1\r\n\r\n"));
       shutdown(socket.get(), SHUT_WR);
       EXPECT_TRUE(SocketSeesTheEnd(socket.get()));
     }
-    const std::string log = testing::internal::GetCapturedStderr();
-    const size_t lines = static_cast<size_t>(std::count(log.begin(), log.end(), '\n'));
-    EXPECT_LE(lines, 2u) << log;  // the second, if ten strangers take a second
-    return lines >= 1 && log.find(kLine) != std::string::npos && log.find("GET / HTTP/1") != std::string::npos;
+    const bool told = log.WaitFor(kLine, absl::Seconds(1));
+    EXPECT_LE(log.lines().size(), 2u) << log.text();  // the second, if ten strangers take a second
+    return told && log.text().find("\"GET / HTTP/1") != std::string::npos;
   }));
 }
 

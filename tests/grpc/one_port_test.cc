@@ -19,6 +19,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/types/optional.h"
+#include "captured_log.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
@@ -213,11 +214,11 @@ TEST_F(OnePortTest, WhatOnlyBeginsAsThePrefaceIsNotHandedOver) {
 
 TEST_F(OnePortTest, WithoutTheLibraryAnHttp2ClientIsHungUpOnAndTheLogSaysWhy) {
   StartServer(DefaultTransports());
-  testing::internal::CaptureStderr();
+  const CapturedLog log;
   const framed::UniqueFd socket = Connect();
   ASSERT_GT(send(socket.get(), kPreface, sizeof kPreface - 1, MSG_NOSIGNAL), 0);
   EXPECT_EQ(ReadSome(socket.get(), 1), "");
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("link shmrpc::grpc"));
+  EXPECT_TRUE(log.WaitFor("link shmrpc::grpc")) << log.text();
   Echo::Stub stub(Channel::Create(address()));
   EXPECT_TRUE(stub.Echo(EchoRequest()).ok());
 }

@@ -233,7 +233,7 @@ void AutoListener::Shutdown(SteadyTime deadline) {
   for (auto& handshake : handshakes) handshake->Abort();
   handshakes.clear();
   // Both at the same time: each may take until the deadline.
-  absl::StatusOr<std::thread> http2_shutdown = absl::UnavailableError("");
+  absl::StatusOr<internal::Thread> http2_shutdown = absl::UnavailableError("");
   if (http2_ != nullptr) {
     http2_shutdown = internal::StartThread("shmrpc-shutdown", [this, deadline] { http2_->Shutdown(deadline); });
   }

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "runtime/src/fork.h"
 #include "shmrpc/transport.h"
 #include "transports/auto/auto_transport.h"
 #include "transports/inproc/inproc_transport.h"
@@ -7,11 +8,10 @@
 namespace shmrpc {
 
 const TransportSet& DefaultTransports() {
-  static const TransportSet* const transports = new TransportSet{
-      std::make_shared<InprocTransport>(),
-      std::make_shared<autoselect::AutoTransport>(),
-  };
-  return *transports;
+  static constinit internal::PerProcess<const TransportSet> transports;
+  return transports.GetOrMake([] {
+    return TransportSet{std::make_shared<InprocTransport>(), std::make_shared<autoselect::AutoTransport>()};
+  });
 }
 
 }  // namespace shmrpc

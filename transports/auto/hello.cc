@@ -12,8 +12,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/fork.h"
 #include "runtime/src/small_file.h"
-#include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "transports/auto/http2.h"
 #include "transports/framed/errno_name.h"
@@ -207,23 +207,25 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
 }
 
 absl::StatusOr<std::string> HostId() {
-  static Mutex mutex;
-  static std::string* const known = new std::string;
-  MutexLock lock(&mutex);
-  if (!known->empty()) return *known;
-  const std::optional<std::string> text = internal::ReadSmallFile("/proc/sys/kernel/random/boot_id");
-  if (!text.has_value()) {
-    return absl::UnavailableError(absl::StrCat("this host's boot id cannot be read (", framed::ErrnoName(errno), ")"));
-  }
-  uuid_t boot_id;
-  if (uuid_parse(std::string(absl::StripTrailingAsciiWhitespace(*text)).c_str(), boot_id) != 0) {
-    return absl::UnavailableError("this host's boot id is not a UUID");
-  }
-  uuid_t id;
-  uuid_generate_sha1(id, boot_id, kHostIdName.data(), kHostIdName.size());
-  char formatted[UUID_STR_LEN];
-  uuid_unparse_lower(id, formatted);
-  return *known = formatted;
+  static constinit internal::PerProcess<std::string> known;
+  const absl::StatusOr<std::string*> id = known.GetOrTry([]() -> absl::StatusOr<std::string> {
+    const std::optional<std::string> text = internal::ReadSmallFile("/proc/sys/kernel/random/boot_id");
+    if (!text.has_value()) {
+      return absl::UnavailableError(
+          absl::StrCat("this host's boot id cannot be read (", framed::ErrnoName(errno), ")"));
+    }
+    uuid_t boot_id;
+    if (uuid_parse(std::string(absl::StripTrailingAsciiWhitespace(*text)).c_str(), boot_id) != 0) {
+      return absl::UnavailableError("this host's boot id is not a UUID");
+    }
+    uuid_t derived;
+    uuid_generate_sha1(derived, boot_id, kHostIdName.data(), kHostIdName.size());
+    char formatted[UUID_STR_LEN];
+    uuid_unparse_lower(derived, formatted);
+    return std::string(formatted);
+  });
+  if (!id.ok()) return id.status();
+  return **id;
 }
 
 std::string RendezvousName(absl::string_view random) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/random/random.h"
+#include "runtime/src/random.h"
 
 namespace shmrpc::framed {
 
@@ -64,10 +64,6 @@ class CallTable {
  private:
   static constexpr int kSmallestBits = 4;
 
-  static uint64_t SecretFactor() {
-    static const uint64_t factor = absl::Uniform<uint64_t>(absl::BitGen()) | 1;
-    return factor;
-  }
   size_t BucketOf(uint64_t id) const { return static_cast<size_t>((id * factor_) >> shift_); }
   void Link(Call* call) {
     Call*& bucket = buckets_[BucketOf(call->id)];
@@ -87,7 +83,7 @@ class CallTable {
     }
   }
 
-  const uint64_t factor_ = SecretFactor();
+  const uint64_t factor_ = internal::RandomBits() | 1;
   int shift_ = 64 - kSmallestBits;
   size_t size_ = 0;
   std::vector<Call*> buckets_;

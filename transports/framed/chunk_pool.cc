@@ -10,7 +10,7 @@
 namespace shmrpc::framed {
 namespace {
 
-internal::PerProcess<ChunkPool> chunk_pool;
+constinit internal::PerProcess<ChunkPool> chunk_pool;
 
 }  // namespace
 

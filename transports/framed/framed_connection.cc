@@ -12,12 +12,8 @@ namespace {
 
 // The threads that look after this process's client connections: asynchronous calls, and hang-ups while nobody waits.
 // Made with the first connection and never destroyed; asleep when there is nothing to do.
-struct ClientPoller {
-  static constexpr int kMaxThreads = 64;  // more than two only while callbacks block
-  const absl::StatusOr<std::unique_ptr<Poller>> poller = Poller::Create("shmrpc-client", kMaxThreads);
-};
-
-constinit internal::PerProcess<ClientPoller> client_poller;
+constexpr int kMaxThreads = 64;  // more than two only while callbacks block
+constinit internal::PerProcess<std::unique_ptr<Poller>> client_poller;
 
 class FramedConnection final : public Connection {
  public:
@@ -44,9 +40,10 @@ class FramedConnection final : public Connection {
 
 absl::StatusOr<std::unique_ptr<Connection>> MakeConnection(std::unique_ptr<Link> link, const SessionOptions& options,
                                                            TransportChoice choice, Peer peer) {
-  const auto& poller = client_poller.Get().poller;
-  if (!poller.ok()) return poller.status();
-  auto session = std::make_shared<ClientSession>(std::move(link), poller->get(), options);
+  const absl::StatusOr<std::unique_ptr<Poller>*> poller =
+      client_poller.GetOrTry([] { return Poller::Create("shmrpc-client", kMaxThreads); });
+  if (!poller.ok()) return absl::UnavailableError(poller.status().message());
+  auto session = std::make_shared<ClientSession>(std::move(link), (*poller)->get(), options);
   absl::Status status = session->Start();
   if (!status.ok()) return absl::UnavailableError(status.message());
   return std::make_unique<FramedConnection>(std::move(session), std::move(choice), std::move(peer));

@@ -8,13 +8,16 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/base/optimization.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/deadline_timer.h"
+#include "runtime/src/fork.h"
 #include "runtime/src/spin_pause.h"
-#include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
+#include "transports/framed/keepalive.h"
 #include "transports/framed/send_batch.h"
 #include "transports/framed/spin_policy.h"
 
@@ -44,7 +47,7 @@ struct Poller::Slot {
   explicit Slot(Poller* its_poller) : poller(its_poller) {}
 
   Poller* const poller;
-  static thread_local Slot* of_this_thread;
+  static constinit thread_local Slot* of_this_thread;
 
   bool leaving = false;       // the thread has found itself superfluous
   bool left_hot_set = false;  // the task was found while scanning, and nobody was told that the scanner is gone
@@ -79,7 +82,15 @@ struct Poller::Slot {
   }
 };
 
-thread_local Poller::Slot* Poller::Slot::of_this_thread = nullptr;
+constinit thread_local Poller::Slot* Poller::Slot::of_this_thread = nullptr;
+
+namespace {
+// A child that is forked from inside a task runs no task of a poller: that one has no threads there, and its locks and
+// descriptors are the parent's.
+const internal::InForkedChild forget_slot([] { Poller::ForgetTaskInForkedChild(); });
+}  // namespace
+
+void Poller::ForgetTaskInForkedChild() { Slot::of_this_thread = nullptr; }
 
 absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(const char* name, int max_threads) {
   std::unique_ptr<Poller> poller(new Poller(name, max_threads));
@@ -91,6 +102,10 @@ absl::StatusOr<std::unique_ptr<Poller>> Poller::Create(const char* name, int max
 Poller::Poller(const char* name, int max_threads) : name_(name), max_threads_(std::max(max_threads, kThreadsKept)) {}
 
 absl::Status Poller::Init() {
+  // What is in their hands must not be without a thread when it comes to it.
+  absl::Status timers = internal::DeadlineTimer::Get().Start();
+  timers.Update(KeepaliveTimer().Start());
+  if (!timers.ok()) return timers;
   epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll_.valid()) return SystemError("epoll_create1");
   kick_event_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -99,17 +114,19 @@ absl::Status Poller::Init() {
   event.events = EPOLLIN | EPOLLET;
   event.data.u64 = EventData(kick_event_.get(), 0);
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, kick_event_.get(), &event) != 0) return SystemError("epoll_ctl");
-  absl::StatusOr<std::thread> guardian = internal::StartThread(name_, [this] { GuardianMain(); });
+  absl::StatusOr<internal::Thread> guardian = internal::StartThread(name_, [this] { GuardianMain(); }, internal::Stack::kForLibrary);
   if (!guardian.ok()) return guardian.status();
   guardian_ = *std::move(guardian);
-  for (int i = 0; i < kThreadsKept; ++i) MaybeSpawnThread();
-  return absl::OkStatus();
+  // With one it works; the others come when there are threads to be had.
+  absl::Status first = MaybeSpawnThread();
+  for (int i = 1; first.ok() && i < kThreadsKept; ++i) (void)MaybeSpawnThread();
+  return first;
 }
 
 void Poller::Stop() {
   stopping_ = true;
-  std::list<std::thread> threads;
-  std::vector<std::thread> finished;
+  std::list<internal::Thread> threads;
+  std::vector<internal::Thread> finished;
   for (;;) {
     const uint64_t one = 1;
     (void)!write(kick_event_.get(), &one, sizeof one);
@@ -125,8 +142,8 @@ void Poller::Stop() {
     // stopping_ when they are done.
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  for (std::thread& thread : threads) thread.join();
-  for (std::thread& thread : finished) thread.join();
+  for (internal::Thread& thread : threads) thread.join();
+  for (internal::Thread& thread : finished) thread.join();
   {
     MutexLock lock(&guardian_mutex_);
     guardian_wanted_.Signal();
@@ -192,27 +209,28 @@ void Poller::Kick(std::shared_ptr<Pollable> pollable) {
   (void)!write(kick_event_.get(), &one, sizeof one);
 }
 
-void Poller::MaybeSpawnThread() {
+absl::Status Poller::MaybeSpawnThread() {
   MutexLock lock(&threads_mutex_);
-  for (std::thread& thread : finished_) thread.join();
+  for (internal::Thread& thread : finished_) thread.join();
   finished_.clear();
-  if (stopping_ || thread_count_ >= max_threads_) return;
+  if (stopping_ || thread_count_ >= max_threads_) return absl::OkStatus();
   ++thread_count_;
   ++waiting_;  // as good as: it goes there first
   threads_.emplace_back();
   auto self = std::prev(threads_.end());
-  try {
-    *self = std::thread([this] { ThreadMain(); });
-  } catch (const std::system_error&) {
-    // No thread to be had: those that there are go on, and the next task tries again.
+  absl::StatusOr<internal::Thread> thread = internal::StartThread(name_, [this] { ThreadMain(); });
+  if (!thread.ok()) {
+    // Those that there are go on, and the next task tries again.
     threads_.erase(self);
     --thread_count_;
     --waiting_;
+    return thread.status();
   }
+  *self = *std::move(thread);
+  return absl::OkStatus();
 }
 
 void Poller::ThreadMain() {
-  pthread_setname_np(pthread_self(), name_);
   Slot slot(this);
   Slot::of_this_thread = &slot;
   {
@@ -231,7 +249,7 @@ void Poller::ThreadMain() {
   MutexLock lock(&threads_mutex_);
   slots_.erase(std::find(slots_.begin(), slots_.end(), &slot));
   auto self = std::find_if(threads_.begin(), threads_.end(),
-                           [](const std::thread& thread) { return thread.get_id() == std::this_thread::get_id(); });
+                           [](const internal::Thread& thread) { return thread.is_current(); });
   finished_.push_back(std::move(*self));
   threads_.erase(self);
   --thread_count_;
@@ -351,7 +369,7 @@ bool Poller::LookAfterTasks() {
     }
   }
   if (stuck > 0 && waiting_.load(std::memory_order_relaxed) == 0) {
-    for (int i = 0; i < 1 + stuck / 8; ++i) MaybeSpawnThread();
+    for (int i = 0; i < 1 + stuck / 8; ++i) (void)MaybeSpawnThread();
   }
   if (!left.empty()) has_new_hot_.store(true, std::memory_order_seq_cst);  // the hot set may have lost its scanner
   for (std::shared_ptr<Pollable>& pollable : left) {
@@ -419,7 +437,7 @@ void Poller::TaskBlocks(const Pollable* attended) {
   SendBatch::OfThisThread().End();
   Slot* const slot = Slot::of_this_thread;
   if (slot == nullptr || slot->tasks.load(std::memory_order_relaxed) % 2 == 0) return;
-  if (slot->poller->waiting_.load(std::memory_order_relaxed) == 0) slot->poller->MaybeSpawnThread();
+  if (slot->poller->waiting_.load(std::memory_order_relaxed) == 0) (void)slot->poller->MaybeSpawnThread();
   slot->poller->HandOver(slot, attended);
 }
 

@@ -5,13 +5,13 @@
 #include <cstdint>
 #include <list>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
 #include "transports/framed/task_history.h"
 #include "transports/framed/unique_fd.h"
@@ -141,6 +141,9 @@ class Poller {
   // nothing on a thread that runs no poller's task.
   static void TaskBlocks(const Pollable* attended = nullptr);
 
+  // For InForkedChild.
+  static void ForgetTaskInForkedChild();
+
   // Forgets it. It may still be polled once by a thread that is about to.
   void Remove(Pollable* pollable);
 
@@ -149,7 +152,8 @@ class Poller {
 
   Poller(const char* name, int max_threads);
   absl::Status Init();
-  void MaybeSpawnThread();
+  // OK also when it is not to have more.
+  absl::Status MaybeSpawnThread();
   void ThreadMain();
   bool WaitForEvents(Slot* slot);
   void TakeKicks(Slot* slot);
@@ -183,13 +187,13 @@ class Poller {
   std::atomic<bool> has_new_hot_{false};
 
   Mutex threads_mutex_;
-  std::list<std::thread> threads_ ABSL_GUARDED_BY(threads_mutex_);
-  std::vector<std::thread> finished_ ABSL_GUARDED_BY(threads_mutex_);
+  std::list<internal::Thread> threads_ ABSL_GUARDED_BY(threads_mutex_);
+  std::vector<internal::Thread> finished_ ABSL_GUARDED_BY(threads_mutex_);
   std::vector<Slot*> slots_ ABSL_GUARDED_BY(threads_mutex_);
   int thread_count_ ABSL_GUARDED_BY(threads_mutex_) = 0;
   int leaving_ ABSL_GUARDED_BY(threads_mutex_) = 0;  // of them
 
-  std::thread guardian_;
+  internal::Thread guardian_;
   Mutex guardian_mutex_;
   CondVar guardian_wanted_;  // guardian_called_ or stopping_ was set, which is done with guardian_mutex_
 };

@@ -2,11 +2,17 @@
 
 #include <algorithm>
 
+#include "runtime/src/fork.h"
 #include "transports/framed/sender.h"
 
 namespace shmrpc::framed {
 
 constinit thread_local SendBatch SendBatch::of_this_thread_;
+
+namespace {
+// What the thread that has forked was about to send is its parent's to send.
+const internal::InForkedChild forget_batch([] { SendBatch::OfThisThread() = SendBatch(); });
+}  // namespace
 
 bool SendBatch::BeginOrContinue(Sender* sender, bool more, TaskHistory* history, int most_frames) {
   if (sender_ != sender) {

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,17 +9,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/src/spin_pause.h"
+#include "transports/framed/wake_event.h"
 
 namespace shmrpc::framed {
 namespace {
 
-// The calling thread's means to be woken while it sleeps on a link's descriptor; -1 when there is no descriptor left,
-// and then it sleeps in short steps.
-int ThreadEvent() {
-  static thread_local UniqueFd event;
-  if (!event.valid()) event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  return event.get();
-}
+// What a thread sleeps at a time that cannot be woken, because there is no descriptor left for that.
 constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 
 // How often to look at a ring before the thread gives its receiver's right back for a moment, and how many looks go to
@@ -166,10 +160,10 @@ void Session::NoteReceived() {
 }
 
 void Session::SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) {
-  const int event = ThreadEvent();
+  const WakeEvent event;
   {
     MutexLock lock(&waiters_mutex_);
-    sleeper_ = event;
+    sleeper_ = event.fd();
   }
   waiter_count_.fetch_add(1, std::memory_order_seq_cst);
   Poller::TaskBlocks(/*attended=*/this);
@@ -178,9 +172,9 @@ void Session::SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) {
     fds[0].fd = link_->fd();
     fds[0].events = POLLIN | POLLRDHUP;
     if (link_->SendBufferFull()) fds[0].events |= POLLOUT;
-    fds[1].fd = event;
+    fds[1].fd = event.fd();
     fds[1].events = POLLIN;
-    if (event < 0) deadline = std::min(deadline, SteadyTime::Now() + kShortStep);
+    if (event.fd() < 0) deadline = std::min(deadline, SteadyTime::Now() + kShortStep);
     const bool forever = deadline == SteadyTime::InfiniteFuture();
     const timespec timeout = absl::ToTimespec(forever ? absl::ZeroDuration() : deadline.Left());
     // The bits of poll and epoll are the same.
@@ -192,13 +186,10 @@ void Session::SleepOnLink(absl::FunctionRef<bool()> done, SteadyTime deadline) {
     MutexLock lock(&waiters_mutex_);
     sleeper_ = -1;
   }
-  uint64_t ignored;
-  (void)!read(event, &ignored, sizeof ignored);
 }
 
 void Session::WakeSleeper() {
-  const uint64_t one = 1;
-  if (sleeper_ >= 0) (void)!write(sleeper_, &one, sizeof one);
+  if (sleeper_ >= 0) WakeEvent::Signal(sleeper_);
 }
 
 bool Session::HasUnread() {

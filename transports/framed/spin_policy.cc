@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/strings/numbers.h"
+#include "runtime/src/fork.h"
 
 namespace shmrpc::framed {
 namespace {
@@ -82,8 +83,8 @@ bool CanRunTogether(absl::string_view a, absl::string_view b) {
     const unsigned in_b = i < b.size() ? static_cast<unsigned char>(b[i]) : 0;
     cpus += std::popcount(in_a | in_b);
   }
-  static const bool quota_allows = QuotaAllowsSpinning();
-  return cpus >= 2 && quota_allows;
+  static constinit internal::PerProcess<const bool> quota_allows;
+  return cpus >= 2 && quota_allows.GetOrMake(&QuotaAllowsSpinning);
 }
 
 }  // namespace shmrpc::framed

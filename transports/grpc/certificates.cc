@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/fork.h"
 #include "shmrpc/target.h"
 #include "transports/tcp/connect_socket.h"
 #include "transports/tcp/socket_address.h"
@@ -84,11 +85,11 @@ std::string Reason(long error, X509* certificate, X509* culprit) {
 
 // How weak keys and digests may be: as in handshakes, where the system's configuration of OpenSSL has a say.
 int SecurityLevel() {
-  static const int level = [] {
+  static constinit internal::PerProcess<const int> level;
+  return level.GetOrMake([] {
     const SslContextPtr context(SSL_CTX_new(TLS_method()));
     return context == nullptr ? 2 : SSL_CTX_get_security_level(context.get());
-  }();
-  return level;
+  });
 }
 
 // What OpenSSL objects to first in the server's certificate.

@@ -82,7 +82,7 @@ class CompletionThreads::Impl : public std::enable_shared_from_this<Impl> {
       MutexLock lock(&mutex_);
       ++polling_;
     }
-    absl::StatusOr<std::thread> thread = internal::StartThread(name_, [self = shared_from_this()] { self->Serve(); });
+    absl::StatusOr<internal::Thread> thread = internal::StartThread(name_, [self = shared_from_this()] { self->Serve(); });
     if (thread.ok()) {
       thread->detach();
       return absl::OkStatus();

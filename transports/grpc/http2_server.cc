@@ -45,14 +45,14 @@ void LazyHttp2Server::Shutdown(SteadyTime deadline) {
     for (auto& [uid, server] : servers_) servers.push_back(server);
   }
   // All at the same time: each may take until the deadline.
-  std::vector<std::thread> threads;
+  std::vector<internal::Thread> threads;
   for (size_t i = 1; i < servers.size(); ++i) {
-    absl::StatusOr<std::thread> thread =
+    absl::StatusOr<internal::Thread> thread =
         internal::StartThread("shmrpc-shutdown", [server = servers[i].get(), deadline] { server->Shutdown(deadline); });
     if (thread.ok()) threads.push_back(*std::move(thread));
   }
   for (const std::shared_ptr<GrpcServer>& server : servers) server->Shutdown(deadline);
-  for (std::thread& thread : threads) thread.join();
+  for (internal::Thread& thread : threads) thread.join();
   MutexLock lock(&mutex_);
   servers_.clear();
 }

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/src/log.h"
+#include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
 #include "transports/grpc/client_connection.h"
 #include "transports/grpc/server_call.h"
@@ -52,6 +53,7 @@ void AddKeepalive(absl::Duration timeout, GrpcArguments* arguments) {
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options) {
   absl::Status usable = BeginUse();
   if (!usable.ok()) return usable;
+  const internal::BlockSignalsOfNewThreads blocked;  // the gRPC library's
   std::unique_ptr<GrpcServer> server(new GrpcServer(options));
   absl::Status status = server->Init();
   if (!status.ok()) return status;

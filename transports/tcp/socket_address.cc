@@ -99,7 +99,7 @@ absl::StatusOr<std::vector<SocketAddress>> LookUp(const Target& target, SteadyTi
     return absl::UnavailableError(
         absl::StrCat("could not look up the host name \"", target.host, "\": eventfd refused: ", ErrnoText(errno)));
   }
-  absl::StatusOr<std::thread> thread = internal::StartThread("shmrpc-resolve", [lookup] { RunLookup(lookup.get()); });
+  absl::StatusOr<internal::Thread> thread = internal::StartThread("shmrpc-resolve", [lookup] { RunLookup(lookup.get()); });
   if (!thread.ok()) {
     return absl::UnavailableError(
         absl::StrCat("could not look up the host name \"", target.host, "\": ", thread.status().message()));

@@ -11,6 +11,7 @@
 #include "shmrpc/client_reactor.h"
 #include "shmrpc/client_stream.h"
 #include "shmrpc/health.h"
+#include "shmrpc/log.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/options.h"
 #include "shmrpc/peer.h"
