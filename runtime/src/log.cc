@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <deque>
 #include <string>
 #include <utility>
@@ -236,6 +237,13 @@ void Log(LogLevel level, absl::string_view text) {
   const int saved_errno = errno;
   queue.Get().Add(level, OneLine(text));
   errno = saved_errno;
+}
+
+void LogFatal(absl::string_view text) {
+  NoteLogDescriptor();
+  LogError(text);
+  (void)FlushLog(kPatienceAtExit);
+  std::abort();
 }
 
 void NoteLogDescriptor() { NoteDescriptor2(/*again=*/false); }

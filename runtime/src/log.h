@@ -21,6 +21,10 @@ inline void LogError(absl::string_view text) { Log(LogLevel::kError, text); }
 inline void LogWarning(absl::string_view text) { Log(LogLevel::kWarning, text); }
 inline void LogInfo(absl::string_view text) { Log(LogLevel::kInfo, text); }
 
+// Ends the program with this line, for mistakes of its own that leave no other way. The line goes to the sink, or to
+// stderr, before; for that it waits a tenth of a second at most.
+[[noreturn]] void LogFatal(absl::string_view text);
+
 // Notes what descriptor 2 is. To be called when a program begins to use the library: it may have been redirected since
 // the process was started, and may get another meaning later. Only the first call in a process does anything.
 void NoteLogDescriptor();

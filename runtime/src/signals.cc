@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 
 #include "runtime/src/log.h"
 
@@ -75,8 +74,7 @@ ShutdownSignals::ShutdownSignals() {
   pid_t none = 0;
   const pid_t self = getpid();
   if (!state.owner.compare_exchange_strong(none, self) && none == self) {
-    internal::LogWarning("a second ShutdownSignals was made while one exists: a process can have only one at a time");
-    std::abort();
+    internal::LogFatal("a second ShutdownSignals was made while one exists: a process can have only one at a time");
   }
   state.owner.store(self);  // in place of a parent's, in a fork()ed child
   state.came.store(0);

@@ -160,6 +160,7 @@ absl::StatusOr<Thread> StartThread(const char* name, absl::AnyInvocable<void()> 
 }
 
 BlockSignalsOfNewThreads::BlockSignalsOfNewThreads() {
+  sigemptyset(&previous_);  // what it is if this is refused
   pthread_sigmask(SIG_SETMASK, nullptr, &previous_);
   const sigset_t blocked = SignalsOfLibraryThreads(previous_);
   pthread_sigmask(SIG_SETMASK, &blocked, nullptr);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <thread>
+#include <cerrno>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -29,6 +31,10 @@ std::string RandomBytes(size_t size) {
   while (filled < size) {
     const ssize_t got = getrandom(bytes.data() + filled, size - filled, 0);
     if (got > 0) filled += static_cast<size_t>(got);
+    if (got >= 0 || errno == EINTR) continue;
+    // Refused to this process (seccomp): the processor has some, or /dev/urandom.
+    std::random_device device;
+    for (; filled < size; ++filled) bytes[filled] = static_cast<char>(device());
   }
   return bytes;
 }

@@ -114,6 +114,8 @@ absl::Status Poller::Init() {
   event.events = EPOLLIN | EPOLLET;
   event.data.u64 = EventData(kick_event_.get(), 0);
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, kick_event_.get(), &event) != 0) return SystemError("epoll_ctl");
+  // Refused to this process (seccomp) it would leave the threads deaf.
+  if (epoll_wait(epoll_.get(), &event, 1, 0) < 0 && errno != EINTR) return SystemError("epoll_wait");
   absl::StatusOr<internal::Thread> guardian = internal::StartThread(name_, [this] { GuardianMain(); }, internal::Stack::kForLibrary);
   if (!guardian.ok()) return guardian.status();
   guardian_ = *std::move(guardian);

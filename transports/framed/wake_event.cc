@@ -39,7 +39,7 @@ class Pool {
   }
 
  private:
-  static constexpr size_t kKept = 16;
+  static constexpr size_t kKept = 4;
 
   Mutex mutex_;
   std::vector<UniqueFd> unused_ ABSL_GUARDED_BY(mutex_);

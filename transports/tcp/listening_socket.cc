@@ -105,6 +105,7 @@ class Listening {
     if (bind(fd, address.data(), address.length()) != 0) return failed();
     if (listen(fd, SOMAXCONN) != 0) return failed();
     if (address.is_ip()) result.bound_ = BoundAddress(fd, address).ToTarget();
+    if (address.is_ip() && result.bound_.port == 0) return failed();  // nobody could name the port
     return result;
   }
 
@@ -156,7 +157,10 @@ absl::StatusOr<std::vector<ListeningSocket>> ListenSockets(const Target& target,
 }
 
 absl::StatusOr<std::optional<UniqueFd>> AcceptSocket(int listening_fd) {
-  while (true) {
+  // More connections than these that break before they are accepted are not accepted at all: the call is refused to this
+  // process (seccomp).
+  constexpr int kBroken = 1000;
+  for (int broken = 0;; ++broken) {
     sockaddr_storage peer = {};
     socklen_t length = sizeof(peer);
     UniqueFd socket(accept4(listening_fd, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -184,7 +188,8 @@ absl::StatusOr<std::optional<UniqueFd>> AcceptSocket(int listening_fd) {
       default:
         // EINTR, or this one connection broke before it was accepted (ECONNABORTED, EPERM from a firewall, the network
         // errors that Linux passes on): the next one may be good.
-        break;
+        if (broken < kBroken) break;
+        return absl::InternalError(absl::StrCat("accept4 fails again and again: ", ErrnoText(errno)));
     }
   }
 }
