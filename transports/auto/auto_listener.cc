@@ -4,9 +4,9 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <thread>
 #include <cerrno>
 #include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
