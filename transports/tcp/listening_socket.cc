@@ -189,7 +189,7 @@ absl::StatusOr<std::optional<UniqueFd>> AcceptSocket(int listening_fd) {
         // EINTR, or this one connection broke before it was accepted (ECONNABORTED, EPERM from a firewall, the network
         // errors that Linux passes on): the next one may be good.
         if (broken < kBroken) break;
-        return absl::InternalError(absl::StrCat("accept4 fails again and again: ", ErrnoText(errno)));
+        return absl::ResourceExhaustedError(absl::StrCat("accept4 fails again and again: ", ErrnoText(errno)));
     }
   }
 }
