@@ -108,7 +108,9 @@ TEST_P(ConformanceTest, HealthWatchesTakeNoThreadsAndNoPlaces) {
     watches.push_back(std::make_unique<WatchCall>(channel, i % 2 == 0 ? "" : kEcho));
     EXPECT_EQ(watches.back()->Read(), kServing);
   }
-  EXPECT_LE(CountThreads(), threads + 10);
+  // Threads that a busy machine makes the library start end a while later.
+  EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads + 10; }))
+      << CountThreads() << " threads, " << threads << " before";
   ExpectEcho(channel);
   server_->health()->SetAll(false);
   for (const auto& watch : watches) EXPECT_EQ(watch->Read(), kNotServing);

@@ -273,9 +273,9 @@ TEST_P(ConformanceTest, TenThousandCoroutineCallsNeedFewThreads) {
   ASSERT_TRUE(ended.WaitFor(count));
   RecordProperty("milliseconds", static_cast<int>(absl::ToInt64Milliseconds(absl::Now() - begin)));
   EXPECT_EQ(failed, 0);
-  // Those of the client, of the server, and of the process: nine, and some more where a busy machine makes tasks look
-  // as if they took long.
-  EXPECT_LT(std::max(threads, CountThreads()), 20 + GetParam().library_threads);
+  // Those of the client, of the server, and of the process: nine, and as many more for callbacks as the library starts
+  // where a busy machine makes tasks look as if they took long. They do not grow with the calls.
+  EXPECT_LT(std::max(threads, CountThreads()), 64 + GetParam().library_threads);
   server_.reset();
 }
 

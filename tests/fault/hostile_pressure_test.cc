@@ -109,7 +109,9 @@ TEST_F(HostilePressureTest, DoorbellsWithoutPauseCostTheServerOneThreadAtMost) {
     const WithoutPause ringing(
         [&] { (void)!send(connection->socket(), bells.data(), bells.size(), MSG_NOSIGNAL | MSG_DONTWAIT); });
     ExpectNeighboursServed(300);
-    EXPECT_LE(CountThreads(), threads + 2);  // the one that rings, and one of the server's
+    // The one that rings, and one of the server's. Others that a busy machine makes it start end while the bells ring.
+    EXPECT_TRUE(Eventually([&] { return CountThreads() <= threads + 2; }))
+        << CountThreads() << " threads, " << threads << " before";
   }
   ExpectQuiet();
 }

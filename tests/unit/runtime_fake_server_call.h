@@ -386,6 +386,9 @@ class KindsService final : public Service {
   explicit KindsService(React react) : react_(std::move(react)) {}
   explicit KindsService(CoInvoke co_invoke) : co_invoke_(std::move(co_invoke)) {}
 
+  // How many handlers have begun.
+  int begun() const { return begun_; }
+
   absl::string_view ShmrpcServiceName() const override { return "test.Kinds"; }
   absl::Span<const ServiceMethod> ShmrpcMethods() const override {
     methods_ = {{kUnary, MethodKind::kUnary, &Text, &Text},
@@ -406,16 +409,19 @@ class KindsService final : public Service {
   static const MessageLite& Required() { return NamePart::default_instance(); }
   static absl::Status RunInvoke(Service* service, ServerContext* context, const MessageLite* request,
                                 MessageLite* reply, ServerStream* stream) {
+    ++static_cast<KindsService*>(service)->begun_;
     return static_cast<KindsService*>(service)->invoke_(context, static_cast<const StringValue*>(request),
                                                         static_cast<StringValue*>(reply), stream);
   }
   static ServerReactor* RunReact(Service* service, ServerContext* context, const MessageLite* request,
                                  MessageLite* reply) {
+    ++static_cast<KindsService*>(service)->begun_;
     return static_cast<KindsService*>(service)->react_(context, static_cast<const StringValue*>(request),
                                                        static_cast<StringValue*>(reply));
   }
   static Task<absl::Status> RunCoInvoke(Service* service, ServerContext* context, const MessageLite* request,
                                         MessageLite* reply, CoServerStream* stream) {
+    ++static_cast<KindsService*>(service)->begun_;
     return static_cast<KindsService*>(service)->co_invoke_(context, static_cast<const StringValue*>(request),
                                                            static_cast<StringValue*>(reply), stream);
   }
@@ -423,6 +429,7 @@ class KindsService final : public Service {
   const Invoke invoke_;
   const React react_;
   const CoInvoke co_invoke_;
+  std::atomic<int> begun_{0};
   mutable std::vector<ServiceMethod> methods_;  // written before the server starts
 };
 
@@ -448,6 +455,21 @@ class ServerUnderTest {
     options.method = method;
     if (text.has_value()) options.request = Text(*text).SerializeAsString();
     return Call(std::move(options));
+  }
+  // A call whose deadline has passed while the handler ran. Where the machine is so busy that the deadline passes before
+  // the handler begins, which the runtime does not start then, the next call has twice the time.
+  std::unique_ptr<FakeServerCall> CallPastDeadline(const KindsService& service, FakeServerCall::Options options) {
+    for (absl::Duration timeout = absl::Milliseconds(20);; timeout *= 2) {
+      const int begun = service.begun();
+      options.deadline = SteadyTime::Now() + timeout;
+      std::unique_ptr<FakeServerCall> call = Call(options);
+      call->WaitForStatus().IgnoreError();
+      if (service.begun() > begun) return call;
+      if (timeout > absl::Minutes(1)) {
+        ADD_FAILURE() << "the handler of " << options.method << " does not begin";
+        return call;
+      }
+    }
   }
 
  private:

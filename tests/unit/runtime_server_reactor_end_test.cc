@@ -36,8 +36,7 @@ TEST(ServerReactorTest, CancellationFailsWhatIsUnderWay) {
       options.method = method;
       options.credits = 0;
       if (method == KindsService::kServerStreaming) options.request = Text("ab").SerializeAsString();
-      if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
-      const auto call = server.Call(options);
+      const auto call = by_deadline ? server.CallPastDeadline(service, options) : server.Call(options);
       if (!by_deadline) {
         if (method == KindsService::kServerStreaming) {
           call->WaitForSenderToWait();
@@ -72,8 +71,7 @@ TEST(ServerReactorTest, TellsOfCancellationOnce) {
     ServerUnderTest server(&service);
     FakeServerCall::Options options;
     options.method = KindsService::kBidi;
-    if (by_deadline) options.deadline = SteadyTime::Now() + absl::Milliseconds(20);
-    const auto call = server.Call(options);
+    const auto call = by_deadline ? server.CallPastDeadline(service, options) : server.Call(options);
     if (!by_deadline) call->Cancel();
     EXPECT_EQ(call->WaitForStatus().code(),
               by_deadline ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kCancelled);
