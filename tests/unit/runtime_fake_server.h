@@ -396,7 +396,7 @@ class FakeServer final {
     }
 
     void StartCall(const CallSpec& spec, const OutgoingMessage* request, CallEvents* events,
-                   std::atomic<Call*>* result) override {
+                   std::atomic<shmrpc::Call*>* result) override {
       const auto call =
           std::make_shared<FakeCall>(&server_->poller_, spec, server_->window_, server_->on_wait_, events);
       *result = call.get();
