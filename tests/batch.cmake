@@ -23,6 +23,15 @@ endif()
 set(SHMRPC_BATCH_TESTS 6 CACHE STRING "How many files of tests are compiled as one; 0: each alone")
 set(batch_script ${CMAKE_CURRENT_LIST_FILE})
 
+# For a target whose code is generated, and compiled only to see that this can be done: in one translation unit, and not
+# optimised.
+function(compile_only target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O0>)
+  if(SHMRPC_BATCH_TESTS GREATER 1)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+  endif()
+endfunction()
+
 function(batch_tests)
   if(SHMRPC_BATCH_TESTS LESS 2)
     return()

@@ -39,6 +39,7 @@ add_custom_command(
   COMMENT "Generating C++ from ${SHMRPC_GRPC_PROTO_DIR}"
   VERBATIM)
 add_library(grpc_proto OBJECT ${sources} ${CMAKE_CURRENT_BINARY_DIR}/grpc_proto_mocks.cc)
+compile_only(grpc_proto)
 target_include_directories(grpc_proto PRIVATE ${out_dir})
 target_link_libraries(grpc_proto PRIVATE shmrpc::shmrpc GTest::gmock shmrpc_warnings)
 
