@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -18,7 +19,7 @@ namespace {
 constexpr const char* kTransportVariable = "SHMRPC_TRANSPORT";
 
 absl::Status CheckLimit(absl::string_view name, size_t limit) {
-  if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
+  if (limit <= std::numeric_limits<int>::max()) return absl::OkStatus();  // see kMaxMaxMessageBytes
   return absl::InvalidArgumentError(
       absl::StrCat("the option ", name, " is ", limit, " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
 }

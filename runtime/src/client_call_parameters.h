@@ -1,6 +1,7 @@
 #ifndef SHMRPC_RUNTIME_SRC_CLIENT_CALL_PARAMETERS_H_
 #define SHMRPC_RUNTIME_SRC_CLIENT_CALL_PARAMETERS_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -27,7 +28,7 @@ struct CallParameters {
     spec.method = method;
     spec.deadline = deadline;
     spec.metadata = metadata;
-    spec.max_receive_message_bytes = max_receive_message_bytes;
+    spec.max_receive_message_bytes = std::min(max_receive_message_bytes, kMaxMaxMessageBytes);
     spec.now = waited ? SteadyTime::InfinitePast() : start;
     spec.client_streams = ClientStreams(kind);
     spec.server_streams = ServerStreams(kind);

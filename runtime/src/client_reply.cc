@@ -1,14 +1,14 @@
 #include "runtime/src/client_reply.h"
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/parse_failure.h"
 
 namespace shmrpc {
 
 absl::Status ParseReply(const char* method, const IncomingMessage& message, google::protobuf::MessageLite* reply) {
   if (!message.ParseTo(reply)) {
-    return absl::InternalError(absl::StrCat("the reply of ", method, " (", message.size(), " bytes) is not a ",
-                                            reply->GetTypeName(),
-                                            "; client and server may have been built from different .proto files"));
+    return absl::InternalError(absl::StrCat("the reply of ", method, " (", message.size(), " bytes) ",
+                                            internal::WhyNotParsed(message, *reply)));
   }
   if (!reply->IsInitialized()) {
     return absl::InternalError(absl::StrCat("the reply of ", method, ", a ", reply->GetTypeName(),

@@ -1,60 +1,16 @@
 #include "shmrpc/message.h"
 
-#include <algorithm>
+#include <cstdlib>
 #include <limits>
 
+#include "absl/strings/str_cat.h"
 #include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/stubs/logging.h"
 #include "runtime/src/large_message.h"
+#include "runtime/src/log.h"
+#include "runtime/src/piece_stream.h"
 
 namespace shmrpc {
-namespace {
-
-// The pieces of a message as protobuf reads them.
-class PieceStream final : public google::protobuf::io::ZeroCopyInputStream {
- public:
-  explicit PieceStream(absl::Span<const absl::string_view> pieces) : pieces_(pieces) {}
-
-  bool Next(const void** data, int* size) override {
-    if (backed_up_ == 0) {
-      if (next_ == pieces_.size()) return false;
-      backed_up_ = pieces_[next_++].size();
-    }
-    const absl::string_view piece = pieces_[next_ - 1];
-    *data = piece.data() + (piece.size() - backed_up_);
-    *size = static_cast<int>(backed_up_);
-    read_ += static_cast<int64_t>(backed_up_);
-    backed_up_ = 0;
-    return true;
-  }
-
-  void BackUp(int count) override {
-    backed_up_ = static_cast<size_t>(count);
-    read_ -= count;
-  }
-
-  bool Skip(int count) override {
-    size_t left = static_cast<size_t>(count);
-    while (left > 0) {
-      const void* data;
-      int size;
-      if (!Next(&data, &size)) return false;
-      const size_t skipped = std::min(left, static_cast<size_t>(size));
-      BackUp(size - static_cast<int>(skipped));
-      left -= skipped;
-    }
-    return true;
-  }
-
-  int64_t ByteCount() const override { return read_; }
-
- private:
-  const absl::Span<const absl::string_view> pieces_;
-  size_t next_ = 0;       // the piece that follows the current one
-  size_t backed_up_ = 0;  // bytes at the end of the current piece that have yet to be read
-  int64_t read_ = 0;
-};
-
-}  // namespace
 
 IncomingMessage::IncomingMessage(absl::Span<const absl::string_view> pieces) : pieces_(pieces) {
   for (absl::string_view piece : pieces) size_ += piece.size();
@@ -70,11 +26,25 @@ bool IncomingMessage::ParseTo(google::protobuf::MessageLite* message) const {
   if (pieces_.size() == 1) {
     return message->ParsePartialFromArray(pieces_[0].data(), static_cast<int>(pieces_[0].size()));
   }
-  PieceStream stream(pieces_);
+  internal::PieceStream stream(pieces_);
   return message->ParsePartialFromBoundedZeroCopyStream(&stream, static_cast<int>(size_));
 }
 
-void OutgoingProto::SerializeToArray(uint8_t* target) const { message_.SerializeWithCachedSizesToArray(target); }
+void OutgoingProto::SerializeToArray(uint8_t* target) const {
+  const uint8_t* end = nullptr;
+  try {
+    end = message_.SerializeWithCachedSizesToArray(target);
+  } catch (const google::protobuf::FatalException&) {
+    // Some builds of protobuf compare as well, when it has happened.
+  }
+  if (end == target + size_) return;
+  // What stands behind the message has been overwritten, or memory that nobody has written would be sent.
+  internal::LogWarning(absl::StrCat("a message of type ", message_.GetTypeName(), " had ", size_,
+                                    " bytes when it was to be sent, and another number of them when it was written: "
+                                    "another thread has changed it meanwhile. The program is ended; do not change a "
+                                    "message before its call or its write is over"));
+  std::abort();
+}
 
 bool OutgoingProto::SerializeToStream(google::protobuf::io::ZeroCopyOutputStream* stream) const {
   google::protobuf::io::CodedOutputStream coded(stream);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -51,9 +52,14 @@ absl::Status CheckServices(const std::vector<Service*>& services, bool generic_s
 }
 
 absl::Status CheckLimit(absl::string_view option, size_t limit) {
-  if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
+  if (limit <= std::numeric_limits<int>::max()) return absl::OkStatus();  // see kMaxMaxMessageBytes
   return absl::InvalidArgumentError(
       absl::StrCat("the option ", option, " is ", limit, "; protobuf allows ", kMaxMaxMessageBytes, " bytes at most"));
+}
+
+// The one that is refused stays as it is.
+size_t EffectiveLimit(size_t limit) {
+  return limit <= std::numeric_limits<int>::max() ? std::min(limit, kMaxMaxMessageBytes) : limit;
 }
 
 }  // namespace
@@ -87,12 +93,12 @@ ServerBuilder& ServerBuilder::SetMaxThreads(int max_threads) {
 }
 
 ServerBuilder& ServerBuilder::SetMaxReceiveMessageBytes(size_t limit) {
-  options_.max_receive_message_bytes = limit;
+  options_.max_receive_message_bytes = EffectiveLimit(limit);
   return *this;
 }
 
 ServerBuilder& ServerBuilder::SetMaxSendMessageBytes(size_t limit) {
-  max_send_message_bytes_ = limit;
+  max_send_message_bytes_ = EffectiveLimit(limit);
   return *this;
 }
 

@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/parse_failure.h"
 #include "runtime/src/server_context_access.h"
 
 namespace shmrpc::internal {
@@ -65,9 +66,8 @@ absl::Status StatusForClient(const ServerCall& call, const ServiceMethod& method
 absl::Status ParseRequest(const ServiceMethod& method, const IncomingMessage& bytes,
                           google::protobuf::MessageLite* request) {
   if (!bytes.ParseTo(request)) {
-    return absl::InternalError(absl::StrCat("the request of ", method.path, " (", bytes.size(), " bytes) is not a ",
-                                            request->GetTypeName(),
-                                            "; client and server may have been built from different .proto files"));
+    return absl::InternalError(
+        absl::StrCat("the request of ", method.path, " (", bytes.size(), " bytes) ", WhyNotParsed(bytes, *request)));
   }
   if (!request->IsInitialized()) {
     return absl::InvalidArgumentError(absl::StrCat("the request of ", method.path, ", a ", request->GetTypeName(),
@@ -81,6 +81,10 @@ absl::Status CheckReply(const ServerCalls& calls, const ServiceMethod& method,
   if (!reply.IsInitialized()) {
     return absl::InternalError(absl::StrCat("the reply of ", method.path, ", a ", reply.GetTypeName(),
                                             ", lacks required fields: ", reply.InitializationErrorString()));
+  }
+  if (message.size() > kMaxMaxMessageBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("the reply of ", method.path, " has ", message.size(),
+                                                     " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
   }
   if (message.size() > calls.max_send_message_bytes()) {
     return absl::ResourceExhaustedError(absl::StrCat("the reply of ", method.path, " has ", message.size(),

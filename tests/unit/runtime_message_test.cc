@@ -1,13 +1,17 @@
 #include "shmrpc/message.h"
 
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
+#include "runtime/src/client_call_parameters.h"
+#include "runtime/src/parse_failure.h"
 
 namespace shmrpc {
 namespace {
@@ -90,6 +94,79 @@ TEST(OutgoingProtoTest, ReportsAStreamThatEndsEarly) {
   std::string room(message.size() - 1, '\0');
   google::protobuf::io::ArrayOutputStream stream(room.data(), static_cast<int>(room.size()));
   EXPECT_FALSE(message.SerializeToStream(&stream));
+}
+
+// A list in a list, and so on: each takes two levels of nesting, a ListValue and a Value.
+std::string NestedLists(int lists) {
+  std::string bytes;
+  for (int i = 0; i < lists; ++i) {
+    for (const char field : {'\x32', '\x0a'}) {  // Value.list_value, ListValue.values
+      std::string length;
+      for (size_t left = bytes.size();; left >>= 7) {
+        length += static_cast<char>((left & 0x7f) | (left > 0x7f ? 0x80 : 0));
+        if (left <= 0x7f) break;
+      }
+      bytes = field + length + bytes;
+    }
+  }
+  return bytes;
+}
+
+TEST(IncomingMessageTest, WhatIsNestedTooDeeplyIsToldWithItsDepthAndTheLimit) {
+  for (const size_t piece_size : {size_t{7}, size_t{100'000}}) {
+    const std::string fits = NestedLists(50), too_deep = NestedLists(51);
+    ListValue parsed;
+    EXPECT_TRUE(IncomingMessage(Cut(fits, piece_size)).ParseTo(&parsed));
+    const std::vector<absl::string_view> pieces = Cut(too_deep, piece_size);
+    const IncomingMessage message(pieces);
+    ASSERT_FALSE(message.ParseTo(&parsed));
+    const std::string why = internal::WhyNotParsed(message, parsed);
+    EXPECT_TRUE(absl::StrContains(why, "nested 102 levels deep, more than the 100")) << why;
+    EXPECT_FALSE(absl::StrContains(why, ".proto files")) << why;
+  }
+}
+
+TEST(IncomingMessageTest, WhatIsNestedBeyondAllBoundsIsNotCountedOut) {
+  const std::string bytes = NestedLists(20'000);
+  const std::vector<absl::string_view> pieces = Cut(bytes, bytes.size());
+  EXPECT_TRUE(absl::StrContains(internal::WhyNotParsed(IncomingMessage(pieces), ListValue()), "10000 or more"));
+}
+
+TEST(IncomingMessageTest, WhatIsMalformedOtherwiseIsNotCalledNested) {
+  std::string bytes = NestedLists(60);
+  bytes.pop_back();
+  for (const std::string& broken : {bytes, std::string("\xff\xff\xff"), std::string("\x0a\x05")}) {
+    const std::vector<absl::string_view> pieces = Cut(broken, broken.size());
+    const IncomingMessage message(pieces);
+    ListValue parsed;
+    ASSERT_FALSE(message.ParseTo(&parsed));
+    EXPECT_TRUE(absl::StrContains(internal::WhyNotParsed(message, parsed), "is not a google.protobuf.ListValue"));
+  }
+}
+
+// Whatever the options allow: the sender is told before anything is sent.
+TEST(MessageLimitTest, WhatProtobufCouldNotParseIsNotSent) {
+  ChannelOptions options;
+  options.max_send_message_bytes = options.max_receive_message_bytes = std::numeric_limits<int>::max();
+  const CallParameters parameters("/a.Service/Method", MethodKind::kUnary, nullptr, options);
+  constexpr size_t kLargest = (size_t{1} << 31) - 17;
+  EXPECT_TRUE(parameters.CheckRequestSize(kLargest).ok());
+  const absl::Status too_large = parameters.CheckRequestSize(kLargest + 1);
+  EXPECT_EQ(too_large.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(absl::StrContains(too_large.message(), "2147483631")) << too_large;
+  EXPECT_EQ(parameters.ToSpec().max_receive_message_bytes, kLargest);
+}
+
+TEST(OutgoingProtoDeathTest, AMessageThatChangesWhileItIsSentEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  for (const char* later : {"", "longer"}) {
+    StringValue message;
+    message.set_value("text");
+    const OutgoingProto outgoing(message);
+    message.set_value(later);
+    uint8_t target[64];
+    EXPECT_DEATH(outgoing.SerializeToArray(target), "google.protobuf.StringValue had 6 bytes");
+  }
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace shmrpc {
 
 // Message limits, in bytes of the encoded message.
 inline constexpr size_t kDefaultMaxMessageBytes = size_t{16} << 20;
-inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 1;  // protobuf's own limit
+// protobuf counts in int, and its parser takes no field longer than this. Options that say 2^31 - 1 mean this, too.
+inline constexpr size_t kMaxMaxMessageBytes = (size_t{1} << 31) - 17;
 
 // See ServerBuilder::SetMaxConcurrentCalls: what eight connections may have by default. A call in progress takes a few
 // KiB beside its messages.
