@@ -165,8 +165,8 @@ class $name$ : public ::shmrpc::Service {
     writer->Print("\n\n");
   }
   writer->Print(R"(
-::absl::string_view ShmrpcServiceName() const final;
-::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+::std::string_view ShmrpcServiceName() const final;
+::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
 )");
   writer->Outdent();
   writer->Print("};");

@@ -217,17 +217,17 @@ void PrintServerClass(const Service& service, const ServerClass& server_class, c
                                            {"full_name", service.full_name}};
   writer->Print(R"(
 
-::absl::string_view $class$::ShmrpcServiceName() const { return "$full_name$"; }
+::std::string_view $class$::ShmrpcServiceName() const { return "$full_name$"; }
 
 )",
                 variables);
   if (service.methods.empty()) {
-    writer->Print("::absl::Span<const ::shmrpc::ServiceMethod> $class$::ShmrpcMethods() const { return {}; }",
+    writer->Print("::std::span<const ::shmrpc::ServiceMethod> $class$::ShmrpcMethods() const { return {}; }",
                   variables);
     return;
   }
   writer->Print(R"(
-::absl::Span<const ::shmrpc::ServiceMethod> $class$::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> $class$::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
 )",
                 variables);

@@ -12,7 +12,7 @@ namespace shmrpc::codegen {
 
 // What generated code expects of the library: SHMRPC_GENERATED_CODE_VERSION of shmrpc/version.h. The generator does
 // not depend on the library, so the number is here too; generated code compiles only where both agree.
-inline constexpr int kGeneratedCodeVersion = 2;
+inline constexpr int kGeneratedCodeVersion = 3;
 
 std::string HeaderName(const File& file);  // NAME.shmrpc.pb.h
 std::string SourceName(const File& file);  // NAME.shmrpc.pb.cc

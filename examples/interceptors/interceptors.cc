@@ -10,11 +10,11 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "hello.shmrpc.pb.h"
@@ -28,7 +28,7 @@ namespace {
 // called when something happens to the call; here, when it ends.
 absl::Status LogClientCall(shmrpc::InterceptedClientCall* call) {
   call->OnEnd([call, begin = absl::Now()](absl::Status* status, const shmrpc::Metadata& trailing_metadata) {
-    std::cout << absl::StrCat("client: ", call->method(), " ended with ", status->ToString(), " after ",
+    std::cout << absl::StrCat("client: ", std::string(call->method()), " ended with ", status->ToString(), " after ",
                               absl::FormatDuration(absl::Now() - begin), "\n");
   });
   return absl::OkStatus();  // the call goes on
@@ -45,11 +45,13 @@ shmrpc::ClientInterceptor SendToken(const std::string& token) {
 // The same on a server. The context tells who calls and what it sent along; it is the one that the handler gets.
 absl::Status LogServerCall(shmrpc::InterceptedServerCall* call) {
   call->OnReceive([call](const google::protobuf::MessageLite& message) {
-    std::cout << absl::StrCat("server: ", call->context()->method(), " received a ", message.GetTypeName(), ", trace ",
-                              call->context()->client_metadata().Find("traceparent").value_or("unknown"), "\n");
+    const std::string trace(call->context()->client_metadata().Find("traceparent").value_or("unknown"));
+    std::cout << absl::StrCat("server: ", std::string(call->context()->method()), " received a ", message.GetTypeName(),
+                              ", trace ", trace, "\n");
   });
   call->OnEnd([call](absl::Status* status) {
-    std::cout << absl::StrCat("server: ", call->context()->method(), " ends with ", status->ToString(), "\n");
+    std::cout << absl::StrCat("server: ", std::string(call->context()->method()), " ends with ", status->ToString(),
+                              "\n");
   });
   return absl::OkStatus();
 }
@@ -76,7 +78,7 @@ class BackGreeter final : public hello::Greeter::Service {
 // The context for a call that a handler makes on behalf of its own: it has the same deadline, and the same trace.
 std::unique_ptr<shmrpc::ClientContext> NestedContext(const shmrpc::ServerContext& server_context) {
   std::unique_ptr<shmrpc::ClientContext> context = shmrpc::ClientContext::FromServerContext(server_context);
-  for (const absl::string_view key : {"traceparent", "tracestate"}) {
+  for (const std::string_view key : {"traceparent", "tracestate"}) {
     const auto value = server_context.client_metadata().Find(key);
     if (value.has_value()) context->AddMetadata(key, *value);
   }

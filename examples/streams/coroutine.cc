@@ -25,13 +25,13 @@ class NumbersImpl final : public Numbers::CoService {
 
   shmrpc::Task<absl::Status> Sum(shmrpc::ServerContext*, shmrpc::CoServerReader<Number>* reader,
                                  Number* reply) override {
-    while (absl::optional<Number> number = co_await reader->Read()) reply->set_value(reply->value() + number->value());
+    while (std::optional<Number> number = co_await reader->Read()) reply->set_value(reply->value() + number->value());
     co_return absl::OkStatus();
   }
 
   shmrpc::Task<absl::Status> Square(shmrpc::ServerContext*,
                                     shmrpc::CoServerReaderWriter<Number, Number>* stream) override {
-    while (absl::optional<Number> number = co_await stream->Read()) {
+    while (std::optional<Number> number = co_await stream->Read()) {
       number->set_value(number->value() * number->value());
       if (!co_await stream->Write(*number)) break;
     }
@@ -49,10 +49,10 @@ shmrpc::Task<absl::Status> Call(Numbers::Stub& stub) {
   shmrpc::ClientContext square_context;
   auto squares = stub.co().Square(&square_context);
 
-  while (absl::optional<Number> number = co_await reader.Read()) {
+  while (std::optional<Number> number = co_await reader.Read()) {
     co_await writer.Write(*number);  // false: the call is over, and Finish tells why
     co_await squares.Write(*number);
-    const absl::optional<Number> square = co_await squares.Read();
+    const std::optional<Number> square = co_await squares.Read();
     if (square.has_value()) std::cout << square->value() << " ";
   }
   absl::Status status = co_await reader.Finish();

@@ -4,12 +4,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string_view>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/small_file.h"
 
 namespace shmrpc::internal {
@@ -21,7 +22,7 @@ constexpr uint32_t kUsualOverflowId = 65534;
 
 // What ids look like that a map of the user namespace does not have, if there are any. A map has a line for each range:
 // the first id inside, the first id outside, how many.
-absl::optional<uint32_t> OverflowId(const char* map_path, const char* overflow_path) {
+std::optional<uint32_t> OverflowId(const char* map_path, const char* overflow_path) {
   uint64_t mapped = 0;
   const std::string map = ReadSmallFile(map_path).value_or("");
   for (const absl::string_view line : absl::StrSplit(map, '\n', absl::SkipWhitespace())) {
@@ -29,7 +30,7 @@ absl::optional<uint32_t> OverflowId(const char* map_path, const char* overflow_p
     uint64_t count = 0;
     if (fields.size() == 3 && absl::SimpleAtoi(fields[2], &count)) mapped += count;
   }
-  if (mapped >= kAllIds) return absl::nullopt;
+  if (mapped >= kAllIds) return std::nullopt;
   uint32_t id = 0;
   return absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadSmallFile(overflow_path).value_or("")), &id)
              ? id
@@ -51,7 +52,7 @@ Viewpoint Viewpoint::OfThisProcess() {
   return own;
 }
 
-bool LetsIn(const AccessPolicy& policy, const absl::optional<PeerCredentials>& peer, const Viewpoint& own) {
+bool LetsIn(const AccessPolicy& policy, const std::optional<PeerCredentials>& peer, const Viewpoint& own) {
   if (policy.any_user) return true;
   if (!peer.has_value()) return false;
   if (own.overflow_uid != peer->uid) {
@@ -62,19 +63,20 @@ bool LetsIn(const AccessPolicy& policy, const absl::optional<PeerCredentials>& p
          std::any_of(peer->groups.begin(), peer->groups.end(), is_in_listed);
 }
 
-std::string DescribeUser(const absl::optional<PeerCredentials>& peer, const Viewpoint& own) {
+std::string DescribeUser(const std::optional<PeerCredentials>& peer, const Viewpoint& own) {
   if (!peer.has_value()) return "unknown to the kernel";
   const bool ambiguous = own.overflow_uid == peer->uid;
   return absl::StrCat("uid ", peer->uid, ambiguous ? ", which here stands for all users of other user namespaces" : "");
 }
 
-std::string WhyNotLetIn(const AccessPolicy& policy, const absl::optional<PeerCredentials>& peer,
-                        absl::string_view peer_is, absl::string_view purpose, absl::string_view option) {
+std::string WhyNotLetIn(const AccessPolicy& policy, const std::optional<PeerCredentials>& peer,
+                        std::string_view peer_is, std::string_view purpose, std::string_view option) {
   if (policy.any_user) return std::string();
   const Viewpoint own = Viewpoint::OfThisProcess();
   if (LetsIn(policy, peer, own)) return std::string();
-  return absl::StrCat(peer_is, " runs as another user (", DescribeUser(peer, own), ") than those that ", purpose, ": ",
-                      option, " names them, by default the own one (uid ", own.uid, ") and root");
+  return absl::StrCat(ToAbsl(peer_is), " runs as another user (", DescribeUser(peer, own), ") than those that ",
+                      ToAbsl(purpose), ": ", ToAbsl(option), " names them, by default the own one (uid ", own.uid,
+                      ") and root");
 }
 
 }  // namespace shmrpc::internal

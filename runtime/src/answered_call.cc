@@ -1,9 +1,9 @@
 #include "runtime/src/answered_call.h"
 
 #include <cstddef>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
 #include "shmrpc/message.h"
 
@@ -60,7 +60,7 @@ class AnsweredCall final : public Call, public std::enable_shared_from_this<Answ
 
  private:
   struct NextEvent {
-    absl::optional<std::string> message;  // otherwise it is the end, with `status`
+    std::optional<std::string> message;  // otherwise it is the end, with `status`
     absl::Status status;
   };
 
@@ -80,7 +80,7 @@ class AnsweredCall final : public Call, public std::enable_shared_from_this<Answ
   void Deliver() {
     const std::shared_ptr<AnsweredCall> self = shared_from_this();  // the owner may release it inside OnStatus
     for (;;) {
-      absl::optional<NextEvent> event;
+      std::optional<NextEvent> event;
       {
         MutexLock lock(&mutex_);
         if (delivering_) return;  // that thread looks again
@@ -89,8 +89,8 @@ class AnsweredCall final : public Call, public std::enable_shared_from_this<Answ
         delivering_ = true;
       }
       if (event->message.has_value()) {
-        const absl::string_view piece = *event->message;
-        events_->OnMessage(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)));
+        const std::string_view piece = *event->message;
+        events_->OnMessage(IncomingMessage(std::span(&piece, piece.empty() ? 0 : 1)));
       } else {
         events_->OnStatus({std::move(event->status)});
       }
@@ -100,16 +100,16 @@ class AnsweredCall final : public Call, public std::enable_shared_from_this<Answ
     }
   }
 
-  absl::optional<NextEvent> TakeNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (over_) return absl::nullopt;
+  std::optional<NextEvent> TakeNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (over_) return std::nullopt;
     const bool due = server_streams_ ? asked_ || dropped_ : half_closed_;
-    if (cancelled_.ok() && !due) return absl::nullopt;
+    if (cancelled_.ok() && !due) return std::nullopt;
     if (cancelled_.ok() && !dropped_ && next_ < answer_.replies.size()) {
       asked_ = false;
       return NextEvent{std::move(answer_.replies[next_++]), absl::OkStatus()};
     }
     over_ = true;
-    return NextEvent{absl::nullopt, cancelled_.ok() ? answer_.status : cancelled_};
+    return NextEvent{std::nullopt, cancelled_.ok() ? answer_.status : cancelled_};
   }
 
   CallEvents* const events_;

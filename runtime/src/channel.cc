@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/channel_impl.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/option_checks.h"
@@ -17,10 +18,10 @@ namespace {
 
 constexpr const char* kTransportVariable = "SHMRPC_TRANSPORT";
 
-absl::Status CheckLimit(absl::string_view name, size_t limit) {
+absl::Status CheckLimit(std::string_view name, size_t limit) {
   if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the option ", name, " is ", limit, " bytes; protobuf allows ", kMaxMaxMessageBytes, " at most"));
+  return absl::InvalidArgumentError(absl::StrCat("the option ", ToAbsl(name), " is ", limit, " bytes; protobuf allows ",
+                                                 kMaxMaxMessageBytes, " at most"));
 }
 
 absl::Status CheckOptions(const ChannelOptions& options) {
@@ -60,8 +61,8 @@ absl::Status CheckOptions(const ChannelOptions& options) {
 }
 
 // Whether `target` can be reached the way the user insists on. `source` is where that was said.
-absl::Status CheckPreference(const Target& target, TransportPreference preference, absl::string_view source) {
-  absl::string_view choices;
+absl::Status CheckPreference(const Target& target, TransportPreference preference, std::string_view source) {
+  std::string_view choices;
   switch (target.kind) {
     case Target::Kind::kInproc:
       if (preference == TransportPreference::kAuto) return absl::OkStatus();
@@ -81,9 +82,9 @@ absl::Status CheckPreference(const Target& target, TransportPreference preferenc
       choices = "auto, shm, unix or grpc";
       break;
   }
-  return absl::InvalidArgumentError(absl::StrCat(source, " asks for \"", TransportPreferenceName(preference),
-                                                 "\", which does not go to \"", absl::CHexEscape(target.original),
-                                                 "\"; for that address it can be ", choices));
+  return absl::InvalidArgumentError(absl::StrCat(
+      ToAbsl(source), " asks for \"", ToAbsl(TransportPreferenceName(preference)), "\", which does not go to \"",
+      absl::CHexEscape(target.original), "\"; for that address it can be ", ToAbsl(choices)));
 }
 
 // Fills in what the environment says.
@@ -124,7 +125,7 @@ std::shared_ptr<Transport> FindTransport(const TransportSet& transports, const T
 
 }  // namespace
 
-absl::string_view ChannelStateName(ChannelState state) {
+std::string_view ChannelStateName(ChannelState state) {
   switch (state) {
     case ChannelState::kIdle:
       return "idle";
@@ -140,7 +141,7 @@ absl::string_view ChannelStateName(ChannelState state) {
   return "unknown";
 }
 
-std::shared_ptr<Channel> Channel::Create(absl::string_view target_text, ChannelOptions options,
+std::shared_ptr<Channel> Channel::Create(std::string_view target_text, ChannelOptions options,
                                          TransportSet transports) {
   absl::Status status = CheckOptions(options);
   std::vector<ChannelAddress> addresses;

@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/client_call_access.h"
 #include "runtime/src/thread.h"
@@ -152,7 +152,7 @@ ChannelState ChannelImpl::GetState(bool try_to_connect) {
 }
 
 bool ChannelImpl::WaitForStateChange(ChannelState last_observed, SteadyTime deadline) {
-  absl::optional<uint64_t> state_changes;
+  std::optional<uint64_t> state_changes;
   for (;;) {
     if (GetState(/*try_to_connect=*/false) != last_observed) return true;
     if (last_observed == ChannelState::kShutdown) return false;

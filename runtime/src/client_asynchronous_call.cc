@@ -1,7 +1,8 @@
 #include "runtime/src/client_asynchronous_call.h"
 
+#include <optional>
+
 #include "absl/base/optimization.h"
-#include "absl/types/optional.h"
 #include "runtime/src/callback_threads.h"
 #include "shmrpc/steady_time.h"
 
@@ -203,7 +204,7 @@ bool AsynchronousCall::CanSendAgain() const {
 
 bool AsynchronousCall::Retry(AttemptEnd how, absl::Status* status) {
   if (!CanSendAgain()) return false;
-  const absl::optional<absl::Duration> pause =
+  const std::optional<absl::Duration> pause =
       attempts_.NextAfter(how, *status, parameters_.retry_policy, channel_->retry_throttle());
   if (!pause.has_value()) return false;
   int attempt;

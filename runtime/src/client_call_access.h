@@ -81,10 +81,10 @@ class ClientCallAccess {
   static const std::shared_ptr<const std::string>& method(const ClientContext& context) { return context.method_; }
 
   static SteadyTime deadline(const ClientContext& context) { return context.deadline_; }
-  static const absl::optional<size_t>& max_send_message_bytes(const ClientContext& context) {
+  static const std::optional<size_t>& max_send_message_bytes(const ClientContext& context) {
     return context.max_send_message_bytes_;
   }
-  static const absl::optional<size_t>& max_receive_message_bytes(const ClientContext& context) {
+  static const std::optional<size_t>& max_receive_message_bytes(const ClientContext& context) {
     return context.max_receive_message_bytes_;
   }
 

@@ -3,11 +3,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc {
 
-InterceptedClientCall::InterceptedClientCall(absl::string_view method, MethodKind kind, SteadyTime deadline,
+InterceptedClientCall::InterceptedClientCall(std::string_view method, MethodKind kind, SteadyTime deadline,
                                              const Metadata* metadata, google::protobuf::MessageLite* reply)
     : method_(method), kind_(kind), deadline_(deadline), reply_(reply) {
   if (metadata != nullptr) metadata_ = *metadata;
@@ -16,11 +17,11 @@ InterceptedClientCall::InterceptedClientCall(absl::string_view method, MethodKin
 void InterceptedClientCall::Reply(const google::protobuf::MessageLite& reply) {
   answered_ = true;
   if (reply_ != nullptr && reply.GetTypeName() != reply_->GetTypeName()) {
-    reply_error_ = absl::InternalError(absl::StrCat("an interceptor replied to ", method_, " with a ",
+    reply_error_ = absl::InternalError(absl::StrCat("an interceptor replied to ", ToAbsl(method_), " with a ",
                                                     reply.GetTypeName(), " instead of a ", reply_->GetTypeName()));
   } else if (reply_ != nullptr && !replies_.empty()) {
     reply_error_ = absl::InternalError(
-        absl::StrCat("an interceptor gave two replies to ", method_, ", whose reply is one message"));
+        absl::StrCat("an interceptor gave two replies to ", ToAbsl(method_), ", whose reply is one message"));
   } else {
     replies_.push_back(reply.SerializePartialAsString());
   }
@@ -64,11 +65,12 @@ bool ClientInterception::Begin(const std::vector<ClientInterceptor>& interceptor
 void ClientInterception::FillInReply(SingleReply* reply, absl::Status* status) {
   if (!answered() || !status->ok()) return;
   if (replies_.empty()) {
-    *status = absl::InternalError(absl::StrCat("an interceptor answered ", method_, " with OK and without its reply"));
+    *status = absl::InternalError(
+        absl::StrCat("an interceptor answered ", ToAbsl(method_), " with OK and without its reply"));
     return;
   }
-  const absl::string_view piece = replies_[0];
-  reply->OnMessage(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)));
+  const std::string_view piece = replies_[0];
+  reply->OnMessage(IncomingMessage(std::span(&piece, piece.empty() ? 0 : 1)));
 }
 
 const google::protobuf::MessageLite& ClientInterception::Sending(const google::protobuf::MessageLite& message) {

@@ -69,7 +69,7 @@ absl::Status RetryThrottling::Validate() const {
   return absl::OkStatus();
 }
 
-RetryThrottle::RetryThrottle(const absl::optional<RetryThrottling>& throttling)
+RetryThrottle::RetryThrottle(const std::optional<RetryThrottling>& throttling)
     : max_(throttling.has_value() ? Thousandths(throttling->max_tokens) : 1),
       threshold_(max_ / 2),
       ratio_(throttling.has_value() ? Thousandths(throttling->token_ratio) : 0),
@@ -92,20 +92,20 @@ void RetryThrottle::Add(int64_t tokens) {
   }
 }
 
-absl::optional<absl::Duration> CallAttempts::NextAfter(AttemptEnd end, const absl::Status& status,
-                                                       const RetryPolicy* policy, RetryThrottle& throttle) {
-  if (end == AttemptEnd::kMayHaveRun) return absl::nullopt;
+std::optional<absl::Duration> CallAttempts::NextAfter(AttemptEnd end, const absl::Status& status,
+                                                      const RetryPolicy* policy, RetryThrottle& throttle) {
+  if (end == AttemptEnd::kMayHaveRun) return std::nullopt;
   if (end == AttemptEnd::kNotProcessed && absl::IsUnavailable(status) &&
       transparent_retries_ < kMaxTransparentRetries) {
     ++transparent_retries_;
     return absl::ZeroDuration();
   }
   // What else can keep a call from being connected is for good: its deadline, its caller, a wrong address.
-  if (end == AttemptEnd::kNotConnected && !absl::IsUnavailable(status)) return absl::nullopt;
-  if (policy == nullptr) return absl::nullopt;
+  if (end == AttemptEnd::kNotConnected && !absl::IsUnavailable(status)) return std::nullopt;
+  if (policy == nullptr) return std::nullopt;
   throttle.Record(*policy, status);
-  if (policy_retries_ + 1 >= policy->max_attempts || !Covers(*policy, status)) return absl::nullopt;
-  if (!throttle.AllowsRetry()) return absl::nullopt;
+  if (policy_retries_ + 1 >= policy->max_attempts || !Covers(*policy, status)) return std::nullopt;
+  if (!throttle.AllowsRetry()) return std::nullopt;
   return Backoff(*policy, ++policy_retries_);
 }
 

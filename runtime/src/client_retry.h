@@ -7,10 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/io/zero_copy_stream.h"
 #include "shmrpc/message.h"
 #include "shmrpc/metadata.h"
@@ -28,7 +28,7 @@ enum class AttemptEnd : unsigned char {
 // A channel's tokens: see RetryThrottling. Thread-safe.
 class RetryThrottle {
  public:
-  explicit RetryThrottle(const absl::optional<RetryThrottling>& throttling);
+  explicit RetryThrottle(const std::optional<RetryThrottling>& throttling);
 
   // An attempt of a call with `policy` has ended for good.
   void Record(const RetryPolicy& policy, const absl::Status& status);
@@ -52,8 +52,8 @@ class CallAttempts {
  public:
   // The latest attempt ended with `status`. How long to wait before the next one, or nullopt: it was the last one.
   // `throttle` is told, unless the attempt may have run.
-  absl::optional<absl::Duration> NextAfter(AttemptEnd end, const absl::Status& status, const RetryPolicy* policy,
-                                           RetryThrottle& throttle);
+  std::optional<absl::Duration> NextAfter(AttemptEnd end, const absl::Status& status, const RetryPolicy* policy,
+                                          RetryThrottle& throttle);
 
   // The metadata of the next attempt, given that of the first one (may be null). A copy, which lives as long as this
   // object: the first attempt's may be gone by then.

@@ -1,8 +1,8 @@
 #include "runtime/src/client_synchronous_call.h"
 
 #include <algorithm>
+#include <optional>
 
-#include "absl/types/optional.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc {
@@ -39,7 +39,7 @@ void SynchronousCall::StartAnswered(internal::CallAnswer answer) {
 }
 
 bool SynchronousCall::PrepareNextAttempt(absl::Status* status) {
-  const absl::optional<absl::Duration> pause =
+  const std::optional<absl::Duration> pause =
       attempts_.NextAfter(std::exchange(attempt_end_, AttemptEnd::kMayHaveRun), *status, parameters_.retry_policy,
                           channel_.retry_throttle());
   if (!pause.has_value()) return false;

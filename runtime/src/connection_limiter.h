@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,7 +14,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/options.h"
 #include "shmrpc/steady_time.h"
@@ -26,8 +26,8 @@ class ConnectionLimiter final : public std::enable_shared_from_this<ConnectionLi
  public:
   // What is known of a connection when it is accepted.
   struct Origin {
-    absl::optional<uid_t> user = absl::nullopt;  // at the other end of a Unix socket
-    std::string address = {};                    // of the host, or of its network; empty: not an IP connection
+    std::optional<uid_t> user = std::nullopt;  // at the other end of a Unix socket
+    std::string address = {};                  // of the host, or of its network; empty: not an IP connection
     // The client has another connection, which it will give up for this one. Such ones may come beyond max_connections,
     // or nobody could move when it is reached; but not more of them than there may be connections.
     bool second = false;

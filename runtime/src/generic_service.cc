@@ -11,7 +11,7 @@ using Message = google::protobuf::MessageLite;
 
 }  // namespace
 
-absl::Span<const ServiceMethod> GenericService::ShmrpcMethods() const {
+std::span<const ServiceMethod> GenericService::ShmrpcMethods() const {
   static constexpr ServiceMethod kMethods[] = {{
       .path = kPath,
       .kind = MethodKind::kBidiStreaming,
@@ -26,7 +26,7 @@ absl::Span<const ServiceMethod> GenericService::ShmrpcMethods() const {
   return kMethods;
 }
 
-absl::Span<const ServiceMethod> CallbackGenericService::ShmrpcMethods() const {
+std::span<const ServiceMethod> CallbackGenericService::ShmrpcMethods() const {
   static constexpr ServiceMethod kMethods[] = {{
       .path = kPath,
       .kind = MethodKind::kBidiStreaming,
@@ -39,7 +39,7 @@ absl::Span<const ServiceMethod> CallbackGenericService::ShmrpcMethods() const {
   return kMethods;
 }
 
-absl::Span<const ServiceMethod> CoGenericService::ShmrpcMethods() const {
+std::span<const ServiceMethod> CoGenericService::ShmrpcMethods() const {
   static constexpr ServiceMethod kMethods[] = {{
       .path = kPath,
       .kind = MethodKind::kBidiStreaming,

@@ -62,7 +62,7 @@ ServedHealthService::ServedHealthService(const std::vector<Service*>& services) 
   }
 }
 
-void ServedHealthService::SetServingStatus(absl::string_view service, bool serving) {
+void ServedHealthService::SetServingStatus(std::string_view service, bool serving) {
   std::vector<Job> jobs;
   {
     MutexLock lock(&mutex_);
@@ -162,7 +162,7 @@ ServerReactor* ServedHealthService::Watch(const HealthCheckRequest& request) {
   return watcher;
 }
 
-absl::Span<const ServiceMethod> ServedHealthService::ShmrpcMethods() const {
+std::span<const ServiceMethod> ServedHealthService::ShmrpcMethods() const {
   static constexpr auto kRequest = []() -> const google::protobuf::MessageLite& {
     return HealthCheckRequest::default_instance();
   };

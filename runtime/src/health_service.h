@@ -1,14 +1,14 @@
 #ifndef SHMRPC_RUNTIME_SRC_HEALTH_SERVICE_H_
 #define SHMRPC_RUNTIME_SRC_HEALTH_SERVICE_H_
 
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/health.h"
 #include "shmrpc/health.pb.h"
@@ -23,22 +23,22 @@ namespace shmrpc::internal {
 // Thread-safe. Outlives its calls.
 class ServedHealthService final : public HealthService, public Service {
  public:
-  static constexpr absl::string_view kName = "grpc.health.v1.Health";
+  static constexpr std::string_view kName = "grpc.health.v1.Health";
 
   // `services`: what else the server serves.
   explicit ServedHealthService(const std::vector<Service*>& services);
   ~ServedHealthService() override = default;
 
   // HealthService
-  void SetServingStatus(absl::string_view service, bool serving) override;
+  void SetServingStatus(std::string_view service, bool serving) override;
   void SetAll(bool serving) override;
 
   // Nothing serves any more, whatever is set afterwards; Watches end. Idempotent.
   void Shutdown();
 
   // Service
-  absl::string_view ShmrpcServiceName() const override { return kName; }
-  absl::Span<const ServiceMethod> ShmrpcMethods() const override;
+  std::string_view ShmrpcServiceName() const override { return kName; }
+  std::span<const ServiceMethod> ShmrpcMethods() const override;
 
  private:
   using Response = health::HealthCheckResponse;

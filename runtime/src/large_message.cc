@@ -68,12 +68,12 @@ void LargeMessage::Grow(std::string* bytes, size_t more, size_t expected) {
   bytes->reserve(std::max(needed, at_once));
 }
 
-void LargeMessage::AppendPlain(absl::string_view bytes) {
+void LargeMessage::AppendPlain(std::string_view bytes) {
   if (given_up_) Grow(&plain_, bytes.size(), size_);
   plain_.append(bytes.data(), bytes.size());
 }
 
-void LargeMessage::Append(absl::string_view piece) {
+void LargeMessage::Append(std::string_view piece) {
   while (!piece.empty()) {
     size_t taken = 1;
     if (given_up_) {
@@ -178,18 +178,18 @@ void LargeMessage::AddMerge(size_t end) {
   merged_ = end;
 }
 
-absl::Span<const absl::string_view> LargeMessage::Pieces() {
+std::span<const std::string_view> LargeMessage::Pieces() {
   pieces_.clear();
   size_t begin = 0;
-  const auto add = [this](absl::string_view piece) {
+  const auto add = [this](std::string_view piece) {
     if (!piece.empty()) pieces_.push_back(piece);
   };
   for (const Field& field : fields_) {
-    add(absl::string_view(plain_).substr(begin, field.plain_bytes - begin));
+    add(std::string_view(plain_).substr(begin, field.plain_bytes - begin));
     add(field.bytes);
     begin = field.plain_bytes;
   }
-  add(absl::string_view(plain_).substr(begin));
+  add(std::string_view(plain_).substr(begin));
   return pieces_;
 }
 

@@ -4,11 +4,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/message_lite.h"
@@ -48,10 +48,10 @@ class LargeMessage {
   LargeMessage(const LargeMessage&) = delete;
   LargeMessage& operator=(const LargeMessage&) = delete;
 
-  void Append(absl::string_view piece);
+  void Append(std::string_view piece);
 
   // All bytes that have come, in order; no piece is empty. Valid until the next Append or ParseTo.
-  absl::Span<const absl::string_view> Pieces();
+  std::span<const std::string_view> Pieces();
 
   // How much memory there is for what has come and will come.
   size_t reserved_bytes() const;
@@ -84,7 +84,7 @@ class LargeMessage {
   };
 
   static void Grow(std::string* bytes, size_t more, size_t expected);
-  void AppendPlain(absl::string_view bytes);
+  void AppendPlain(std::string_view bytes);
   void OnHeaderByte();
   void OnLength(uint32_t tag, uint64_t length);
   void OnFieldOver();
@@ -108,7 +108,7 @@ class LargeMessage {
   std::string plain_;
   std::vector<Field> fields_;
   std::vector<Step> steps_;
-  std::vector<absl::string_view> pieces_;
+  std::vector<std::string_view> pieces_;
 };
 
 // Null for a message of the lite runtime.

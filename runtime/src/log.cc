@@ -8,6 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 
 namespace shmrpc::internal {
 namespace {
@@ -22,9 +23,9 @@ int64_t MonotonicNanos() {
 
 }  // namespace
 
-void LogWarning(absl::string_view text) {
+void LogWarning(std::string_view text) {
   const int saved_errno = errno;
-  const std::string line = absl::StrCat("shmrpc: ", absl::Utf8SafeCHexEscape(text), "\n");
+  const std::string line = absl::StrCat("shmrpc: ", absl::Utf8SafeCHexEscape(ToAbsl(text)), "\n");
   // One write, so that the lines of several threads and processes do not mix. Nobody could be told of a failure.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
   errno = saved_errno;
@@ -41,13 +42,13 @@ bool LogLimiter::Allow(int64_t now_nanos, uint64_t* suppressed) {
   return true;
 }
 
-void LogWarningLimited(LogLimiter& limiter, absl::string_view text) {
+void LogWarningLimited(LogLimiter& limiter, std::string_view text) {
   uint64_t suppressed = 0;
   if (!limiter.Allow(MonotonicNanos(), &suppressed)) return;
   if (suppressed == 0) {
     LogWarning(text);
   } else {
-    LogWarning(absl::StrCat(text, " (and ", suppressed, " more lines of this kind were left out)"));
+    LogWarning(absl::StrCat(ToAbsl(text), " (and ", suppressed, " more lines of this kind were left out)"));
   }
 }
 

@@ -6,13 +6,12 @@
 
 #include <atomic>
 #include <cstdint>
-
-#include "absl/strings/string_view.h"
+#include <string_view>
 
 namespace shmrpc::internal {
 
 // Writes "shmrpc: TEXT" as one line in one piece. Bytes that are not printable are escaped.
-void LogWarning(absl::string_view text);
+void LogWarning(std::string_view text);
 
 // For lines that a peer can cause as often as it likes: lets one through per second and counts the others.
 //
@@ -36,7 +35,7 @@ class LogLimiter {
 };
 
 // LogWarning at most once per second for each `limiter`; a line tells how many were left out before it.
-void LogWarningLimited(LogLimiter& limiter, absl::string_view text);
+void LogWarningLimited(LogLimiter& limiter, std::string_view text);
 
 }  // namespace shmrpc::internal
 

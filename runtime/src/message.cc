@@ -12,14 +12,14 @@ namespace {
 // The pieces of a message as protobuf reads them.
 class PieceStream final : public google::protobuf::io::ZeroCopyInputStream {
  public:
-  explicit PieceStream(absl::Span<const absl::string_view> pieces) : pieces_(pieces) {}
+  explicit PieceStream(std::span<const std::string_view> pieces) : pieces_(pieces) {}
 
   bool Next(const void** data, int* size) override {
     if (backed_up_ == 0) {
       if (next_ == pieces_.size()) return false;
       backed_up_ = pieces_[next_++].size();
     }
-    const absl::string_view piece = pieces_[next_ - 1];
+    const std::string_view piece = pieces_[next_ - 1];
     *data = piece.data() + (piece.size() - backed_up_);
     *size = static_cast<int>(backed_up_);
     read_ += static_cast<int64_t>(backed_up_);
@@ -48,7 +48,7 @@ class PieceStream final : public google::protobuf::io::ZeroCopyInputStream {
   int64_t ByteCount() const override { return read_; }
 
  private:
-  const absl::Span<const absl::string_view> pieces_;
+  const std::span<const std::string_view> pieces_;
   size_t next_ = 0;       // the piece that follows the current one
   size_t backed_up_ = 0;  // bytes at the end of the current piece that have yet to be read
   int64_t read_ = 0;
@@ -56,8 +56,8 @@ class PieceStream final : public google::protobuf::io::ZeroCopyInputStream {
 
 }  // namespace
 
-IncomingMessage::IncomingMessage(absl::Span<const absl::string_view> pieces) : pieces_(pieces) {
-  for (absl::string_view piece : pieces) size_ += piece.size();
+IncomingMessage::IncomingMessage(std::span<const std::string_view> pieces) : pieces_(pieces) {
+  for (std::string_view piece : pieces) size_ += piece.size();
 }
 
 IncomingMessage::IncomingMessage(internal::LargeMessage& large) : IncomingMessage(large.Pieces()) { large_ = &large; }

@@ -1,8 +1,8 @@
 #include "shmrpc/metadata.h"
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 
 namespace shmrpc {
 namespace {
@@ -28,13 +28,13 @@ absl::Status ValidateEntry(const Metadata::Entry& entry) {
                                                    absl::CHexEscape(absl::string_view(&c, 1)),
                                                    "'; keys are made of a-z, 0-9, '_', '-' and '.'"));
   }
-  for (absl::string_view prefix : {"grpc-", "shmrpc-"}) {
-    if (absl::StartsWith(key, prefix)) {
-      return absl::InvalidArgumentError(absl::StrCat("metadata key \"", key, "\" begins with \"", prefix,
+  for (std::string_view prefix : {"grpc-", "shmrpc-"}) {
+    if (key.starts_with(prefix)) {
+      return absl::InvalidArgumentError(absl::StrCat("metadata key \"", key, "\" begins with \"", ToAbsl(prefix),
                                                      "\", which is reserved for the protocol; choose another name"));
     }
   }
-  if (absl::EndsWith(key, "-bin")) return absl::OkStatus();
+  if (key.ends_with("-bin")) return absl::OkStatus();
   for (char c : value) {
     if (IsPrintable(c)) continue;
     return absl::InvalidArgumentError(absl::StrCat("the value of metadata key \"", key, "\" is not printable ASCII: \"",
@@ -46,19 +46,19 @@ absl::Status ValidateEntry(const Metadata::Entry& entry) {
 
 }  // namespace
 
-void Metadata::Add(absl::string_view key, absl::string_view value) {
+void Metadata::Add(std::string_view key, std::string_view value) {
   entries_.emplace_back(std::string(key), std::string(value));
 }
 
-absl::optional<absl::string_view> Metadata::Find(absl::string_view key) const {
+std::optional<std::string_view> Metadata::Find(std::string_view key) const {
   for (const Entry& entry : entries_) {
-    if (entry.first == key) return absl::string_view(entry.second);
+    if (entry.first == key) return std::string_view(entry.second);
   }
-  return absl::nullopt;
+  return std::nullopt;
 }
 
-std::vector<absl::string_view> Metadata::FindAll(absl::string_view key) const {
-  std::vector<absl::string_view> values;
+std::vector<std::string_view> Metadata::FindAll(std::string_view key) const {
+  std::vector<std::string_view> values;
   for (const Entry& entry : entries_) {
     if (entry.first == key) values.push_back(entry.second);
   }

@@ -1,8 +1,9 @@
 #ifndef SHMRPC_RUNTIME_SRC_MISUSE_H_
 #define SHMRPC_RUNTIME_SRC_MISUSE_H_
 
+#include <string_view>
+
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 
 namespace shmrpc::internal {
 
@@ -11,10 +12,10 @@ namespace shmrpc::internal {
 //
 // A library that was built without NDEBUG (the preset debug) says so and aborts: where the mistake was made is on the
 // stack. Any other logs it, as an error, and returns FAILED_PRECONDITION with the text, for whoever can be told.
-absl::Status Misuse(absl::string_view text);
+absl::Status Misuse(std::string_view text);
 
 // The same where going on is not possible: aborts in any build.
-[[noreturn]] void FatalMisuse(absl::string_view text);
+[[noreturn]] void FatalMisuse(std::string_view text);
 
 }  // namespace shmrpc::internal
 

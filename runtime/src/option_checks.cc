@@ -1,32 +1,34 @@
 #include "runtime/src/option_checks.h"
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
-#include "absl/types/optional.h"
+#include "runtime/src/absl_strings.h"
 
 namespace shmrpc::internal {
 namespace {
 
-absl::Status BadLimit(absl::string_view name, absl::string_view value, absl::string_view rule) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("the option connection_limits: the option ", name, " is ", value, "; it must be ", rule));
+absl::Status BadLimit(std::string_view name, std::string_view value, std::string_view rule) {
+  return absl::InvalidArgumentError(absl::StrCat("the option connection_limits: the option ", ToAbsl(name), " is ",
+                                                 ToAbsl(value), "; it must be ", ToAbsl(rule)));
 }
 
-absl::Status CheckAtLeastOne(absl::string_view name, absl::optional<int> limit) {
+absl::Status CheckAtLeastOne(std::string_view name, std::optional<int> limit) {
   if (limit.value_or(1) >= 1) return absl::OkStatus();
   return BadLimit(name, absl::StrCat(*limit), "at least 1");
 }
 
 }  // namespace
 
-absl::Status CheckFlowControl(absl::string_view option, const FlowControlOptions& options) {
+absl::Status CheckFlowControl(std::string_view option, const FlowControlOptions& options) {
   constexpr size_t kMin = FlowControlOptions::kMinStreamBytes;
   constexpr size_t kMax = FlowControlOptions::kMaxBytes;
   if (options.stream_bytes < kMin || options.stream_bytes > kMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(option, ": stream_bytes is ", options.stream_bytes, "; it must be from ", kMin, " to ", kMax));
+    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(option), ": stream_bytes is ", options.stream_bytes,
+                                                   "; it must be from ", kMin, " to ", kMax));
   }
   if (options.connection_bytes < options.stream_bytes || options.connection_bytes > kMax) {
-    return absl::InvalidArgumentError(absl::StrCat(option, ": connection_bytes is ", options.connection_bytes,
+    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(option), ": connection_bytes is ", options.connection_bytes,
                                                    "; it must be from stream_bytes, ", options.stream_bytes, ", to ",
                                                    kMax));
   }

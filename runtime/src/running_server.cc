@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/deadline_timer.h"
 #include "runtime/src/large_message.h"
 #include "runtime/src/log.h"
@@ -40,7 +41,7 @@ RunningServer::RunningServer(const std::vector<Service*>& services, Service* gen
                              size_t max_send_message_bytes, int max_concurrent_calls)
     : health_(std::move(health)),
       calls_(interceptors, max_send_message_bytes, max_concurrent_calls),
-      health_calls_(std::move(interceptors), max_send_message_bytes, absl::nullopt) {
+      health_calls_(std::move(interceptors), max_send_message_bytes, std::nullopt) {
   for (Service* service : services) AddService(service, &calls_);
   if (health_ != nullptr) AddService(health_.get(), &health_calls_);
   if (generic_service != nullptr) {
@@ -240,40 +241,40 @@ void RunningServer::OnCall(ServerCallPtr call, const IncomingMessage* request) {
   RunCoroutine(&calls, method, std::move(call), request);
 }
 
-const ResolvedMethod* RunningServer::ResolveMethod(absl::string_view method) const {
+const ResolvedMethod* RunningServer::ResolveMethod(std::string_view method) const {
   const auto found = methods_.find(method);
   if (found != methods_.end()) return &found->second;
   return generic_method_.has_value() ? &*generic_method_ : nullptr;
 }
 
-bool RunningServer::NeedsRequest(absl::string_view method) const {
+bool RunningServer::NeedsRequest(std::string_view method) const {
   const auto found = methods_.find(method);
   return found != methods_.end() && !ClientStreams(found->second.method->kind);
 }
 
-const google::protobuf::Descriptor* RunningServer::request_type(absl::string_view method) const {
+const google::protobuf::Descriptor* RunningServer::request_type(std::string_view method) const {
   const auto found = methods_.find(method);
   return found != methods_.end() ? DescriptorOf(found->second.method->request_prototype()) : nullptr;
 }
 
-absl::Status RunningServer::UnknownMethod(absl::string_view path) const {
+absl::Status RunningServer::UnknownMethod(std::string_view path) const {
   const size_t slash = path.rfind('/');
   if (path.empty() || path[0] != '/' || slash == 0) {
     return absl::UnimplementedError(
-        absl::StrCat("method \"", absl::CHexEscape(path), "\" is not of the form /package.Service/Method"));
+        absl::StrCat("method \"", absl::CHexEscape(ToAbsl(path)), "\" is not of the form /package.Service/Method"));
   }
-  const absl::string_view service = path.substr(1, slash - 1);
+  const std::string_view service = path.substr(1, slash - 1);
   if (std::find(service_names_.begin(), service_names_.end(), service) == service_names_.end()) {
-    return absl::UnimplementedError(absl::StrCat("unknown service \"", absl::CHexEscape(service),
+    return absl::UnimplementedError(absl::StrCat("unknown service \"", absl::CHexEscape(ToAbsl(service)),
                                                  "\"; this server has: ", JoinNames(service_names_)));
   }
   std::vector<std::string> methods;
   for (const auto& [known, method] : methods_) {
-    absl::string_view name = known;
-    if (absl::ConsumePrefix(&name, path.substr(0, slash + 1))) methods.emplace_back(name);
+    const std::string_view name = known;
+    if (name.starts_with(path.substr(0, slash + 1))) methods.emplace_back(name.substr(slash + 1));
   }
-  return absl::UnimplementedError(absl::StrCat("service \"", service, "\" has no method \"",
-                                               absl::CHexEscape(path.substr(slash + 1)),
+  return absl::UnimplementedError(absl::StrCat("service \"", ToAbsl(service), "\" has no method \"",
+                                               absl::CHexEscape(ToAbsl(path.substr(slash + 1))),
                                                "\"; it has: ", JoinNames(std::move(methods))));
 }
 

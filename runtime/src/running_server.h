@@ -11,7 +11,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "runtime/src/fork.h"
 #include "runtime/src/health_service.h"
@@ -45,9 +44,9 @@ class RunningServer final : public Server, private CallHandler {
  private:
   // CallHandler
   void OnCall(ServerCallPtr call, const IncomingMessage* request) override;
-  const ResolvedMethod* ResolveMethod(absl::string_view method) const override;
-  bool NeedsRequest(absl::string_view method) const override;
-  const google::protobuf::Descriptor* request_type(absl::string_view method) const override;
+  const ResolvedMethod* ResolveMethod(std::string_view method) const override;
+  bool NeedsRequest(std::string_view method) const override;
+  const google::protobuf::Descriptor* request_type(std::string_view method) const override;
 
   void AddService(Service* service, ServerCalls* calls);
   // `method` is static data.
@@ -61,14 +60,14 @@ class RunningServer final : public Server, private CallHandler {
   class ShutdownWatch;
 
   // Why `path`, which comes from the client and may be anything, is not served.
-  absl::Status UnknownMethod(absl::string_view path) const;
+  absl::Status UnknownMethod(std::string_view path) const;
 
   const uint32_t fork_generation_ = ForkGeneration();
   std::vector<std::string> service_names_;
   std::vector<std::unique_ptr<MessagePool>> message_pools_;
   std::vector<std::unique_ptr<AsynchronousCalls>> asynchronous_calls_;
-  absl::flat_hash_map<absl::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
-  std::optional<RegisteredMethod> generic_method_;                    // constant, too
+  absl::flat_hash_map<std::string_view, RegisteredMethod> methods_;  // constant once the first listener exists
+  std::optional<RegisteredMethod> generic_method_;                   // constant, too
   const std::unique_ptr<ServedHealthService> health_;
   ServerCalls calls_;
   // Apart, because they must not take the places of the others: a Watch would do so for ever.

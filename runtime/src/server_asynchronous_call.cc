@@ -1,9 +1,10 @@
 #include "runtime/src/server_asynchronous_call.h"
 
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/callback_threads.h"
 #include "runtime/src/log.h"
 #include "runtime/src/misuse.h"
@@ -17,7 +18,7 @@ namespace {
 std::string CopyBytes(const IncomingMessage& message) {
   std::string bytes;
   bytes.reserve(message.size());
-  for (absl::string_view piece : message.pieces()) absl::StrAppend(&bytes, piece);
+  for (std::string_view piece : message.pieces()) absl::StrAppend(&bytes, ToAbsl(piece));
   return bytes;
 }
 
@@ -65,7 +66,7 @@ void ServerAsynchronousCall::Begin(const IncomingMessage* request) {
 // ---- What the user asks for.
 
 bool ServerAsynchronousCall::StartRead(google::protobuf::MessageLite* message, Answer answer) {
-  absl::optional<std::string> only_message;
+  std::optional<std::string> only_message;
   bool over = false;
   bool second = false;
   Duty duty;
@@ -103,8 +104,8 @@ bool ServerAsynchronousCall::StartRead(google::protobuf::MessageLite* message, A
 
 bool ServerAsynchronousCall::ReadOnlyMessage(const std::string& bytes, google::protobuf::MessageLite* target,
                                              Answer answer) {
-  const absl::string_view piece = bytes;
-  absl::Status failure = Parse(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)), target);
+  const std::string_view piece = bytes;
+  absl::Status failure = Parse(IncomingMessage(std::span(&piece, piece.empty() ? 0 : 1)), target);
   const bool ok = failure.ok();
   Duty duty;
   {
@@ -223,9 +224,9 @@ void ServerAsynchronousCall::StartSendInitialMetadata(Answer answer) {
 }
 
 // The operation is not answered; the call ends at once, for its client too.
-void ServerAsynchronousCall::FailForMisuse(absl::string_view what) {
-  const absl::Status misuse = Misuse(
-      absl::StrCat(what, " in a call of ", method_.method->path, ": one at a time, after the answer to the last"));
+void ServerAsynchronousCall::FailForMisuse(std::string_view what) {
+  const absl::Status misuse = Misuse(absl::StrCat(ToAbsl(what), " in a call of ", method_.method->path,
+                                                  ": one at a time, after the answer to the last"));
   Finish(absl::InternalError(misuse.message()), nullptr);
 }
 

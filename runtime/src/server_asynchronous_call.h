@@ -5,13 +5,12 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
 #include "runtime/src/cancellation_callback.h"
 #include "runtime/src/cancellation_scope.h"
@@ -129,7 +128,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   bool ReadOnlyMessage(const std::string& bytes, google::protobuf::MessageLite* target, Answer answer);
   // Sends until the message is sent, must wait, or is of no use. With a hold.
   SendResult Send(const google::protobuf::MessageLite& message);
-  void FailForMisuse(absl::string_view what);
+  void FailForMisuse(std::string_view what);
   void EndSend(SendResult result, absl::Status failure, Answer answer, Where where);
   void Receive();
 
@@ -168,7 +167,7 @@ class ServerAsynchronousCall : public ServerCallControl, private ServerCallEvent
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // what the call is to fail with, whatever the handler says
 
-  absl::optional<std::string> only_message_ ABSL_GUARDED_BY(mutex_);  // that came with the call, if the client streams
+  std::optional<std::string> only_message_ ABSL_GUARDED_BY(mutex_);  // that came with the call, if the client streams
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   google::protobuf::MessageLite* read_target_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool read_ok_ ABSL_GUARDED_BY(mutex_) = false;

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/connection_limiter.h"
 #include "runtime/src/health_service.h"
 #include "runtime/src/option_checks.h"
@@ -21,24 +22,26 @@ absl::Status CheckServices(const std::vector<Service*>& services, bool generic_s
   if (services.empty() && !generic_service) {
     return absl::InvalidArgumentError("the server has no service; Register names one");
   }
-  absl::flat_hash_set<absl::string_view> names;
+  absl::flat_hash_set<std::string_view> names;
   for (Service* service : services) {
     if (service == nullptr) return absl::InvalidArgumentError("Register was given a null service");
-    const absl::string_view name = service->ShmrpcServiceName();
+    const std::string_view name = service->ShmrpcServiceName();
     if (!names.insert(name).second) {
-      return absl::InvalidArgumentError(absl::StrCat("service \"", name, "\" is registered twice"));
+      return absl::InvalidArgumentError(absl::StrCat("service \"", ToAbsl(name), "\" is registered twice"));
     }
-    absl::flat_hash_set<absl::string_view> paths;
+    absl::flat_hash_set<std::string_view> paths;
     for (const ServiceMethod& method : service->ShmrpcMethods()) {
-      absl::string_view rest = method.path;
-      if (!absl::ConsumePrefix(&rest, "/") || !absl::ConsumePrefix(&rest, name) || !absl::ConsumePrefix(&rest, "/") ||
-          rest.empty() || absl::StrContains(rest, "/")) {
+      const std::string_view path = method.path;
+      const size_t slash = name.size() + 1;
+      if (!path.starts_with('/') || path.substr(1, name.size()) != name || path.rfind('/') != slash ||
+          path.size() == slash + 1) {
         return absl::InvalidArgumentError(absl::StrCat("method \"", absl::CHexEscape(method.path), "\" of service \"",
-                                                       name, "\" is not of the form /", name, "/Method"));
+                                                       ToAbsl(name), "\" is not of the form /", ToAbsl(name),
+                                                       "/Method"));
       }
       if (!paths.insert(method.path).second) {
         return absl::InvalidArgumentError(
-            absl::StrCat("service \"", name, "\" has the method ", method.path, " twice"));
+            absl::StrCat("service \"", ToAbsl(name), "\" has the method ", method.path, " twice"));
       }
       if ((method.invoke != nullptr) + (method.react != nullptr) + (method.co_invoke != nullptr) != 1) {
         return absl::InvalidArgumentError(absl::StrCat("method ", method.path,
@@ -50,17 +53,17 @@ absl::Status CheckServices(const std::vector<Service*>& services, bool generic_s
   return absl::OkStatus();
 }
 
-absl::Status CheckLimit(absl::string_view option, size_t limit) {
+absl::Status CheckLimit(std::string_view option, size_t limit) {
   if (limit <= kMaxMaxMessageBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the option ", option, " is ", limit, "; protobuf allows ", kMaxMaxMessageBytes, " bytes at most"));
+  return absl::InvalidArgumentError(absl::StrCat("the option ", ToAbsl(option), " is ", limit, "; protobuf allows ",
+                                                 kMaxMaxMessageBytes, " bytes at most"));
 }
 
 }  // namespace
 
 ServerBuilder::ServerBuilder(TransportSet transports) : transports_(std::move(transports)) {}
 
-ServerBuilder& ServerBuilder::Listen(absl::string_view address) {
+ServerBuilder& ServerBuilder::Listen(std::string_view address) {
   addresses_.emplace_back(address);
   return *this;
 }
@@ -164,9 +167,8 @@ bool ServerBuilder::HasOwnHealthService() const {
 absl::StatusOr<std::unique_ptr<Server>> ServerBuilder::Start() {
   absl::Status status = CheckServices(services_, generic_service_ != nullptr);
   if (generic_services_ > 1) {
-    status.Update(
-        absl::InvalidArgumentError(absl::StrCat("RegisterGeneric was called ", generic_services_,
-                                                " times: a server has one generic service at most")));
+    status.Update(absl::InvalidArgumentError(absl::StrCat("RegisterGeneric was called ", generic_services_,
+                                                          " times: a server has one generic service at most")));
   } else if (generic_services_ == 1 && generic_service_ == nullptr) {
     status.Update(absl::InvalidArgumentError("RegisterGeneric was given a null service"));
   }

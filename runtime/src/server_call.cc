@@ -26,7 +26,7 @@ absl::Status CheckMetadata(const ServiceMethod& method, const Metadata& metadata
 
 // What is wrong with the metadata that the handler has added, if anything.
 absl::Status CheckContext(const ServiceMethod& method, const ServerContext& context) {
-  const absl::optional<size_t> sent = ServerContextAccess::initial_metadata_sent(context);
+  const std::optional<size_t> sent = ServerContextAccess::initial_metadata_sent(context);
   if (!sent.has_value()) {
     absl::Status status = CheckMetadata(method, context.initial_metadata());
     if (!status.ok()) return status;

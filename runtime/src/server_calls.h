@@ -4,12 +4,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/server_interceptor.h"
 
@@ -20,7 +20,7 @@ namespace shmrpc::internal {
 class ServerCalls {
  public:
   ServerCalls(std::vector<ServerInterceptor> interceptors, size_t max_send_message_bytes,
-              absl::optional<int> max_concurrent_calls)
+              std::optional<int> max_concurrent_calls)
       : interceptors_(std::move(interceptors)),
         max_send_message_bytes_(max_send_message_bytes),
         max_concurrent_calls_(max_concurrent_calls.value_or(0)) {}

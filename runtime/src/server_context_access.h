@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 
-#include "absl/types/optional.h"
 #include "shmrpc/server_context.h"
 #include "shmrpc/steady_time.h"
 
@@ -20,7 +20,7 @@ class ServerContextAccess {
   }
 
   // How many pairs of the initial metadata have been sent, or nullopt.
-  static absl::optional<size_t> initial_metadata_sent(const ServerContext& context) {
+  static std::optional<size_t> initial_metadata_sent(const ServerContext& context) {
     return context.initial_metadata_sent_;
   }
   static void MarkInitialMetadataSent(ServerContext* context) {

@@ -70,11 +70,11 @@ absl::Status ParseModes(const std::vector<std::string>& texts, std::vector<std::
   return absl::OkStatus();
 }
 
-absl::Status ParsePins(const std::vector<std::string>& texts, std::vector<absl::optional<Pin>>* pins) {
+absl::Status ParsePins(const std::vector<std::string>& texts, std::vector<std::optional<Pin>>* pins) {
   constexpr absl::string_view kChoices = "choose of: auto, apart, shared, single, none";
   if (texts.empty()) return absl::InvalidArgumentError(absl::StrCat("--pin is empty; ", kChoices));
   for (const std::string& text : texts) {
-    absl::optional<Pin> pin;
+    std::optional<Pin> pin;
     for (const Pin known : {Pin::kApart, Pin::kShared, Pin::kSingle, Pin::kNone}) {
       if (text == PinName(known)) pin = known;
     }
@@ -176,7 +176,7 @@ std::vector<Contest> PlanContests(const Options& options, std::vector<std::strin
       }
       if (contenders.empty()) continue;
       for (const int amount : amounts) {
-        for (const absl::optional<Pin>& wanted_pin : options.pins) {
+        for (const std::optional<Pin>& wanted_pin : options.pins) {
           const Pin pin = wanted_pin.value_or(load->crowded ? Pin::kNone : Pin::kApart);
           Contest contest{
               .load = load, .payload_bytes = payload_bytes, .amount = amount, .pin = pin, .contestants = {}};

@@ -3,12 +3,12 @@
 
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "tests/bench/cases.h"
 #include "tests/bench/measure.h"
 #include "tests/bench/peer.h"
@@ -47,8 +47,8 @@ struct Options {
   std::map<Axis, std::vector<int>> amounts;  // of every axis but kNone
   absl::Duration sleep = absl::ZeroDuration();
   absl::Duration pause = absl::ZeroDuration();
-  std::vector<absl::optional<Pin>> pins;  // nullopt: as it suits the case
-  std::vector<int> cpus;                  // at least one
+  std::vector<std::optional<Pin>> pins;  // nullopt: as it suits the case
+  std::vector<int> cpus;                 // at least one
   int rounds = 0;
   absl::Duration duration = absl::ZeroDuration();  // of one measurement
   const PeerInfo* against = nullptr;               // null: no ratios

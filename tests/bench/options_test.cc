@@ -42,7 +42,7 @@ TEST(ParseOptionsTest, TakesWhatIsRight) {
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->payloads, ElementsAre(64, 4096));
   EXPECT_THAT(options->amounts.at(Axis::kConcurrency), ElementsAre(1, 64));
-  EXPECT_THAT(options->pins, ElementsAre(absl::nullopt));
+  EXPECT_THAT(options->pins, ElementsAre(std::nullopt));
   EXPECT_FALSE(options->cpus.empty());
   EXPECT_EQ(options->peers.size(), 2);
   EXPECT_EQ(options->rounds, 3);

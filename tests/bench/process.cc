@@ -43,9 +43,9 @@ ChildProcess::~ChildProcess() {
   }
 }
 
-absl::optional<int> ChildProcess::Ended() {
+std::optional<int> ChildProcess::Ended() {
   int status = 0;
-  if (pid_ < 0 || waitpid(pid_, &status, WNOHANG) != pid_) return absl::nullopt;
+  if (pid_ < 0 || waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
   pid_ = -1;
   return status;
 }

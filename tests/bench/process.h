@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 
 namespace shmrpc::bench {
 
@@ -33,7 +33,7 @@ class ChildProcess {
 
   // What waitpid says, once the process has ended by itself; it is reaped then, and has no pid any more. Nullopt while
   // it runs.
-  absl::optional<int> Ended();
+  std::optional<int> Ended();
 
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}

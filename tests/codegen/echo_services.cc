@@ -157,7 +157,7 @@ shmrpc::Task<absl::Status> CoEcho::Spell(shmrpc::ServerContext* context, const R
 
 shmrpc::Task<absl::Status> CoEcho::Join(shmrpc::ServerContext* context, shmrpc::CoServerReader<Request>* stream,
                                         Reply* reply) {
-  while (absl::optional<Request> request = co_await stream->Read()) {
+  while (std::optional<Request> request = co_await stream->Read()) {
     reply->mutable_text()->append(request->text());
   }
   co_return absl::OkStatus();
@@ -165,7 +165,7 @@ shmrpc::Task<absl::Status> CoEcho::Join(shmrpc::ServerContext* context, shmrpc::
 
 shmrpc::Task<absl::Status> CoEcho::Talk(shmrpc::ServerContext* context,
                                         shmrpc::CoServerReaderWriter<Reply, Request>* stream) {
-  while (absl::optional<Request> request = co_await stream->Read()) {
+  while (std::optional<Request> request = co_await stream->Read()) {
     const Reply reply = MakeReply(request->text());
     const bool ok = co_await stream->Write(reply);
     if (!ok) co_return absl::UnknownError("cannot write");

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +12,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/types/optional.h"
 #include "behaviour.shmrpc.mock.pb.h"
 #include "behaviour.shmrpc.pb.h"
 #include "gmock/gmock.h"
@@ -28,9 +28,9 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsNull;
 
-const shmrpc::ServiceMethod& MethodOf(const shmrpc::Service& service, absl::string_view name) {
+const shmrpc::ServiceMethod& MethodOf(const shmrpc::Service& service, std::string_view name) {
   for (const shmrpc::ServiceMethod& method : service.ShmrpcMethods()) {
-    if (absl::EndsWith(method.path, absl::StrCat("/", name))) return method;
+    if (std::string_view(method.path).ends_with("/" + std::string(name))) return method;
   }
   ADD_FAILURE() << "no method " << name;
   return service.ShmrpcMethods()[0];
@@ -273,7 +273,8 @@ class Writer final : public WaitingReactor<shmrpc::ClientWriteReactor<Request>> 
   Request request = MakeRequest("x");
 };
 
-// Writes the next message when the previous one has been written and its answer has been read: either may be told first.
+// Writes the next message when the previous one has been written and its answer has been read: either may be told
+// first.
 class Talker final : public WaitingReactor<shmrpc::ClientBidiReactor<Request, Reply>> {
  public:
   void OnWriteDone(bool ok) override {
@@ -344,7 +345,7 @@ shmrpc::Task<absl::StatusOr<std::string>> CallWithCoroutines(Echo::StubInterface
 
   shmrpc::ClientContext spell_context;
   shmrpc::CoClientReader<Reply> spell = stub->co().Spell(&spell_context, request);
-  while (absl::optional<Reply> reply = co_await spell.Read()) absl::StrAppend(&text, ", ", reply->text());
+  while (std::optional<Reply> reply = co_await spell.Read()) absl::StrAppend(&text, ", ", reply->text());
   const absl::Status spell_status = co_await spell.Finish();
   if (!spell_status.ok()) co_return spell_status;
 
@@ -362,7 +363,7 @@ shmrpc::Task<absl::StatusOr<std::string>> CallWithCoroutines(Echo::StubInterface
   shmrpc::CoClientReaderWriter<Request, Reply> talk = stub->co().Talk(&talk_context);
   const bool sent = co_await talk.Write(request);
   if (!sent) co_return absl::UnknownError("cannot write");
-  const absl::optional<Reply> answer = co_await talk.Read();
+  const std::optional<Reply> answer = co_await talk.Read();
   if (!answer.has_value()) co_return absl::UnknownError("cannot read");
   absl::StrAppend(&text, ", ", answer->text());
   const absl::Status talk_status = co_await talk.Finish();

@@ -75,7 +75,7 @@ ChildProcess::~ChildProcess() {
   Close(&output_);
 }
 
-void ChildProcess::Write(absl::string_view bytes) {
+void ChildProcess::Write(std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(input_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;

@@ -4,10 +4,10 @@
 #include <sys/types.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "sync.h"
 
@@ -27,7 +27,7 @@ class ChildProcess {
   pid_t pid() const { return pid_; }
 
   // Writes to its standard input; the test fails when that does not work.
-  void Write(absl::string_view bytes);
+  void Write(std::string_view bytes);
 
   // The next line of its output without the newline; UNAVAILABLE at the end of the output, DEADLINE_EXCEEDED.
   absl::StatusOr<std::string> ReadLine(absl::Duration timeout = kHangGuard);

@@ -2,10 +2,10 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -24,7 +24,7 @@ void Observe(const ServerContext& context, Observed* observed) {
   }
   observed->set_peer_transport(context.peer().transport);
   observed->set_peer_address(context.peer().address);
-  if (const absl::optional<PeerCredentials>& credentials = context.peer_credentials()) {
+  if (const std::optional<PeerCredentials>& credentials = context.peer_credentials()) {
     observed->set_peer_uid(credentials->uid);
     if (credentials->gid.has_value()) observed->set_peer_gid(*credentials->gid);
     if (credentials->pid.has_value()) observed->set_peer_pid(*credentials->pid);

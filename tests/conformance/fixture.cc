@@ -81,7 +81,7 @@ ServerBuilder ConformanceTest::NewServerBuilder() {
 
 void ConformanceTest::StartServer() { StartServer(NewServerBuilder(), listen_address_); }
 
-void ConformanceTest::StartServer(ServerBuilder builder, absl::string_view address) {
+void ConformanceTest::StartServer(ServerBuilder builder, std::string_view address) {
   absl::StatusOr<std::unique_ptr<Server>> server = builder.Listen(address).Start();
   if (!server.ok()) GTEST_FAIL() << "cannot start a server at " << address << ": " << server.status();
   server_ = *std::move(server);
@@ -103,7 +103,7 @@ std::shared_ptr<Channel> ConformanceTest::NewChannel(const ChannelOptions& optio
   return Channel::Create(server_address(), options, GetParam().transports());
 }
 
-std::shared_ptr<Channel> ConformanceTest::NewChannelTo(absl::string_view address) const {
+std::shared_ptr<Channel> ConformanceTest::NewChannelTo(std::string_view address) const {
   return Channel::Create(address, NewChannelOptions(), GetParam().transports());
 }
 

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
@@ -59,7 +59,7 @@ class ConformanceTest : public testing::TestWithParam<TransportCase> {
 
   // A server of its own for `service_` at listen_address(), or at `address`. Fails the test when it does not start.
   void StartServer();
-  void StartServer(ServerBuilder builder, absl::string_view address);
+  void StartServer(ServerBuilder builder, std::string_view address);
 
   // Where a server can listen that clients of this case are to reach: each time another address.
   std::string NewListenAddress() const;
@@ -74,7 +74,7 @@ class ConformanceTest : public testing::TestWithParam<TransportCase> {
   ChannelOptions NewChannelOptions() const;
   std::shared_ptr<Channel> NewChannel() const { return NewChannel(NewChannelOptions()); }
   std::shared_ptr<Channel> NewChannel(const ChannelOptions& options) const;
-  std::shared_ptr<Channel> NewChannelTo(absl::string_view address) const;
+  std::shared_ptr<Channel> NewChannelTo(std::string_view address) const;
 
   // Calls Echo on `channel` with `payload` and checks the reply.
   static void ExpectEcho(const std::shared_ptr<Channel>& channel, const std::string& payload = "still alive");

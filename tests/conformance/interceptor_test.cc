@@ -40,7 +40,7 @@ ServerInterceptor CountingServer(Seen* seen) {
   };
 }
 
-constexpr absl::string_view kToken = "Bearer 1234";
+constexpr std::string_view kToken = "Bearer 1234";
 
 ClientInterceptor SendToken() {
   return [](InterceptedClientCall* call) {
@@ -118,7 +118,7 @@ Task<absl::Status> RunCoroutineChat(const std::shared_ptr<Channel>& channel, int
   for (int i = 0; i < count; ++i) {
     const Item item = MakeItem(i);
     if (!co_await chat.Write(item)) break;
-    const absl::optional<Item> received = co_await chat.Read();
+    const std::optional<Item> received = co_await chat.Read();
     if (!received.has_value()) break;
   }
   co_return co_await chat.Finish();

@@ -121,7 +121,7 @@ absl::Status ReadInCoroutine(const std::shared_ptr<Channel>& channel) {
   const auto call = [&]() -> Task<absl::Status> {
     CoClientReader<Item> reader = stub.co().Count(&context, CountToThree());
     uint64_t items = 0;
-    while (absl::optional<Item> item = co_await reader.Read()) ++items;
+    while (std::optional<Item> item = co_await reader.Read()) ++items;
     const absl::Status status = co_await reader.Finish();
     if (status.ok()) {
       EXPECT_EQ(items, kItems);
@@ -309,7 +309,7 @@ TEST_P(ConformanceTest, RetryPolicyWaitsForAPlaceAmongTheConcurrentCalls) {
   // These go behind it on the same way: when they have been refused, it has been as well.
   for (int i = 0; i < 20; ++i) {
     ClientContext impatient;
-    impatient.set_retry_policy(absl::nullopt);
+    impatient.set_retry_policy(std::nullopt);
     EXPECT_EQ(Echo::Stub(with).Echo(&impatient, EchoRequest(), &reply).code(), absl::StatusCode::kResourceExhausted);
   }
   EXPECT_FALSE(done.IsSet());

@@ -221,7 +221,7 @@ class CoroutineStreams final : public Streams::CoService {
   Task<absl::Status> Sum(ServerContext* context, CoServerReader<Item>* reader, SumReply* reply) override {
     const Life life(counters_);
     for (;;) {
-      const absl::optional<Item> item = co_await reader->Read();
+      const std::optional<Item> item = co_await reader->Read();
       if (!item.has_value()) break;
       counters_->items_read.Increment();
       if (item->has_end()) co_return ToAbsl(item->end());
@@ -235,7 +235,7 @@ class CoroutineStreams final : public Streams::CoService {
   Task<absl::Status> Chat(ServerContext* context, CoServerReaderWriter<Item, Item>* stream) override {
     const Life life(counters_);
     for (;;) {
-      const absl::optional<Item> item = co_await stream->Read();
+      const std::optional<Item> item = co_await stream->Read();
       if (!item.has_value()) break;
       counters_->items_read.Increment();
       if (item->has_end()) co_return ToAbsl(item->end());

@@ -178,14 +178,14 @@ Task<absl::Status> CoChat(Streams::Stub& stub, int rounds) {
   for (int i = 0; i < rounds; ++i) {
     const Item sent = MakeItem(i, i % 50);
     if (!co_await chat.Write(sent)) co_return co_await chat.Finish();
-    const absl::optional<Item> received = co_await chat.Read();
+    const std::optional<Item> received = co_await chat.Read();
     if (!received.has_value()) co_return co_await chat.Finish();
     if (received->number() != sent.number() || received->payload() != sent.payload()) {
       co_return absl::DataLossError("another item came back");
     }
   }
   if (!co_await chat.WritesDone()) co_return absl::DataLossError("no half-close");
-  const absl::optional<Item> none = co_await chat.Read();
+  const std::optional<Item> none = co_await chat.Read();
   if (none.has_value()) co_return absl::DataLossError("an item too many");
   co_return co_await chat.Finish();
 }
@@ -199,7 +199,7 @@ Task<absl::Status> CoCountAndSum(Streams::Stub& stub, uint64_t count) {
   ClientContext sum_context;
   auto writer = stub.co().Sum(&sum_context);
   for (uint64_t expected = 0;; ++expected) {
-    const absl::optional<Item> item = co_await reader.Read();
+    const std::optional<Item> item = co_await reader.Read();
     if (!item.has_value()) break;
     if (item->number() != expected) co_return absl::DataLossError("out of order");
     if (!co_await writer.Write(*item)) co_return absl::DataLossError("not written");

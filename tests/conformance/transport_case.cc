@@ -12,7 +12,7 @@ std::vector<TransportCase> TransportCasesAcrossProcesses() {
   return result;
 }
 
-const TransportCase* FindTransportCase(absl::string_view name) {
+const TransportCase* FindTransportCase(std::string_view name) {
   for (const TransportCase& transport_case : TransportCases()) {
     if (transport_case.name == name) return &transport_case;
   }

@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <ostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "shmrpc/options.h"
 #include "shmrpc/transport.h"
 
@@ -65,7 +65,7 @@ const std::vector<TransportCase>& TransportCases();
 std::vector<TransportCase> TransportCasesAcrossProcesses();
 
 // The case of that name; null when there is none.
-const TransportCase* FindTransportCase(absl::string_view name);
+const TransportCase* FindTransportCase(std::string_view name);
 
 }  // namespace shmrpc::conformance
 

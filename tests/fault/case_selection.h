@@ -5,9 +5,9 @@
 
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 #include "transport_case.h"
 
@@ -16,9 +16,9 @@ namespace shmrpc::conformance {
 inline std::string CaseName(const testing::TestParamInfo<TransportCase>& info) { return info.param.name; }
 
 // Those cases of this program that have one of the names; not all programs have gRPC's.
-inline std::vector<TransportCase> CasesNamed(std::initializer_list<absl::string_view> names) {
+inline std::vector<TransportCase> CasesNamed(std::initializer_list<std::string_view> names) {
   std::vector<TransportCase> cases;
-  for (const absl::string_view name : names) {
+  for (const std::string_view name : names) {
     const TransportCase* const found = FindTransportCase(name);
     if (found != nullptr) cases.push_back(*found);
   }

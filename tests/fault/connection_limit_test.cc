@@ -197,7 +197,7 @@ TEST_F(ConnectionLimitTest, ARefusalIsReadByAClientThatCannotSendItsHelloAnyMore
 TEST_F(ConnectionLimitTest, HalfAHelloHoldsAPlaceNoLongerThanTheHandshakeTimeout) {
   StartServer({.max_connections = 2, .max_connections_per_address = 2, .handshake_timeout = absl::Seconds(4)});
   std::vector<framed::UniqueFd> silent;
-  for (const absl::string_view part : {absl::string_view("S"), autoselect::kHelloMagic}) {
+  for (const std::string_view part : {std::string_view("S"), autoselect::kHelloMagic}) {
     silent.emplace_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address = {};
     address.sin_family = AF_INET;

@@ -239,7 +239,7 @@ TEST_P(DestroyingCallbackTest, OfACoroutine) {
       CoClientReaderWriter<Item, Item> chat = stage->streams->co().Chat(&context);
       const Item item = MakeItem(1, 100);
       if (!co_await chat.Write(item)) co_return co_await chat.Finish();
-      const absl::optional<Item> received = co_await chat.Read();
+      const std::optional<Item> received = co_await chat.Read();
       EXPECT_TRUE(received.has_value());
       stage->Destroy();  // on the thread that has brought the message
       (void)co_await chat.Write(item);

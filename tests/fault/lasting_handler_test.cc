@@ -173,7 +173,7 @@ class ThrowingCoroutineStreams final : public Streams::CoService {
     co_return absl::OkStatus();
   }
   Task<absl::Status> Chat(ServerContext*, CoServerReaderWriter<Item, Item>* stream) override {
-    const absl::optional<Item> item = co_await stream->Read();
+    const std::optional<Item> item = co_await stream->Read();
     if (item.has_value()) co_await stream->Write(*item);
     throw 42;
   }

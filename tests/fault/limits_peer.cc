@@ -91,17 +91,17 @@ bool ParseOption(absl::string_view text, Options* options) {
     return absl::ParseDuration(text, &options->timeout);
   }
   if (!absl::ConsumePrefix(&text, "transport=")) return false;
-  const absl::StatusOr<TransportPreference> preference = ParseTransportPreference(text);
+  const absl::StatusOr<TransportPreference> preference = ParseTransportPreference(std::string(text));
   if (preference.ok()) options->transport = *preference;
   return preference.ok();
 }
 
 template <typename Id>
-std::string OrNone(const absl::optional<Id>& id) {
+std::string OrNone(const std::optional<Id>& id) {
   return id.has_value() ? absl::StrCat(*id) : "none";
 }
 
-std::string Describe(const absl::optional<PeerCredentials>& credentials) {
+std::string Describe(const std::optional<PeerCredentials>& credentials) {
   if (!credentials.has_value()) return "none";
   return absl::StrCat("uid=", credentials->uid, " gid=", OrNone(credentials->gid), " pid=", OrNone(credentials->pid),
                       " groups=", absl::StrJoin(credentials->groups, ","));

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "runtime/src/absl_strings.h"
 #include "tests/fuzz/input.h"
 #include "transports/auto/hello.h"
 
@@ -39,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   if (reader.state() != autoselect::HelloReader::State::kComplete) return 0;
   fuzz::Check(reader.body().size() <= autoselect::kMaxHelloBytes);
-  fuzz::ReadMessage<wire::ClientHello>(reader.body());
-  fuzz::ReadMessage<wire::ServerHello>(reader.body());
+  fuzz::ReadMessage<wire::ClientHello>(ToAbsl(reader.body()));
+  fuzz::ReadMessage<wire::ServerHello>(ToAbsl(reader.body()));
   return 0;
 }

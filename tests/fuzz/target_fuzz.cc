@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/options.h"
 #include "shmrpc/retry.h"
@@ -15,7 +16,7 @@ namespace shmrpc::fuzz {
 namespace {
 
 void ParseAddress(absl::string_view text) {
-  const absl::StatusOr<Target> target = Target::Parse(text);
+  const absl::StatusOr<Target> target = Target::Parse(ToStd(text));
   if (!target.ok()) return Check(absl::IsInvalidArgument(target.status()));
   // What it is written as is the same address.
   const absl::StatusOr<Target> again = Target::Parse(target->ToString());

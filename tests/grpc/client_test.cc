@@ -531,7 +531,7 @@ TEST(GrpcClientTest, InTheChildOfAForkANewChannelFailsCleanly) {
     alarm(30);
     const absl::Status status =
         Echo::Stub(Channel::Create("grpc:" + server.address(), {}, TransportsWithGrpc())).Echo(Request("")).status();
-    _exit(!status.ok() && status.message().find("fork") != absl::string_view::npos ? 0 : 1);
+    _exit(!status.ok() && status.message().find("fork") != std::string_view::npos ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(waitpid(child, &status, 0), child);

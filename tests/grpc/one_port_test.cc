@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -18,7 +19,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "absl/types/optional.h"
 #include "conformance.shmrpc.pb.h"
 #include "echo_service.h"
 #include "gmock/gmock.h"
@@ -108,19 +108,19 @@ class VisitorsBook final : public Echo::Service {
     {
       MutexLock lock(&mutex_);
       const auto& credentials = context->peer_credentials();
-      ++calls_[credentials.has_value() ? absl::make_optional(credentials->uid) : absl::nullopt];
+      ++calls_[credentials.has_value() ? std::make_optional(credentials->uid) : std::nullopt];
     }
     reply->set_payload(request->payload());
     return absl::OkStatus();
   }
-  std::map<absl::optional<uid_t>, int> calls() const {
+  std::map<std::optional<uid_t>, int> calls() const {
     MutexLock lock(&mutex_);
     return calls_;
   }
 
  private:
   mutable Mutex mutex_;
-  std::map<absl::optional<uid_t>, int> calls_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::optional<uid_t>, int> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
 TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
@@ -137,7 +137,7 @@ TEST_F(OnePortTest, AHandlerKnowsTheUserBehindAUnixSocket) {
   EchoReply reply;
   const grpc::Status status = caller.Call(EchoRequest(), &reply);
   ASSERT_TRUE(status.ok()) << status.error_message();
-  std::map<absl::optional<uid_t>, int> expected = {{geteuid(), 1}};
+  std::map<std::optional<uid_t>, int> expected = {{geteuid(), 1}};
   EXPECT_EQ(book.calls(), expected);
   if (geteuid() != 0) return;  // who cannot become somebody else
   const std::string command =

@@ -47,7 +47,7 @@ class GrpcTlsTest : public testing::Test {
     target_ = "grpc:localhost" + address.substr(address.rfind(':'));
   }
 
-  absl::Status Call(const absl::optional<GrpcTlsClientOptions>& tls) {
+  absl::Status Call(const std::optional<GrpcTlsClientOptions>& tls) {
     GrpcOptions options;
     options.client.tls = tls;
     ChannelOptions channel_options;
@@ -87,7 +87,7 @@ TEST_F(GrpcTlsTest, AServersCertificateIsChecked) {
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("Peer name example.com is not in peer certificate"));
 
-  status = Call(absl::nullopt);  // plain text
+  status = Call(std::nullopt);  // plain text
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("the option tls"));
   EXPECT_EQ(service_.started().value(), 1);
@@ -225,7 +225,7 @@ TEST_F(GrpcTlsTest, WhateverAServerWithTlsSaysToPlainTextTheHintIsThere) {
     });
     for (const std::string& scheme : {"grpc:", ""}) {
       target_ = scheme + sockets->front().bound().ToString();
-      const absl::Status status = Call(absl::nullopt);
+      const absl::Status status = Call(std::nullopt);
       EXPECT_TRUE(absl::IsUnavailable(status)) << status;
       EXPECT_THAT(std::string(status.message()), HasSubstr("the option tls")) << each.whose;
     }

@@ -30,7 +30,7 @@ Task<void> Upload(ClientCall* call, conformance::Counter* ended) {
 Task<void> Download(ClientCall* call, conformance::Counter* ended) {
   auto reader = call->channel().stub().co().Download(call->context(), call->request());
   while (call->WantsItems()) {
-    const absl::optional<Item> item = co_await reader.Read();
+    const std::optional<Item> item = co_await reader.Read();
     if (!item.has_value()) break;
     call->TakeItem(*item);
   }
@@ -70,7 +70,7 @@ Task<void> WriteChat(std::shared_ptr<ChatInProgress> chat) {
 
 Task<void> ReadChat(std::shared_ptr<ChatInProgress> chat) {
   while (chat->call->WantsItems()) {
-    const absl::optional<Item> item = co_await chat->stream.Read();
+    const std::optional<Item> item = co_await chat->stream.Read();
     if (!item.has_value()) break;
     chat->call->TakeItem(*item);
   }

@@ -77,7 +77,7 @@ void ClientCall::TakeItem(const Item& item) {
 
 void ClientCall::End(const absl::Status& status) {
   facts_.cancelled = cancelled_.load();
-  const absl::optional<std::string> unexplained =
+  const std::optional<std::string> unexplained =
       Unexplained(facts_, status, environment_.board->servers[channel_->server()], *environment_.state);
   if (unexplained.has_value()) Fail(absl::StrCat("ended with ", status.ToString(), ", ", *unexplained));
   const bool as_asked = !status.ok() && status == AskedFor(plan().id, plan().end_code);

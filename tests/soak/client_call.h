@@ -56,7 +56,7 @@ class SoakChannel {
   const int server_;
   const SteadyTime created_;
   std::shared_ptr<Channel> channel_;
-  absl::optional<Soak::Stub> stub_;
+  std::optional<Soak::Stub> stub_;
   mutable Mutex mutex_;
   Confirmed confirmed_ ABSL_GUARDED_BY(mutex_);
 };

@@ -82,10 +82,10 @@ void HandlerCall::Answer(Answerer* answerer) const {
 }
 
 void HandlerCall::Fail(absl::string_view what) const {
-  environment_.board->Fail(absl::StrCat("call ", job_.id(), " (", context_->method(), ", reply of ", job_.reply_bytes(),
-                                        " bytes, ", job_.items(), " items of up to ", job_.item_bytes(),
-                                        " bytes), as process ", environment_.incarnation, " of server ",
-                                        environment_.server, " saw it, ", what));
+  environment_.board->Fail(absl::StrCat("call ", job_.id(), " (", std::string(context_->method()), ", reply of ",
+                                        job_.reply_bytes(), " bytes, ", job_.items(), " items of up to ",
+                                        job_.item_bytes(), " bytes), as process ", environment_.incarnation,
+                                        " of server ", environment_.server, " saw it, ", what));
 }
 
 }  // namespace shmrpc::soak

@@ -2,12 +2,12 @@
 #define SHMRPC_TESTS_SOAK_PLAN_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "tests/soak/random.h"
 
 namespace shmrpc::soak {
@@ -35,10 +35,10 @@ struct Plan {
   absl::StatusCode end_code = absl::StatusCode::kOk;  // what the handler ends with
   bool metadata = false;
   bool wait_for_ready = false;
-  bool refuse_size = false;                             // the context's limit forbids the request: RESOURCE_EXHAUSTED
-  absl::optional<uint32_t> read_items = absl::nullopt;  // reads no more, and finishes
-  absl::optional<absl::Duration> timeout = absl::nullopt;
-  absl::optional<absl::Duration> cancel_after = absl::nullopt;
+  bool refuse_size = false;                           // the context's limit forbids the request: RESOURCE_EXHAUSTED
+  std::optional<uint32_t> read_items = std::nullopt;  // reads no more, and finishes
+  std::optional<absl::Duration> timeout = std::nullopt;
+  std::optional<absl::Duration> cancel_after = std::nullopt;
 
   // For people: everything.
   std::string ToString() const;

@@ -47,9 +47,9 @@ void Seat::Continue() {
   kill(pid(), SIGCONT);
 }
 
-bool Seat::TakeEnd(absl::optional<std::string>* complaint) {
+bool Seat::TakeEnd(std::optional<std::string>* complaint) {
   if (!process_.has_value()) return false;
-  const absl::optional<int> status = process_->Ended();
+  const std::optional<int> status = process_->Ended();
   if (!status.has_value()) return false;
   process_.reset();
   continue_at_.reset();

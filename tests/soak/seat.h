@@ -4,12 +4,12 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/types/optional.h"
 #include "shmrpc/steady_time.h"
 #include "tests/bench/process.h"
 
@@ -44,16 +44,16 @@ class Seat {
 
   // Whether the process has ended since the last time it was asked. `*complaint` is set when it ended otherwise than it
   // was expected to.
-  bool TakeEnd(absl::optional<std::string>* complaint);
+  bool TakeEnd(std::optional<std::string>* complaint);
 
  private:
   enum class Expected { kNothing, kKilled, kSuccess };
 
   const std::string name_;
-  absl::optional<bench::ChildProcess> process_;
+  std::optional<bench::ChildProcess> process_;
   uint32_t incarnation_ = 0;
   Expected expected_ = Expected::kNothing;
-  absl::optional<SteadyTime> continue_at_;  // nullopt: not stopped
+  std::optional<SteadyTime> continue_at_;  // nullopt: not stopped
 };
 
 }  // namespace shmrpc::soak

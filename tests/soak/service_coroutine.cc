@@ -18,7 +18,7 @@ class CoroutineService final : public Soak::CoService {
     HandlerCall call(environment_, context, nullptr);
     co_await Sleep(call.work());
     for (;;) {
-      const absl::optional<Item> item = co_await reader->Read();
+      const std::optional<Item> item = co_await reader->Read();
       if (!item.has_value()) break;
       call.TakeItem(*item);
     }
@@ -42,7 +42,7 @@ class CoroutineService final : public Soak::CoService {
     co_await Sleep(call.work());
     Item written;
     for (;;) {
-      const absl::optional<Item> item = co_await stream->Read();
+      const std::optional<Item> item = co_await stream->Read();
       if (!item.has_value()) break;
       call.TakeItem(*item);
       call.MakeItem(&written);

@@ -73,10 +73,10 @@ class Supervisor {
   Random random_;
   SoakResult result_;
   std::vector<std::string> addresses_;
-  absl::optional<bench::PrivateDirectory> directory_;
+  std::optional<bench::PrivateDirectory> directory_;
   std::vector<std::unique_ptr<Seat>> servers_;
   std::vector<std::unique_ptr<Seat>> clients_;
-  std::vector<absl::optional<SteadyTime>> servers_restart_;  // when, for those that have ended
+  std::vector<std::optional<SteadyTime>> servers_restart_;  // when, for those that have ended
   std::vector<SteadyTime> server_end_;
   SteadyTime client_kill_;
   SteadyTime stop_;
@@ -280,7 +280,7 @@ void Supervisor::Continue(Seat* seat) {
 }
 
 void Supervisor::LookForEnds() {
-  absl::optional<std::string> complaint;
+  std::optional<std::string> complaint;
   for (int i = 0; i < static_cast<int>(servers_.size()); ++i) {
     if (servers_[i]->TakeEnd(&complaint)) {
       servers_restart_[i] = SteadyTime::Now() + absl::Milliseconds(random_.OneIn(2) ? 0 : random_.LogUniform(1, 300));

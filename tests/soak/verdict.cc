@@ -18,8 +18,8 @@ bool SurvivesRestarts(const CallFacts& call) {
          plan.request_bytes + 1000 < kMaxKeptRequestBytes;
 }
 
-absl::optional<std::string> UnexplainedUnavailable(const CallFacts& call, const ServerState& server,
-                                                   const ClientState& client) {
+std::optional<std::string> UnexplainedUnavailable(const CallFacts& call, const ServerState& server,
+                                                  const ClientState& client) {
   // In this order: the supervisor says what it is about to do before it does it.
   const uint32_t ready = server.ready.load();
   const int64_t ready_nanos = server.ready_nanos.load();
@@ -27,7 +27,7 @@ absl::optional<std::string> UnexplainedUnavailable(const CallFacts& call, const 
   const uint32_t doomed = server.doomed.load();
   const uint32_t kills = server.kills.load();
   const uint32_t long_stops = client.long_stops.load();
-  if (long_stops != call.long_stops) return absl::nullopt;
+  if (long_stops != call.long_stops) return std::nullopt;
 
   const Confirmed& confirmed = call.confirmed;
   if (confirmed.incarnation != 0 && confirmed.long_stops == long_stops) {
@@ -48,7 +48,7 @@ absl::optional<std::string> UnexplainedUnavailable(const CallFacts& call, const 
                           absl::FormatDuration(call.begun - reachable));
     }
   }
-  return absl::nullopt;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -57,25 +57,25 @@ absl::Status AskedFor(uint64_t id, absl::StatusCode code) {
   return absl::Status(code, absl::StrCat("call ", id, " asked for it"));
 }
 
-absl::optional<std::string> Unexplained(const CallFacts& call, const absl::Status& status, const ServerState& server,
-                                        const ClientState& client) {
+std::optional<std::string> Unexplained(const CallFacts& call, const absl::Status& status, const ServerState& server,
+                                       const ClientState& client) {
   const absl::StatusCode end_code = call.plan.end_code;
   if (status == AskedFor(call.plan.id, end_code) || status.ok()) {
     if (call.plan.refuse_size) return "although its request is too large";
     if (status.code() != end_code) return "although its handler was to end otherwise";
-    return absl::nullopt;
+    return std::nullopt;
   }
   const bool late = call.deadline <= SteadyTime::Now();
   switch (status.code()) {
     case absl::StatusCode::kCancelled:
       // The handler may notice a deadline earlier than the client.
-      if (call.cancelled || late) return absl::nullopt;
+      if (call.cancelled || late) return std::nullopt;
       return "although nobody cancelled it";
     case absl::StatusCode::kDeadlineExceeded:
-      if (late) return absl::nullopt;
+      if (late) return std::nullopt;
       return "although its deadline has not passed";
     case absl::StatusCode::kResourceExhausted:
-      if (call.plan.refuse_size) return absl::nullopt;
+      if (call.plan.refuse_size) return std::nullopt;
       return "although no limit forbids it";
     case absl::StatusCode::kUnavailable:
       return UnexplainedUnavailable(call, server, client);

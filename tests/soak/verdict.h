@@ -11,10 +11,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/types/optional.h"
 #include "shmrpc/steady_time.h"
 #include "tests/soak/board.h"
 #include "tests/soak/plan.h"
@@ -48,8 +48,8 @@ struct CallFacts {
 absl::Status AskedFor(uint64_t id, absl::StatusCode code);
 
 // Nullopt when `status` is explained, otherwise why it is not. After the end of the call.
-absl::optional<std::string> Unexplained(const CallFacts& call, const absl::Status& status, const ServerState& server,
-                                        const ClientState& client);
+std::optional<std::string> Unexplained(const CallFacts& call, const absl::Status& status, const ServerState& server,
+                                       const ClientState& client);
 
 }  // namespace shmrpc::soak
 

@@ -12,15 +12,15 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
-#include "absl/types/span.h"
 #include "gtest/gtest.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
@@ -54,7 +54,7 @@ class RawFrames {
   explicit RawFrames(std::unique_ptr<framed::Link> link) : link_(std::move(link)) {}
 
   // False when the other side is gone, or takes nothing for implausibly long.
-  bool Send(framed::FrameHeader header, absl::string_view body = "") {
+  bool Send(framed::FrameHeader header, std::string_view body = "") {
     const size_t size = framed::kFrameHeaderBytes + body.size();
     const SteadyTime give_up = SteadyTime::Now() + kHangGuard;
     uint8_t* frame = nullptr;
@@ -190,12 +190,12 @@ class RawServer {
     while (reader.state() == HelloReader::State::kMore && !give_up.HasPassed()) {
       uint8_t buffer[256];
       const auto received =
-          shm::ReceiveWithFds(client.get(), absl::MakeSpan(buffer, std::min(reader.Wanted(), sizeof buffer)), &fds);
+          shm::ReceiveWithFds(client.get(), std::span(buffer, std::min(reader.Wanted(), sizeof buffer)), &fds);
       if (!received.ok()) break;
       if (!received->has_value()) {
         absl::SleepFor(absl::Milliseconds(1));
       } else {
-        reader.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
+        reader.Feed(std::string_view(reinterpret_cast<const char*>(buffer), **received));
       }
     }
     absl::StatusOr<shm::Segment> own = shm::Segment::Create(shm::kSegmentBytes);
@@ -209,7 +209,7 @@ class RawServer {
     }
     const std::string bytes = EncodeHello(hello);
     const auto sent =
-        shm::SendWithFd(client.get(), absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()),
+        shm::SendWithFd(client.get(), std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()),
                         way_ == RawWay::kShm ? own->fd() : -1);
     EXPECT_TRUE(sent.ok() && *sent == bytes.size());
     if (way_ == RawWay::kTcp) {

@@ -12,10 +12,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "transports/framed/frame.h"
@@ -54,17 +54,17 @@ class RawPeer {
   std::unique_ptr<Link> TakeLink() { return std::move(link_); }
 
   // The bytes of a frame.
-  static std::string Encode(FrameHeader header, absl::string_view body = "") {
+  static std::string Encode(FrameHeader header, std::string_view body = "") {
     header.length = static_cast<uint32_t>(kFrameHeaderBytes + body.size());
     std::string bytes(reinterpret_cast<const char*>(&header), sizeof header);
-    absl::StrAppend(&bytes, body);
+    bytes.append(body);
     return bytes;
   }
   // What is sent together, the session receives together: one frame, or several.
-  void SendBytes(absl::string_view bytes) {
+  void SendBytes(std::string_view bytes) {
     ASSERT_EQ(send(own_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
   }
-  void Send(FrameHeader header, absl::string_view body = "") { SendBytes(Encode(header, body)); }
+  void Send(FrameHeader header, std::string_view body = "") { SendBytes(Encode(header, body)); }
   void SendMethod() { Send({.type = FrameType::kMethod, .code = 0}, "/a.Service/Method"); }
   void SendRequest(uint64_t call_id, uint8_t flags) {
     Send({.type = FrameType::kRequest, .flags = flags, .call_id = call_id});
@@ -75,7 +75,7 @@ class RawPeer {
   void SendCredit(uint64_t call_id, const Credit& credit) {
     char body[kCreditBytes];
     EncodeCredit(credit, body);
-    Send({.type = FrameType::kCredit, .call_id = call_id}, absl::string_view(body, sizeof body));
+    Send({.type = FrameType::kCredit, .call_id = call_id}, std::string_view(body, sizeof body));
   }
 
   // The next frame; none when the session has hung up.

@@ -37,7 +37,7 @@ class KeepingHandler final : public CallHandler {
   }
 
   // Tells the first method that is asked for from others, and counts.
-  const ResolvedMethod* ResolveMethod(absl::string_view method) const override {
+  const ResolvedMethod* ResolveMethod(std::string_view method) const override {
     struct Known final : ResolvedMethod {};
     static const Known known;
     MutexLock lock(&mutex_);
@@ -240,7 +240,7 @@ TEST_F(ServerSessionTest, AMethodIsResolvedOnceAndEachOfItsCallsIsTold) {
 TEST_F(ServerSessionTest, ACallWithADeadlineTellsWhenItCame) {
   const SteadyTime before = SteadyTime::Now();
   const uint64_t left = 1'000'000'000;
-  const absl::string_view body(reinterpret_cast<const char*>(&left), sizeof left);
+  const std::string_view body(reinterpret_cast<const char*>(&left), sizeof left);
   peer_.Send({.type = FrameType::kRequest, .flags = kFlagDeadline, .call_id = 1}, body);
   const ServerCall* const call = handler_.Get(0);
   EXPECT_GE(call->arrival(), before);

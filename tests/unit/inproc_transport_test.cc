@@ -281,7 +281,7 @@ TEST(InprocTransportTest, ACallOnAConnectionThatIsOverIsUnavailable) {
   StartedCall call(*connection, events, "x");
   EXPECT_TRUE(events.IsOver());
   EXPECT_EQ(events.status_.code(), absl::StatusCode::kUnavailable);
-  EXPECT_NE(events.status_.message().find("shutting down"), absl::string_view::npos);
+  EXPECT_NE(events.status_.message().find("shutting down"), std::string_view::npos);
 }
 
 TEST(InprocTransportTest, CancelAndFinishRace) {

@@ -40,10 +40,10 @@ TEST(AccessCheckTest, TheSameUserAndRootAreAlwaysLetIn) {
 
 TEST(AccessCheckTest, WhoIsUnknownIsLetInOnlyIfAnybodyIs) {
   for (const Viewpoint& own : {Whole(kOwn), Partial(kOwn), Whole(0)}) {
-    EXPECT_FALSE(LetsIn(AccessPolicy::SameUser(), absl::nullopt, own));
-    EXPECT_FALSE(LetsIn(AccessPolicy::Users({0, kOwn}), absl::nullopt, own));
-    EXPECT_FALSE(LetsIn(AccessPolicy::Groups({0}), absl::nullopt, own));
-    EXPECT_TRUE(LetsIn(AccessPolicy::AnyUser(), absl::nullopt, own));
+    EXPECT_FALSE(LetsIn(AccessPolicy::SameUser(), std::nullopt, own));
+    EXPECT_FALSE(LetsIn(AccessPolicy::Users({0, kOwn}), std::nullopt, own));
+    EXPECT_FALSE(LetsIn(AccessPolicy::Groups({0}), std::nullopt, own));
+    EXPECT_TRUE(LetsIn(AccessPolicy::AnyUser(), std::nullopt, own));
     EXPECT_TRUE(LetsIn(AccessPolicy::AnyUser(), User(kOther), own));
   }
 }
@@ -94,7 +94,7 @@ TEST(AccessCheckTest, ARefusalSaysWhoIsRefusedAndWhatToDo) {
   EXPECT_EQ(WhyNotLetIn(AccessPolicy::SameUser(), User(geteuid()), "a", "b", "c"), "");
   EXPECT_THAT(DescribeUser(User(kOverflow), Partial(kOwn)), HasSubstr("other user namespaces"));
   EXPECT_EQ(DescribeUser(User(kOverflow), Whole(kOwn)), "uid 65534");
-  EXPECT_EQ(DescribeUser(absl::nullopt, Whole(kOwn)), "unknown to the kernel");
+  EXPECT_EQ(DescribeUser(std::nullopt, Whole(kOwn)), "unknown to the kernel");
 }
 
 TEST(AccessCheckTest, TheViewpointIsThisProcesss) { EXPECT_EQ(Viewpoint::OfThisProcess().uid, geteuid()); }

@@ -89,7 +89,7 @@ TEST_F(CallTest, EchoesWithAndWithoutContext) {
   EXPECT_EQ(context.peer().transport, "inproc");
   EXPECT_EQ(context.peer().address, kAddress);
   ASSERT_TRUE(context.peer().credentials.has_value());
-  EXPECT_EQ(context.peer().credentials->pid, absl::optional<pid_t>(getpid()));
+  EXPECT_EQ(context.peer().credentials->pid, std::optional<pid_t>(getpid()));
   EXPECT_EQ(channel_->transport(), "inproc");
   EXPECT_EQ(channel_->target(), kAddress);
 }
@@ -120,7 +120,7 @@ TEST_F(CallTest, CarriesMetadataStatusAndPayload) {
   const absl::Status status = Call(&context);
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(status.message(), "no such thing");
-  EXPECT_EQ(status.GetPayload("type.googleapis.com/x"), absl::optional<absl::Cord>(absl::Cord("detail")));
+  EXPECT_EQ(status.GetPayload("type.googleapis.com/x"), absl::Cord("detail"));
   EXPECT_EQ(context.GetServerInitialMetadata(), (Metadata{{"first", "i"}}));
   EXPECT_EQ(context.GetServerTrailingMetadata(), (Metadata{{"last-bin", "\xff"}}));
 }

@@ -36,7 +36,7 @@ class FakeHosts final : public Transport {
 
   explicit FakeHosts(std::map<std::string, Connector> hosts) : hosts_(std::move(hosts)) {}
 
-  absl::string_view name() const override { return "fake"; }
+  std::string_view name() const override { return "fake"; }
   bool Handles(const Target& target) const override { return target.kind == Target::Kind::kHostPort; }
   ConnectResult Connect(const Target& target, const ConnectOptions& options) override {
     const absl::Duration given = options.deadline - SteadyTime::Now();

@@ -39,7 +39,7 @@ using testing::WaitForInterrupt;
 // What an error says of the time until the next attempt, which is rounded up to a millisecond.
 absl::Duration NextAttemptIn(const absl::Status& status) {
   const std::string message = MessageOf(status);
-  static constexpr absl::string_view kBefore = "the next one may start in ";
+  static constexpr std::string_view kBefore = "the next one may start in ";
   const size_t found = message.find(kBefore.data());
   absl::Duration wait;
   if (found == std::string::npos) {

@@ -127,13 +127,13 @@ TEST_F(ClientCoroutineTest, ReadsUntilTheServerEnds) {
     std::string texts;
     const auto run = [&]() -> Task<absl::Status> {
       Reader reader(channel_, kMethod, &context, Text("request"));
-      while (absl::optional<StringValue> message = co_await reader.Read()) texts += message->value();
+      while (std::optional<StringValue> message = co_await reader.Read()) texts += message->value();
       EXPECT_EQ(context.GetServerInitialMetadata(), (Metadata{{"initial", "1"}}));
       co_return co_await reader.Finish();
     };
     std::thread server([&] {
       const auto call = server_.NextCall();
-      EXPECT_EQ(call->Take(), absl::optional<std::string>("request"));
+      EXPECT_EQ(call->Take(), std::optional<std::string>("request"));
       call->SendHeaders({{"initial", "1"}});
       call->SendText("a");
       call->SendText("b");
@@ -180,7 +180,7 @@ TEST_F(ClientCoroutineTest, WritesAndTakesTheReply) {
       for (int n = 0; n < 2; ++n) {
         const auto call = server_.NextCall();
         int taken = 0;
-        while (absl::optional<std::string> text = call->Take()) EXPECT_EQ(*text, std::to_string(taken++));
+        while (std::optional<std::string> text = call->Take()) EXPECT_EQ(*text, std::to_string(taken++));
         EXPECT_EQ(taken, 100);
         call->SendText("reply");
         call->Finish(absl::OkStatus());
@@ -227,14 +227,14 @@ TEST_F(ClientCoroutineTest, TwoCoroutinesShareTheDirections) {
   };
   const auto read = [&]() -> Task<int> {
     int count = 0;
-    while (absl::optional<StringValue> message = co_await stream.Read()) {
+    while (std::optional<StringValue> message = co_await stream.Read()) {
       EXPECT_EQ(message->value(), std::to_string(count++));
     }
     co_return count;
   };
   const auto call = server_.NextCall();
   std::thread server([&] {
-    while (absl::optional<std::string> text = call->Take()) call->SendText(*text);
+    while (std::optional<std::string> text = call->Take()) call->SendText(*text);
     call->Finish(absl::OkStatus());
   });
   Spawn(write());
@@ -291,7 +291,7 @@ TEST_F(ClientCoroutineTest, DestructionRacesWithConnectionAndStatus) {
 TEST_F(ClientCoroutineTest, TryCancelAndTheDeadlineEndWhatIsAwaited) {
   const auto run = [&](ClientContext* context) -> Task<absl::Status> {
     ReaderWriter stream(channel_, kMethod, context);
-    EXPECT_EQ(co_await stream.Read(), absl::nullopt);
+    EXPECT_EQ(co_await stream.Read(), std::nullopt);
     EXPECT_FALSE(co_await stream.Write(Text("a")));
     co_return co_await stream.Finish();
   };

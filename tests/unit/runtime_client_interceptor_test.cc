@@ -1,5 +1,6 @@
 // Interceptors of clients. The server is in this process, or the test plays it.
 
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/client_interceptor.h"
 
 #include <memory>
@@ -43,11 +44,11 @@ ClientInterceptor NotingClient(const std::string& name, Notes* notes) {
     call->OnSend([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " send ", TextOf(message))); });
     call->OnReceive([=](const MessageLite& message) { notes->Add(absl::StrCat(name, " receive ", TextOf(message))); });
     call->OnInitialMetadata([=](const Metadata& metadata) {
-      notes->Add(absl::StrCat(name, " headers ", metadata.Find("first").value_or("none")));
+      notes->Add(absl::StrCat(name, " headers ", ToAbsl(metadata.Find("first").value_or("none"))));
     });
     call->OnEnd([=](absl::Status* status, const Metadata& metadata) {
       notes->Add(absl::StrCat(name, " end ", absl::StatusCodeToString(status->code()), " ",
-                              metadata.Find("last").value_or("none")));
+                              ToAbsl(metadata.Find("last").value_or("none"))));
     });
     return absl::OkStatus();
   };
@@ -267,7 +268,7 @@ class ClientStreamInterceptorTest : public ::testing::Test {
     call->SendHeaders({{"first", "one"}});
     EXPECT_EQ(call->Take(), "a");
     EXPECT_EQ(call->Take(), "b");
-    EXPECT_EQ(call->Take(), absl::nullopt);
+    EXPECT_EQ(call->Take(), std::nullopt);
     call->SendText("A");
     call->SendText("B");
     call->Finish(absl::OkStatus(), {{"last", "two"}});
@@ -373,7 +374,7 @@ Task<absl::Status> CoTwice(const std::shared_ptr<Channel>& channel) {
   EXPECT_TRUE(co_await stream.Write(a));
   EXPECT_TRUE(co_await stream.Write(b));
   EXPECT_TRUE(co_await stream.WritesDone());
-  while (absl::optional<StringValue> message = co_await stream.Read()) {
+  while (std::optional<StringValue> message = co_await stream.Read()) {
   }
   co_return co_await stream.Finish();
 }
@@ -566,7 +567,7 @@ TEST_F(ClientStreamInterceptorTest, ReplaceMessagesOfStreams) {
     const std::shared_ptr<FakeCall> call = server_.NextCall();
     EXPECT_EQ(call->Take(), "<a>");
     EXPECT_EQ(call->Take(), "<b>");
-    EXPECT_EQ(call->Take(), absl::nullopt);
+    EXPECT_EQ(call->Take(), std::nullopt);
     call->SendText("A");
     call->Finish(absl::OkStatus());
   };

@@ -114,7 +114,7 @@ TEST_F(ClientReactorTest, ReadsUntilTheServerEnds) {
   reactor.StartRead(&reactor.in);
   reactor.StartCall();
   const auto call = server_.NextCall();
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("request"));
+  EXPECT_EQ(call->Take(), std::optional<std::string>("request"));
   call->SendHeaders({{"initial", "1"}});
   call->SendText("a");
   call->SendText("b");
@@ -140,8 +140,8 @@ TEST_F(ClientReactorTest, WritesAndTakesTheReply) {
   reactor.StartCall();
   reactor.StartWrite(&reactor.out);
   const auto call = server_.NextCall();
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(call->Take(), absl::optional<std::string>("out"));
-  EXPECT_EQ(call->Take(), absl::nullopt);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(call->Take(), std::optional<std::string>("out"));
+  EXPECT_EQ(call->Take(), std::nullopt);
   call->SendText("reply");
   call->Finish(absl::OkStatus());
   EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
@@ -155,8 +155,8 @@ TEST_F(ClientReactorTest, WriteLastHalfCloses) {
   reactor.StartCall();
   reactor.StartWriteLast(&reactor.out);
   const auto call = server_.NextCall();
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("out"));
-  EXPECT_EQ(call->Take(), absl::nullopt);
+  EXPECT_EQ(call->Take(), std::optional<std::string>("out"));
+  EXPECT_EQ(call->Take(), std::nullopt);
   EXPECT_TRUE(call->half_closed());
   call->Finish(absl::OkStatus());  // without the reply
   const absl::Status status = reactor.outcome.Wait();
@@ -173,8 +173,8 @@ TEST_F(ClientReactorTest, OperationsWaitForStartCallAndForTheConnection) {
   reactor.StartWritesDone();
   reactor.StartCall();
   const auto call = server_.NextCall();
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("out"));
-  EXPECT_EQ(call->Take(), absl::nullopt);
+  EXPECT_EQ(call->Take(), std::optional<std::string>("out"));
+  EXPECT_EQ(call->Take(), std::nullopt);
   call->SendText("in");
   call->Finish(absl::OkStatus());
   EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
@@ -289,7 +289,7 @@ TEST_F(ClientReactorTest, WaitForReadyEndsWithTheServerTheDeadlineOrTryCancel) {
   server_.set_refuses(false);
   const auto call = server_.NextCall();
   EXPECT_EQ(call->metadata, (Metadata{{"number", "0"}}));
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("request"));
+  EXPECT_EQ(call->Take(), std::optional<std::string>("request"));
   call->Finish(absl::OkStatus());
   EXPECT_EQ(reactors[0].outcome.Wait(), absl::OkStatus());
 }
@@ -414,7 +414,7 @@ TEST_F(ClientReactorTest, MessagesFlowBothWays) {
   reactor.StartRead(&reactor.in);
   reactor.StartCall();
   const auto call = server_.NextCall();
-  while (absl::optional<std::string> text = call->Take()) call->SendText(*text);
+  while (std::optional<std::string> text = call->Take()) call->SendText(*text);
   call->Finish(absl::OkStatus());
   EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
   EXPECT_EQ(written, kMessages);

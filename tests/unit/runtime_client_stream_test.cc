@@ -66,8 +66,8 @@ TEST_F(ClientStreamTest, ReadsUntilTheServerEnds) {
   EXPECT_EQ(call->metadata, (Metadata{{"key", "value"}}));
   EXPECT_FALSE(call->client_streams);
   EXPECT_TRUE(call->server_streams);
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("request"));
-  EXPECT_EQ(call->Take(), absl::nullopt);
+  EXPECT_EQ(call->Take(), std::optional<std::string>("request"));
+  EXPECT_EQ(call->Take(), std::nullopt);
   call->SendHeaders({{"initial", "1"}});
   call->SendText("a");
   call->SendText("b");
@@ -114,9 +114,9 @@ TEST_F(ClientStreamTest, WritesAndTakesTheReply) {
   EXPECT_TRUE(writer.WriteLast(Text("b")));
   EXPECT_FALSE(writer.Write(Text("c")));
   EXPECT_TRUE(writer.WritesDone());
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("a"));
-  EXPECT_EQ(call->Take(), absl::optional<std::string>("b"));
-  EXPECT_EQ(call->Take(), absl::nullopt);
+  EXPECT_EQ(call->Take(), std::optional<std::string>("a"));
+  EXPECT_EQ(call->Take(), std::optional<std::string>("b"));
+  EXPECT_EQ(call->Take(), std::nullopt);
   call->SendText("reply");
   call->Finish(absl::OkStatus());
   EXPECT_EQ(writer.Finish(), absl::OkStatus());
@@ -128,8 +128,8 @@ TEST_F(ClientStreamTest, FinishHalfCloses) {
   const auto call = server_.NextCall();
   EXPECT_TRUE(writer.Write(Text("a")));
   std::thread server([&] {
-    EXPECT_EQ(call->Take(), absl::optional<std::string>("a"));
-    EXPECT_EQ(call->Take(), absl::nullopt);
+    EXPECT_EQ(call->Take(), std::optional<std::string>("a"));
+    EXPECT_EQ(call->Take(), std::nullopt);
     call->SendText("reply");
     call->Finish(absl::OkStatus());
   });
@@ -177,7 +177,7 @@ TEST_F(ClientStreamTest, WriteWaitsForTheReceiver) {
     EXPECT_TRUE(stream.WritesDone());
   });
   std::thread server([&] {
-    while (absl::optional<std::string> text = call->Take()) call->SendText(*text);
+    while (std::optional<std::string> text = call->Take()) call->SendText(*text);
     call->Finish(absl::OkStatus());
   });
   // At the same time as the other thread writes.

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,7 +18,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
@@ -135,12 +135,12 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     Poll();
   }
   // The text of the client's next message, or nullopt when there are no more.
-  absl::optional<std::string> Take() {
-    absl::optional<std::string> text;
+  std::optional<std::string> Take() {
+    std::optional<std::string> text;
     {
       MutexLock lock(&mutex_);
       while (sent_.empty() && !half_closed_ && !ended_) changed_.Wait(&mutex_);
-      if (sent_.empty()) return absl::nullopt;
+      if (sent_.empty()) return std::nullopt;
       google::protobuf::StringValue message;
       EXPECT_TRUE(message.ParseFromString(sent_.front()));
       text = message.value();
@@ -283,8 +283,8 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
     while (!drops_ && !messages_.empty() && (asked_ || !server_streams)) {
       asked_ = false;
       AddEvent([this, bytes = std::move(messages_.front())] {
-        absl::string_view piece(bytes);
-        events_->OnMessage(IncomingMessage(absl::Span<const absl::string_view>(&piece, bytes.empty() ? 0 : 1)));
+        std::string_view piece(bytes);
+        events_->OnMessage(IncomingMessage(std::span<const std::string_view>(&piece, bytes.empty() ? 0 : 1)));
       });
       messages_.pop_front();
     }
@@ -337,13 +337,13 @@ class FakeCall final : public Call, public std::enable_shared_from_this<FakeCall
   std::deque<std::string> sent_ ABSL_GUARDED_BY(mutex_);  // by the client
   bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool send_blocked_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);
 
   bool headers_sent_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<std::string> messages_ ABSL_GUARDED_BY(mutex_);  // for the client
   bool asked_ ABSL_GUARDED_BY(mutex_) = false;
   bool drops_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   Metadata trailing_metadata_ ABSL_GUARDED_BY(mutex_);
   bool not_processed_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -423,7 +423,7 @@ class FakeServer final {
   class FakeTransport final : public Transport {
    public:
     explicit FakeTransport(FakeServer* server) : server_(server) {}
-    absl::string_view name() const override { return "fake"; }
+    std::string_view name() const override { return "fake"; }
     bool Handles(const Target&) const override { return true; }
     absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target&, const ConnectOptions&) override {
       if (server_->refuses_) return absl::UnavailableError("the fake refuses");

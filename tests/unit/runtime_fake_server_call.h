@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -16,7 +17,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/descriptor.pb.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "gtest/gtest.h"
@@ -36,7 +36,7 @@ class FakeServerCall final : public ServerCall {
  public:
   struct Options {
     std::string method;
-    absl::optional<std::string> request;  // a serialised message, given with OnCall
+    std::optional<std::string> request;  // a serialised message, given with OnCall
     SteadyTime deadline = SteadyTime::InfiniteFuture();
     int credits = 1 << 20;            // messages that Send takes
     bool done_inside_finish = false;  // OnDone comes before Finish returns, where the rules allow it
@@ -46,8 +46,8 @@ class FakeServerCall final : public ServerCall {
     events_thread_ = std::thread([this] { DeliverEvents(); });
     handler_thread_ = std::thread([this, handler] {
       if (!options_.request.has_value()) return handler->OnCall(ServerCallPtr(this), nullptr);
-      const absl::string_view piece = *options_.request;
-      const IncomingMessage message(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1));
+      const std::string_view piece = *options_.request;
+      const IncomingMessage message(std::span(&piece, piece.empty() ? 0 : 1));
       handler->OnCall(ServerCallPtr(this), &message);
     });
   }
@@ -134,7 +134,7 @@ class FakeServerCall final : public ServerCall {
 
   // ---- ServerCall
 
-  absl::string_view method() const override { return options_.method; }
+  std::string_view method() const override { return options_.method; }
   SteadyTime deadline() const override { return options_.deadline; }
   const Metadata& metadata() const override { return metadata_; }
   const Peer& peer() const override { return peer_; }
@@ -296,8 +296,8 @@ class FakeServerCall final : public ServerCall {
     std::string bytes = std::move(inbox_.front());
     inbox_.pop_front();
     return [events, bytes = std::move(bytes)] {
-      const absl::string_view piece = bytes;
-      events->OnMessage(IncomingMessage(absl::MakeConstSpan(&piece, piece.empty() ? 0 : 1)));
+      const std::string_view piece = bytes;
+      events->OnMessage(IncomingMessage(std::span(&piece, piece.empty() ? 0 : 1)));
     };
   }
 
@@ -332,7 +332,7 @@ class FakeServerCall final : public ServerCall {
 // Listens on any inproc: address, and hands over the calls that the test makes.
 class FakeTransport final : public Transport {
  public:
-  absl::string_view name() const override { return "fake"; }
+  std::string_view name() const override { return "fake"; }
   bool Handles(const Target& target) const override { return true; }
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target&, const ConnectOptions&) override {
     return absl::UnimplementedError("the fake has no client");
@@ -386,8 +386,8 @@ class KindsService final : public Service {
   explicit KindsService(React react) : react_(std::move(react)) {}
   explicit KindsService(CoInvoke co_invoke) : co_invoke_(std::move(co_invoke)) {}
 
-  absl::string_view ShmrpcServiceName() const override { return "test.Kinds"; }
-  absl::Span<const ServiceMethod> ShmrpcMethods() const override {
+  std::string_view ShmrpcServiceName() const override { return "test.Kinds"; }
+  std::span<const ServiceMethod> ShmrpcMethods() const override {
     methods_ = {{kUnary, MethodKind::kUnary, &Text, &Text},
                 {kServerStreaming, MethodKind::kServerStreaming, &Text, &Text},
                 {kClientStreaming, MethodKind::kClientStreaming, &Text, &Text},
@@ -443,7 +443,7 @@ class ServerUnderTest {
 
   std::unique_ptr<FakeServerCall> Call(FakeServerCall::Options options) { return transport_->Call(std::move(options)); }
   // Whose request, if any, comes with the call.
-  std::unique_ptr<FakeServerCall> Call(const std::string& method, const absl::optional<std::string>& text = {}) {
+  std::unique_ptr<FakeServerCall> Call(const std::string& method, const std::optional<std::string>& text = {}) {
     FakeServerCall::Options options;
     options.method = method;
     if (text.has_value()) options.request = Text(*text).SerializeAsString();

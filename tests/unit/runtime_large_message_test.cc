@@ -159,7 +159,7 @@ class LargeMessageTest : public ::testing::Test {
   }
 
   // Lets a LargeMessage take `bytes` in pieces of any size.
-  void AppendTo(LargeMessage* large, absl::string_view bytes, size_t largest_piece) {
+  void AppendTo(LargeMessage* large, std::string_view bytes, size_t largest_piece) {
     while (!bytes.empty()) {
       const size_t piece = std::min(bytes.size(), Size(1, largest_piece));
       large->Append(bytes.substr(0, piece));
@@ -175,7 +175,7 @@ class LargeMessageTest : public ::testing::Test {
       LargeMessage large(tree_, bytes.size());
       AppendTo(&large, bytes, largest_piece);
       std::string joined;
-      for (const absl::string_view piece : large.Pieces()) absl::StrAppend(&joined, piece);
+      for (const std::string_view piece : large.Pieces()) joined.append(piece);
       EXPECT_TRUE(joined == bytes);
       const std::unique_ptr<Message> message = NewTree();
       EXPECT_EQ(large.ParseTo(message.get()), parsed);
@@ -287,7 +287,7 @@ TEST_F(LargeMessageTest, MovesTheLargeFieldOfAGeneratedMessage) {
   const std::string bytes = any.SerializeAsString();
   LargeMessage large(Any::descriptor(), bytes.size());
   AppendTo(&large, bytes, kLarge);
-  const absl::Span<const absl::string_view> pieces = large.Pieces();
+  const std::span<const std::string_view> pieces = large.Pieces();
   ASSERT_EQ(pieces.size(), 2);
   const char* const value = pieces[1].data();
   Any parsed;

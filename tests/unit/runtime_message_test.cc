@@ -1,9 +1,9 @@
 #include "shmrpc/message.h"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/wrappers.pb.h"
@@ -25,8 +25,8 @@ ListValue MakeList() {
   return list;
 }
 
-std::vector<absl::string_view> Cut(absl::string_view bytes, size_t piece_size) {
-  std::vector<absl::string_view> pieces;
+std::vector<std::string_view> Cut(std::string_view bytes, size_t piece_size) {
+  std::vector<std::string_view> pieces;
   for (size_t i = 0; i < bytes.size(); i += piece_size) pieces.push_back(bytes.substr(i, piece_size));
   return pieces;
 }
@@ -35,7 +35,7 @@ TEST(IncomingMessageTest, ParsesAnyNumberOfPieces) {
   const ListValue expected = MakeList();
   const std::string bytes = expected.SerializeAsString();
   for (size_t piece_size : {size_t{1}, size_t{2}, size_t{7}, size_t{64}, bytes.size() - 1, bytes.size()}) {
-    const std::vector<absl::string_view> pieces = Cut(bytes, piece_size);
+    const std::vector<std::string_view> pieces = Cut(bytes, piece_size);
     const IncomingMessage message(pieces);
     EXPECT_EQ(message.size(), bytes.size());
     ListValue parsed;
@@ -58,9 +58,9 @@ TEST(IncomingMessageTest, RefusesWhatIsNoMessage) {
   text.set_value("0123456789");
   const std::string bytes = text.SerializeAsString();
   for (size_t size = 1; size < bytes.size(); ++size) {
-    const absl::string_view cut = absl::string_view(bytes).substr(0, size);
-    EXPECT_FALSE(IncomingMessage(absl::MakeConstSpan(&cut, 1)).ParseTo(&text)) << size;
-    const std::vector<absl::string_view> pieces = Cut(cut, 3);
+    const std::string_view cut = std::string_view(bytes).substr(0, size);
+    EXPECT_FALSE(IncomingMessage(std::span(&cut, 1)).ParseTo(&text)) << size;
+    const std::vector<std::string_view> pieces = Cut(cut, 3);
     EXPECT_FALSE(IncomingMessage(pieces).ParseTo(&text)) << size;
   }
 }

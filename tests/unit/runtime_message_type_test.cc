@@ -26,7 +26,7 @@ using testing::TestService;
 // The transport within the process, which lets the test see who handles its calls.
 class ListeningTransport final : public Transport {
  public:
-  absl::string_view name() const override { return "listening"; }
+  std::string_view name() const override { return "listening"; }
   bool Handles(const Target& target) const override { return inproc_.Handles(target); }
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) override {
     return inproc_.Connect(target, options);

@@ -15,8 +15,8 @@ TEST(MetadataTest, KeepsPairsInOrder) {
   Metadata metadata = {{"b", "1"}, {"a", "2"}};
   metadata.Add("b", "3");
   EXPECT_EQ(metadata.size(), 3u);
-  EXPECT_EQ(metadata.Find("b"), absl::optional<absl::string_view>("1"));
-  EXPECT_EQ(metadata.Find("c"), absl::nullopt);
+  EXPECT_EQ(metadata.Find("b"), std::optional<std::string_view>("1"));
+  EXPECT_EQ(metadata.Find("c"), std::nullopt);
   EXPECT_THAT(metadata.FindAll("b"), ElementsAre("1", "3"));
   EXPECT_TRUE(metadata.FindAll("c").empty());
   EXPECT_EQ(metadata, (Metadata{{"b", "1"}, {"a", "2"}, {"b", "3"}}));

@@ -32,9 +32,9 @@ RetryPolicy Policy(int max_attempts, absl::StatusCode code, absl::Duration backo
 }
 
 // A decision for which throttling does not count.
-absl::optional<absl::Duration> NextAfter(CallAttempts& attempts, AttemptEnd end, const absl::Status& status,
-                                         const RetryPolicy& policy) {
-  RetryThrottle none(absl::nullopt);
+std::optional<absl::Duration> NextAfter(CallAttempts& attempts, AttemptEnd end, const absl::Status& status,
+                                        const RetryPolicy& policy) {
+  RetryThrottle none(std::nullopt);
   return attempts.NextAfter(end, status, &policy, none);
 }
 
@@ -109,16 +109,16 @@ TEST(CallAttemptsTest, PausesAreSpreadByTheJitter) {
 TEST(CallAttemptsTest, WhatMayHaveRunIsFinal) {
   const RetryPolicy policy = Policy(10, kUnavailable);
   CallAttempts attempts;
-  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kMayHaveRun, absl::UnavailableError(""), policy), absl::nullopt);
-  EXPECT_NE(NextAfter(attempts, AttemptEnd::kNotProcessed, absl::UnavailableError(""), policy), absl::nullopt);
+  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kMayHaveRun, absl::UnavailableError(""), policy), std::nullopt);
+  EXPECT_NE(NextAfter(attempts, AttemptEnd::kNotProcessed, absl::UnavailableError(""), policy), std::nullopt);
 }
 
 TEST(CallAttemptsTest, OnlyAMissingConnectionCanComeLater) {
   RetryPolicy policy = Policy(10, absl::StatusCode::kDeadlineExceeded);
   policy.codes.push_back(absl::StatusCode::kCancelled);
   CallAttempts attempts;
-  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kNotConnected, absl::DeadlineExceededError(""), policy), absl::nullopt);
-  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kNotConnected, absl::CancelledError(""), policy), absl::nullopt);
+  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kNotConnected, absl::DeadlineExceededError(""), policy), std::nullopt);
+  EXPECT_EQ(NextAfter(attempts, AttemptEnd::kNotConnected, absl::CancelledError(""), policy), std::nullopt);
 }
 
 // ---- Throttling.
@@ -191,7 +191,7 @@ TEST_F(RetryThrottleTest, OtherCodesDoNotCount) {
 }
 
 TEST_F(RetryThrottleTest, WithoutThrottlingEverythingIsAllowed) {
-  RetryThrottle none(absl::nullopt);
+  RetryThrottle none(std::nullopt);
   for (int i = 0; i < 10'000; ++i) none.Record(policy_, failure_);
   EXPECT_TRUE(none.AllowsRetry());
 }
@@ -220,7 +220,7 @@ TEST_F(RetryThrottleTest, TransparentRetriesNeitherCountNorWait) {
   for (int i = 0; i < kMaxTransparentRetries; ++i) {
     EXPECT_EQ(held_back.NextAfter(AttemptEnd::kNotProcessed, failure_, &policy_, throttle_), absl::ZeroDuration());
   }
-  EXPECT_EQ(held_back.NextAfter(AttemptEnd::kNotProcessed, failure_, &policy_, throttle_), absl::nullopt);
+  EXPECT_EQ(held_back.NextAfter(AttemptEnd::kNotProcessed, failure_, &policy_, throttle_), std::nullopt);
   Record(absl::OkStatus(), 5);
   EXPECT_TRUE(throttle_.AllowsRetry()) << "only the last of those failures took a token";
 }
@@ -228,7 +228,7 @@ TEST_F(RetryThrottleTest, TransparentRetriesNeitherCountNorWait) {
 TEST_F(RetryThrottleTest, CallsWithoutAPolicyDoNotCount) {
   for (int i = 0; i < 100; ++i) {
     CallAttempts attempts;
-    EXPECT_EQ(attempts.NextAfter(AttemptEnd::kNotConnected, failure_, nullptr, throttle_), absl::nullopt);
+    EXPECT_EQ(attempts.NextAfter(AttemptEnd::kNotConnected, failure_, nullptr, throttle_), std::nullopt);
   }
   EXPECT_TRUE(throttle_.AllowsRetry());
 }

@@ -130,7 +130,7 @@ class StyledCall {
 
   Task<absl::Status> AwaitStream() {
     CoClientReader<StringValue> reader(channel_, kMethod, &context, request_);
-    while (absl::optional<StringValue> message = co_await reader.Read()) reply_ = *message;
+    while (std::optional<StringValue> message = co_await reader.Read()) reply_ = *message;
     co_return co_await reader.Finish();
   }
 
@@ -147,7 +147,7 @@ class RetryTest : public ::testing::TestWithParam<StyledCall::Style> {
  protected:
   // Answers a call that is to succeed.
   static void Answer(const std::shared_ptr<FakeCall>& call) {
-    EXPECT_EQ(call->Take(), absl::optional<std::string>("request"));
+    EXPECT_EQ(call->Take(), std::optional<std::string>("request"));
     call->SendText("reply");
     call->Finish(absl::OkStatus());
   }
@@ -162,7 +162,7 @@ TEST_P(RetryTest, ARefusedCallIsSentAgain) {
   for (int i = 0; i < 2; ++i) {
     const auto refused = server_.NextCall();
     EXPECT_EQ(refused->metadata, (Metadata{{"key", "value"}}));
-    EXPECT_EQ(refused->Take(), absl::optional<std::string>("request"));
+    EXPECT_EQ(refused->Take(), std::optional<std::string>("request"));
     refused->Refuse(absl::UnavailableError("draining"));
   }
   const auto last = server_.NextCall();
@@ -225,7 +225,7 @@ TEST_P(RetryTest, TheContextSaysOtherwise) {
   options.retry_policy = Policy(10, kResourceExhausted);
   const auto channel = server_.NewChannel(options);
   StyledCall none(GetParam(), channel);
-  none.context.set_retry_policy(absl::nullopt);
+  none.context.set_retry_policy(std::nullopt);
   none.Start();
   server_.NextCall()->Refuse(absl::ResourceExhaustedError("busy"));
   EXPECT_EQ(none.Wait(), absl::ResourceExhaustedError("busy"));
@@ -422,7 +422,7 @@ TEST(RetryOneStyleTest, AStreamOfTheClientUntilSomethingWasSent) {
     server.NextCall()->Refuse(absl::UnavailableError("draining"));
     const auto second = server.NextCall();
     reactor.StartWriteLast(&message);
-    EXPECT_EQ(second->Take(), absl::optional<std::string>("message"));
+    EXPECT_EQ(second->Take(), std::optional<std::string>("message"));
     second->SendText("reply");
     second->Finish(absl::OkStatus());
     EXPECT_EQ(reactor.outcome.Wait(), absl::OkStatus());
@@ -433,7 +433,7 @@ TEST(RetryOneStyleTest, AStreamOfTheClientUntilSomethingWasSent) {
     reactor.StartCall();
     reactor.StartWrite(&message);
     const auto call = server.NextCall();
-    EXPECT_EQ(call->Take(), absl::optional<std::string>("message"));
+    EXPECT_EQ(call->Take(), std::optional<std::string>("message"));
     reactor.written.Wait();
     call->Refuse(absl::UnavailableError("draining"));
     EXPECT_EQ(reactor.outcome.Wait(), absl::UnavailableError("draining"));

@@ -28,7 +28,7 @@ class ScriptedTransport final : public Transport {
 
   explicit ScriptedTransport(ConnectFunction connect) : connect_(std::move(connect)) {}
 
-  absl::string_view name() const override { return "fake"; }
+  std::string_view name() const override { return "fake"; }
   bool Handles(const Target&) const override { return true; }
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) override {
     ++attempts_;

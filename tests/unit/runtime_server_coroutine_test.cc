@@ -44,10 +44,10 @@ Task<absl::Status> Echo(ServerContext*, const StringValue* request, StringValue*
     }
   } else if (reply != nullptr) {
     CoServerReader<StringValue> reader(stream);
-    while (absl::optional<StringValue> read = co_await reader.Read()) reply->set_value(reply->value() + read->value());
+    while (std::optional<StringValue> read = co_await reader.Read()) reply->set_value(reply->value() + read->value());
   } else {
     CoServerReaderWriter<StringValue, StringValue> both(stream);
-    while (absl::optional<StringValue> read = co_await both.Read()) {
+    while (std::optional<StringValue> read = co_await both.Read()) {
       const bool ok = co_await both.Write(*read);
       if (!ok) co_return absl::AbortedError("Write said false");
     }
@@ -90,7 +90,7 @@ TEST(ServerCoroutineTest, TheReplyOfAStreamIsNotOnAnArena) {
   KindsService service(
       [](ServerContext*, const StringValue*, StringValue* reply, CoServerStream* stream) -> Task<absl::Status> {
         CoServerReader<StringValue> reader(stream);
-        while (absl::optional<StringValue> read = co_await reader.Read()) {
+        while (std::optional<StringValue> read = co_await reader.Read()) {
           const void* const bytes = read->value().data();
           reply->Swap(&*read);
           EXPECT_EQ(reply->value().data(), bytes);
@@ -292,7 +292,7 @@ TEST(ServerCoroutineTest, ResumesElsewhereAndGoesOn) {
   KindsService service(
       [](ServerContext*, const StringValue*, StringValue*, CoServerStream* stream) -> Task<absl::Status> {
         CoServerReaderWriter<StringValue, StringValue> both(stream);
-        while (absl::optional<StringValue> read = co_await both.Read()) {
+        while (std::optional<StringValue> read = co_await both.Read()) {
           co_await Sleep(absl::Milliseconds(1));
           co_await both.Write(*read);
         }

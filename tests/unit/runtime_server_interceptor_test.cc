@@ -1,5 +1,6 @@
 // Interceptors of servers, against a client that the test plays.
 
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/server_interceptor.h"
 
 #include <memory>
@@ -67,10 +68,10 @@ Task<absl::Status> CoEcho(ServerContext*, const StringValue* request, StringValu
     co_await writer.Write(*request);
   } else if (reply != nullptr) {
     CoServerReader<StringValue> reader(stream);
-    while (absl::optional<StringValue> read = co_await reader.Read()) reply->set_value(reply->value() + read->value());
+    while (std::optional<StringValue> read = co_await reader.Read()) reply->set_value(reply->value() + read->value());
   } else {
     CoServerReaderWriter<StringValue, StringValue> both(stream);
-    while (absl::optional<StringValue> read = co_await both.Read()) co_await both.Write(*read);
+    while (std::optional<StringValue> read = co_await both.Read()) co_await both.Write(*read);
   }
   co_return absl::OkStatus();
 }
@@ -127,9 +128,9 @@ ServerReactor* ReactEcho(ServerContext*, const StringValue* request, StringValue
 class ServerInterceptorTest : public ::testing::TestWithParam<const char*> {
  protected:
   ServerInterceptorTest() {
-    if (absl::string_view(GetParam()) == "Synchronous") service_ = std::make_unique<KindsService>(&Echo);
-    if (absl::string_view(GetParam()) == "Callback") service_ = std::make_unique<KindsService>(&ReactEcho);
-    if (absl::string_view(GetParam()) == "Coroutine") service_ = std::make_unique<KindsService>(&CoEcho);
+    if (std::string_view(GetParam()) == "Synchronous") service_ = std::make_unique<KindsService>(&Echo);
+    if (std::string_view(GetParam()) == "Callback") service_ = std::make_unique<KindsService>(&ReactEcho);
+    if (std::string_view(GetParam()) == "Coroutine") service_ = std::make_unique<KindsService>(&CoEcho);
   }
 
   std::unique_ptr<ServerUnderTest> Start(const std::vector<ServerInterceptor>& interceptors) {
@@ -170,9 +171,9 @@ TEST_P(ServerInterceptorTest, WrapHandlersOfEveryKindLikeTheLayersOfAnOnion) {
 TEST_P(ServerInterceptorTest, Reject) {
   const auto server = Start({NotingServer("a", &notes_),
                              [](InterceptedServerCall* call) {
-                               EXPECT_EQ(call->context()->client_metadata().Find("authorization"), absl::nullopt);
+                               EXPECT_EQ(call->context()->client_metadata().Find("authorization"), std::nullopt);
                                call->context()->AddTrailingMetadata("why", "because");
-                               return absl::UnauthenticatedError(call->context()->method());
+                               return absl::UnauthenticatedError(ToAbsl(call->context()->method()));
                              },
                              NotingServer("c", &notes_)});
   for (const char* method : kMethods) {

@@ -85,7 +85,7 @@ TEST(ServerTest, AStatusCodeOutOfRangeBecomesUnknown) {
   EXPECT_EQ(status.raw_code(), static_cast<int>(absl::StatusCode::kUnknown));
   EXPECT_THAT(MessageOf(status), HasSubstr("4711"));
   EXPECT_THAT(MessageOf(status), HasSubstr("strange"));
-  EXPECT_EQ(status.GetPayload("type"), absl::optional<absl::Cord>(absl::Cord("kept")));
+  EXPECT_EQ(status.GetPayload("type"), absl::Cord("kept"));
 }
 
 TEST(ServerTest, EveryCodeArrives) {
@@ -130,8 +130,8 @@ class OddService final : public Service {
  public:
   OddService(std::string name, std::vector<ServiceMethod> methods)
       : name_(std::move(name)), methods_(std::move(methods)) {}
-  absl::string_view ShmrpcServiceName() const override { return name_; }
-  absl::Span<const ServiceMethod> ShmrpcMethods() const override { return methods_; }
+  std::string_view ShmrpcServiceName() const override { return name_; }
+  std::span<const ServiceMethod> ShmrpcMethods() const override { return methods_; }
 
  private:
   const std::string name_;

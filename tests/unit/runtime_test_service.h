@@ -5,13 +5,13 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/mutex.h"
@@ -40,8 +40,8 @@ class TestService : public Service {
         }) {}
   explicit TestService(Handler handler) : handler_(std::move(handler)) {}
 
-  absl::string_view ShmrpcServiceName() const override { return "test.Echo"; }
-  absl::Span<const ServiceMethod> ShmrpcMethods() const override {
+  std::string_view ShmrpcServiceName() const override { return "test.Echo"; }
+  std::span<const ServiceMethod> ShmrpcMethods() const override {
     static const ServiceMethod methods[] = {{kEcho, MethodKind::kUnary, &Prototype, &Prototype, &Invoke},
                                             {kOther, MethodKind::kUnary, &Prototype, &Prototype, &Invoke}};
     return methods;

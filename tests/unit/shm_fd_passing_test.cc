@@ -67,9 +67,7 @@ class FdPassingTest : public ::testing::Test {
     ASSERT_EQ(sendmsg(a_.get(), &message, 0), 1) << strerror(errno);
   }
 
-  absl::StatusOr<std::optional<size_t>> Receive() {
-    return ReceiveWithFds(b_.get(), absl::MakeSpan(buffer_), &received_);
-  }
+  absl::StatusOr<std::optional<size_t>> Receive() { return ReceiveWithFds(b_.get(), std::span(buffer_), &received_); }
 
   UniqueFd a_;
   UniqueFd b_;
@@ -218,7 +216,7 @@ TEST_F(FdPassingTest, SendingFailsPlainly) {
   EXPECT_EQ(SendWithFd(a_.get(), bytes, 1'000'000).status().code(), absl::StatusCode::kInternal);
   b_.Reset();
   EXPECT_EQ(SendWithFd(a_.get(), bytes, a_.get()).status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(ReceiveWithFds(-1, absl::MakeSpan(buffer_), &received_).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReceiveWithFds(-1, std::span(buffer_), &received_).status().code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

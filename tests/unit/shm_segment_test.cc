@@ -47,7 +47,7 @@ UniqueFd MakeMemfd(uint64_t size, int seals) {
 }
 
 // Expects a refusal whose message contains `why`.
-void ExpectRefused(UniqueFd fd, uint64_t size, absl::string_view why) {
+void ExpectRefused(UniqueFd fd, uint64_t size, std::string_view why) {
   const absl::Status status = PeerSegment::Map(std::move(fd), size, kLimit).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(why)));

@@ -22,7 +22,7 @@ using framed::UniqueFd;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<std::string> ResolvedStrings(absl::string_view text) {
+std::vector<std::string> ResolvedStrings(std::string_view text) {
   const absl::StatusOr<Target> target = Target::Parse(text);
   EXPECT_TRUE(target.ok()) << target.status();
   const absl::StatusOr<std::vector<SocketAddress>> addresses = Resolve(*target);
@@ -119,7 +119,7 @@ TEST(PeerTest, CredentialsOfAUnixSocketAreThisProcess) {
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
   const UniqueFd a(sockets[0]);
   const UniqueFd b(sockets[1]);
-  const absl::optional<PeerCredentials> credentials = GetPeerCredentials(a.get());
+  const std::optional<PeerCredentials> credentials = GetPeerCredentials(a.get());
   ASSERT_TRUE(credentials.has_value());
   EXPECT_EQ(credentials->pid, getpid());
   EXPECT_EQ(credentials->uid, geteuid());

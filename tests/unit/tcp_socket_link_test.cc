@@ -72,7 +72,7 @@ void WaitFor(int fd, short events) {
 }
 
 // An end that writes and reads plain bytes.
-void WriteAll(int fd, absl::string_view bytes) {
+void WriteAll(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t sent = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent < 0 && errno == EAGAIN) {
@@ -118,7 +118,7 @@ class SocketLinkTest : public ::testing::TestWithParam<bool> {
   }
 
   // A link and the bare socket at its other end.
-  std::unique_ptr<SocketLink> MakeLink(absl::string_view initial_bytes = "") {
+  std::unique_ptr<SocketLink> MakeLink(std::string_view initial_bytes = "") {
     auto [own, peer] = MakePair();
     peer_ = std::move(peer);
     return std::make_unique<SocketLink>(std::move(own), tcp_ ? "tcp" : "unix", initial_bytes);

@@ -17,11 +17,11 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "shmrpc/steady_time.h"
@@ -35,19 +35,19 @@ namespace shmrpc::tcp {
 
 inline constexpr absl::Duration kHangGuard = absl::Seconds(30);
 
-inline Target T(absl::string_view text) {
+inline Target T(std::string_view text) {
   absl::StatusOr<Target> target = Target::Parse(text);
   EXPECT_TRUE(target.ok()) << target.status();
   return *target;
 }
 
-inline absl::StatusOr<ListeningSocket> Listen(absl::string_view text, mode_t mode = 0600) {
+inline absl::StatusOr<ListeningSocket> Listen(std::string_view text, mode_t mode = 0600) {
   absl::StatusOr<std::vector<ListeningSocket>> sockets = ListenSockets(T(text), mode);
   if (!sockets.ok()) return sockets.status();
   return std::move(sockets->front());
 }
 
-inline absl::StatusOr<framed::UniqueFd> Connect(absl::string_view text, absl::Duration timeout = kHangGuard) {
+inline absl::StatusOr<framed::UniqueFd> Connect(std::string_view text, absl::Duration timeout = kHangGuard) {
   return ConnectSocket(T(text), SteadyTime::Now() + timeout);
 }
 
@@ -96,7 +96,7 @@ class TemporaryDirectory {
   }
   ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
 
-  std::string operator/(absl::string_view name) const { return absl::StrCat(path_, "/", name); }
+  std::string operator/(std::string_view name) const { return path_ + "/" + std::string(name); }
   const std::string& path() const { return path_; }
   bool empty() const { return std::filesystem::is_empty(path_); }
 
@@ -115,7 +115,7 @@ inline void ExpectReadyForUse(int fd, bool tcp) {
   }
 }
 
-inline void ExpectConnects(const ListeningSocket& listening, absl::string_view address, bool tcp) {
+inline void ExpectConnects(const ListeningSocket& listening, std::string_view address, bool tcp) {
   const absl::StatusOr<framed::UniqueFd> client = Connect(address);
   ASSERT_TRUE(client.ok()) << client.status();
   const framed::UniqueFd server = Accept(listening);

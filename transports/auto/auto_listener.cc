@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/access_check.h"
 #include "runtime/src/log.h"
 #include "runtime/src/thread.h"
@@ -150,7 +151,7 @@ void AutoListener::Accepted(framed::UniqueFd socket, Door door) {
   if (!place.ok()) return Refuse(std::move(socket), peer, door, place.status().message());
   if (http2_only_) {
     (*place)->KeepUntilClosed(socket.get());
-    return http2_->Serve(std::move(socket), peer, absl::string_view());
+    return http2_->Serve(std::move(socket), peer, std::string_view());
   }
   auto handshake = std::make_shared<ServerHandshake>(this, std::move(socket), door, std::move(peer), *std::move(place));
   {
@@ -180,7 +181,7 @@ absl::StatusOr<internal::ConnectionLimiter::PlacePtr> AutoListener::Admit(int so
 }
 
 // At once, and without the client's hello: that of a client that is not admitted is not worth waiting for.
-void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, Door door, absl::string_view reason) {
+void AutoListener::Refuse(framed::UniqueFd socket, const Peer& peer, Door door, std::string_view reason) {
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(
       limiter,

@@ -74,7 +74,7 @@ class AutoListener final : public Listener {
   void Accepted(framed::UniqueFd socket, Door door);
   // A place for a connection that has come, or why it is refused.
   absl::StatusOr<internal::ConnectionLimiter::PlacePtr> Admit(int socket, const Peer& peer, Door door);
-  void Refuse(framed::UniqueFd socket, const Peer& peer, Door door, absl::string_view reason);
+  void Refuse(framed::UniqueFd socket, const Peer& peer, Door door, std::string_view reason);
   static Peer PeerOf(int socket, Door door);
   void HandshakeOver(ServerHandshake* handshake);
 

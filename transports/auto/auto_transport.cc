@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/access_check.h"
 #include "shmrpc/wire.pb.h"
 #include "transports/auto/auto_listener.h"
@@ -54,7 +55,7 @@ class Connector {
   absl::Status Exchange(int socket, const wire::ClientHello& hello, int fd, std::vector<UniqueFd>* fds,
                         wire::ServerHello* answer);
   void UseSocket(UniqueFd socket, const char* name, std::string reason);
-  absl::Status InsistedOnShm(absl::string_view reason) const;
+  absl::Status InsistedOnShm(std::string_view reason) const;
 
   const Target& target_;
   const ConnectOptions& options_;
@@ -106,12 +107,12 @@ void Connector::UseSocket(UniqueFd socket, const char* name, std::string reason)
   peer_.address = tcp::PeerAddress(socket.get());
   choice_ = {name, std::move(reason)};
   shm::RefuseFds(socket.get());
-  link_ = std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view());
+  link_ = std::make_unique<tcp::SocketLink>(std::move(socket), name, std::string_view());
 }
 
-absl::Status Connector::InsistedOnShm(absl::string_view reason) const {
+absl::Status Connector::InsistedOnShm(std::string_view reason) const {
   return absl::UnavailableError(
-      absl::StrCat("shared memory with ", target_.ToString(), " was asked for, but: ", reason,
+      absl::StrCat("shared memory with ", target_.ToString(), " was asked for, but: ", ToAbsl(reason),
                    ". Leave the choice of the transport to the library, or remove the cause"));
 }
 

@@ -26,7 +26,7 @@ class AutoTransport final : public Transport {
   // `http2` may be null.
   explicit AutoTransport(std::shared_ptr<Http2Transport> http2 = nullptr) : http2_(std::move(http2)) {}
 
-  absl::string_view name() const override { return "auto"; }
+  std::string_view name() const override { return "auto"; }
   bool Handles(const Target& target) const override {
     return target.kind != Target::Kind::kInproc && target.kind != Target::Kind::kGrpc;
   }

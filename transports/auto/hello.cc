@@ -23,18 +23,18 @@ namespace shmrpc::autoselect {
 namespace {
 
 constexpr size_t kPrefixBytes = 8 + sizeof(uint32_t);
-constexpr absl::string_view kHostIdName = "shmrpc";
-constexpr absl::string_view kRendezvousPrefix = "shmrpc-";
+constexpr std::string_view kHostIdName = "shmrpc";
+constexpr std::string_view kRendezvousPrefix = "shmrpc-";
 
 // What a request of HTTP/1 begins with (RFC 9110, section 9, and RFC 5789).
-constexpr absl::string_view kHttp1Methods[] = {"GET ",     "HEAD ",    "POST ",  "PUT ",  "DELETE ",
-                                               "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "};
+constexpr std::string_view kHttp1Methods[] = {"GET ",     "HEAD ",    "POST ",  "PUT ",  "DELETE ",
+                                              "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "};
 
 // Whether there is a method at the beginning of what has come, or may be one when more has come.
 enum class Http1 { kNo, kPerhaps, kYes };
-Http1 LooksLikeHttp1(absl::string_view received) {
+Http1 LooksLikeHttp1(std::string_view received) {
   Http1 looks = Http1::kNo;
-  for (const absl::string_view method : kHttp1Methods) {
+  for (const std::string_view method : kHttp1Methods) {
     if (absl::StartsWith(received, method)) return Http1::kYes;
     if (absl::StartsWith(method, received)) looks = Http1::kPerhaps;
   }
@@ -55,7 +55,7 @@ absl::Status WaitReady(int socket, short events, SteadyTime deadline, int interr
   }
 }
 
-absl::Status ForeignAnswer(absl::string_view received, Foreign* foreign) {
+absl::Status ForeignAnswer(std::string_view received, Foreign* foreign) {
   // An HTTP/2 server speaks first, or answers, with a SETTINGS frame: 3 bytes of length, then type 4.
   if (received.size() >= 4 && received[0] == 0 && received[3] == 4) {
     *foreign = Foreign::kHttp2;
@@ -71,7 +71,8 @@ absl::Status ForeignAnswer(absl::string_view received, Foreign* foreign) {
         "shmrpc::grpc, write grpc:host:port, and give the channel TransportsWithGrpc() with the option tls");
   }
   return absl::UnavailableError(absl::StrCat("the server does not speak shmrpc: its answer began with \"",
-                                             absl::CEscape(received.substr(0, 32)), "\". Is this the right port?"));
+                                             absl::CEscape(ToAbsl(received.substr(0, 32))),
+                                             "\". Is this the right port?"));
 }
 
 }  // namespace
@@ -109,8 +110,8 @@ std::string EncodeHello(const google::protobuf::MessageLite& hello) {
 
 bool SendHello(int socket, const google::protobuf::MessageLite& hello, int fd_to_pass) {
   const std::string bytes = EncodeHello(hello);
-  const absl::StatusOr<size_t> sent = shm::SendWithFd(
-      socket, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()), fd_to_pass);
+  const absl::StatusOr<size_t> sent =
+      shm::SendWithFd(socket, std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()), fd_to_pass);
   return sent.ok() && *sent == bytes.size();
 }
 
@@ -122,14 +123,14 @@ size_t HelloReader::Wanted() const {
   return kPrefixBytes + length - received_.size();
 }
 
-HelloReader::State HelloReader::Feed(absl::string_view bytes) {
+HelloReader::State HelloReader::Feed(std::string_view bytes) {
   received_.append(bytes.data(), bytes.size());
-  if (absl::StartsWith(kHttp2Preface, received_)) {
+  if (kHttp2Preface.starts_with(received_)) {
     if (received_.size() == kHttp2Preface.size()) state_ = State::kHttp2;
     return state_;
   }
   const size_t compared = std::min(received_.size(), kHelloMagic.size());
-  if (absl::string_view(received_).substr(0, compared) != kHelloMagic.substr(0, compared)) {
+  if (std::string_view(received_).substr(0, compared) != kHelloMagic.substr(0, compared)) {
     switch (LooksLikeHttp1(received_)) {
       case Http1::kNo:
         return state_ = State::kForeign;
@@ -147,14 +148,14 @@ HelloReader::State HelloReader::Feed(absl::string_view bytes) {
   return state_;
 }
 
-absl::string_view HelloReader::body() const { return absl::string_view(received_).substr(kPrefixBytes); }
+std::string_view HelloReader::body() const { return std::string_view(received_).substr(kPrefixBytes); }
 
 absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hello, int fd, SteadyTime deadline,
                             int interrupt_fd, google::protobuf::MessageLite* answer, std::vector<framed::UniqueFd>* fds,
                             Foreign* foreign) {
   *foreign = Foreign::kNo;
   const std::string bytes = EncodeHello(hello);
-  absl::Span<const uint8_t> rest(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  std::span<const uint8_t> rest(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   absl::Status not_sent;
   while (!rest.empty()) {
     absl::StatusOr<size_t> sent = shm::SendWithFd(socket, rest, fd);
@@ -165,7 +166,7 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
     }
     if (*sent > 0) {
       fd = -1;
-      rest.remove_prefix(*sent);
+      rest = rest.subspan(*sent);
       continue;
     }
     absl::Status ready = WaitReady(socket, POLLOUT, deadline, interrupt_fd);
@@ -175,7 +176,7 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
   while (reader.state() == HelloReader::State::kMore) {
     uint8_t buffer[512];
     const size_t size = std::min(reader.Wanted(), sizeof buffer);
-    absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, absl::MakeSpan(buffer, size), fds);
+    absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(socket, std::span(buffer, size), fds);
     // It is the server that has done something wrong, not this side's caller.
     if (absl::IsInvalidArgument(received.status())) return absl::UnavailableError(received.status().message());
     if (!received.ok()) {
@@ -197,7 +198,7 @@ absl::Status ExchangeHellos(int socket, const google::protobuf::MessageLite& hel
       *foreign = reader.received().empty() ? Foreign::kSilent : Foreign::kOther;
       return absl::UnavailableError("the server closed the connection instead of answering the hello");
     }
-    reader.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
+    reader.Feed(std::string_view(reinterpret_cast<const char*>(buffer), **received));
   }
   if (reader.state() != HelloReader::State::kComplete) return ForeignAnswer(reader.received(), foreign);
   if (!answer->ParseFromArray(reader.body().data(), static_cast<int>(reader.body().size()))) {
@@ -226,13 +227,13 @@ absl::StatusOr<std::string> HostId() {
   return *known = formatted;
 }
 
-std::string RendezvousName(absl::string_view random) {
+std::string RendezvousName(std::string_view random) {
   return absl::StrCat(kRendezvousPrefix, absl::BytesToHexString(random));
 }
 
-bool IsRendezvousName(absl::string_view name) {
+bool IsRendezvousName(std::string_view name) {
   return absl::ConsumePrefix(&name, kRendezvousPrefix) && name.size() == 2 * kTokenBytes &&
-         name.find_first_not_of("0123456789abcdef") == absl::string_view::npos;
+         name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
 }  // namespace shmrpc::autoselect

@@ -6,14 +6,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
@@ -22,7 +22,7 @@
 
 namespace shmrpc::autoselect {
 
-inline constexpr absl::string_view kHelloMagic = "SHMRPC1\n";
+inline constexpr std::string_view kHelloMagic = "SHMRPC1\n";
 inline constexpr size_t kMaxHelloBytes = 4096;
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr size_t kTokenBytes = 16;  // of a token, and of a server's instance id
@@ -50,10 +50,10 @@ class HelloReader {
   size_t Wanted() const;
 
   // Takes what was read: Wanted() bytes or less.
-  State Feed(absl::string_view bytes);
+  State Feed(std::string_view bytes);
 
-  absl::string_view received() const { return received_; }
-  absl::string_view body() const;
+  std::string_view received() const { return received_; }
+  std::string_view body() const;
 
  private:
   State state_ = State::kMore;
@@ -95,8 +95,8 @@ absl::StatusOr<std::string> HostId();
 
 // The name of a new rendezvous socket, without the leading zero byte, from 16 random bytes; and whether a name that a
 // peer gives is one of these.
-std::string RendezvousName(absl::string_view random);
-bool IsRendezvousName(absl::string_view name);
+std::string RendezvousName(std::string_view random);
+bool IsRendezvousName(std::string_view name);
 
 }  // namespace shmrpc::autoselect
 

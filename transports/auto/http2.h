@@ -7,9 +7,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/framed/unique_fd.h"
@@ -17,7 +17,7 @@
 namespace shmrpc::autoselect {
 
 // What a client that speaks HTTP/2 begins with (RFC 9113, section 3.4).
-inline constexpr absl::string_view kHttp2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+inline constexpr std::string_view kHttp2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 // Serves the connections of one listener whose clients speak HTTP/2. Thread-safe.
 class Http2Server {
@@ -26,7 +26,7 @@ class Http2Server {
 
   // Takes a connection, of which `read` has been read. Closes it when it cannot be served, and when it is over; until
   // then the socket keeps its number.
-  virtual void Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) = 0;
+  virtual void Serve(framed::UniqueFd socket, const Peer& peer, std::string_view read) = 0;
 
   // As Listener::Shutdown.
   virtual void Shutdown(SteadyTime deadline) = 0;

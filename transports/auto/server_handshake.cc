@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/access_check.h"
 #include "runtime/src/log.h"
 #include "shmrpc/steady_time.h"
@@ -29,7 +30,7 @@ namespace {
 // What is thrown away of a client that is not served, before the connection is closed all the same.
 constexpr size_t kMostDiscarded = 64 * 1024;
 
-std::string Http1Answer(absl::string_view text) {
+std::string Http1Answer(std::string_view text) {
   return absl::StrCat("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ",
                       text.size(), "\r\nConnection: close\r\n\r\n", text);
 }
@@ -91,15 +92,14 @@ ServerHandshake::Progress ServerHandshake::ReadHello() {
   while (reader_.state() == HelloReader::State::kMore) {
     uint8_t buffer[512];
     const size_t size = std::min(reader_.Wanted(), sizeof buffer);
-    absl::StatusOr<std::optional<size_t>> received =
-        shm::ReceiveWithFds(fd_, absl::MakeSpan(buffer, size), &received_fds_);
+    absl::StatusOr<std::optional<size_t>> received = shm::ReceiveWithFds(fd_, std::span(buffer, size), &received_fds_);
     if (!received.ok()) {
       if (!absl::IsUnavailable(received.status()) && !absl::IsAborted(received.status())) RefuseFor(received.status());
       return Progress::kOver;
     }
     if (!received->has_value()) return Progress::kMore;
     if (**received == 0) return Progress::kOver;
-    reader_.Feed(absl::string_view(reinterpret_cast<const char*>(buffer), **received));
+    reader_.Feed(std::string_view(reinterpret_cast<const char*>(buffer), **received));
   }
   wire::ClientHello hello;
   if (reader_.state() == HelloReader::State::kComplete &&
@@ -250,11 +250,11 @@ void ServerHandshake::Answer(const wire::ClientHello& client) {
   }
   listener_->sessions_.poller()->Remove(this);
   const char* const name = door_ == Door::kTcp ? "tcp" : "unix";
-  listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, absl::string_view()), agreed,
+  listener_->sessions_.Add(std::make_unique<tcp::SocketLink>(std::move(socket), name, std::string_view()), agreed,
                            std::move(peer_), std::move(place_));
 }
 
-void ServerHandshake::RefuseWithoutShm(wire::ServerHello* answer, absl::string_view reason) {
+void ServerHandshake::RefuseWithoutShm(wire::ServerHello* answer, std::string_view reason) {
   static internal::LogLimiter limiter;
   internal::LogWarningLimited(
       limiter, absl::StrCat("refused a connection from ", peer_.address, " to ", listener_->address_.ToString(),
@@ -280,7 +280,7 @@ std::string ServerHandshake::WhyNoRendezvous(const wire::ClientHello& client, bo
 // Takes the client's segment, answers with the server's. Null: no shared memory; `answer` says why, and is still to be
 // sent. If it has `shm` all the same, it was sent in part, and the connection is of no use.
 std::unique_ptr<framed::Link> ServerHandshake::AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer) {
-  const auto refuse = [answer](absl::string_view reason) {
+  const auto refuse = [answer](std::string_view reason) {
     answer->clear_shm();
     answer->set_no_shm_reason(std::string(reason.data(), reason.size()));
     return nullptr;

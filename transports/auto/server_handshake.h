@@ -42,7 +42,7 @@ class ServerHandshake final : public framed::Pollable {
   Progress Discard();
   void Answer(const wire::ClientHello& client);
   // The answer to a client whose calls cannot come over shared memory where the server takes no others.
-  void RefuseWithoutShm(wire::ServerHello* answer, absl::string_view reason);
+  void RefuseWithoutShm(wire::ServerHello* answer, std::string_view reason);
   // Why a client over TCP cannot go on to shared memory; empty: it can.
   std::string WhyNoRendezvous(const wire::ClientHello& client, bool near, const absl::StatusOr<std::string>& host_id);
   std::unique_ptr<framed::Link> AcceptShm(const wire::ClientHello& client, wire::ServerHello* answer);

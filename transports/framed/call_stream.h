@@ -5,10 +5,10 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/strings/string_view.h"
 #include "runtime/src/large_message.h"
 #include "shmrpc/message.h"
 #include "transports/framed/chunk_pool.h"
@@ -17,7 +17,7 @@
 namespace shmrpc::framed {
 
 // What a received message is made of: the pieces' bytes, and the chunks that own them. Most messages are one piece.
-using Pieces = absl::InlinedVector<absl::string_view, 1>;
+using Pieces = absl::InlinedVector<std::string_view, 1>;
 using Chunks = absl::InlinedVector<ChunkPtr, 1>;
 
 // A message that came in several frames.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc::framed {
@@ -82,8 +83,8 @@ bool ClientSession::IsActive(uint64_t id) {
 }
 
 // The number of `method` on this connection, which the server is told with its first use.
-absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime deadline,
-                                           absl::FunctionRef<bool()> stop, uint16_t* number) {
+absl::Status ClientSession::AnnounceMethod(std::string_view method, SteadyTime deadline, absl::FunctionRef<bool()> stop,
+                                           uint16_t* number) {
   if (method.size() > kMaxMethodBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the method's path is ", method.size(), " bytes long, more than ", kMaxMethodBytes));
@@ -93,7 +94,7 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
       *number = latest_method_->second;
       return absl::OkStatus();
     }
-    const auto found = method_numbers_.find(method);
+    const auto found = method_numbers_.find(ToAbsl(method));
     if (found != method_numbers_.end()) {
       latest_method_ = &*found;
       continue;
@@ -108,7 +109,8 @@ absl::Status ClientSession::AnnounceMethod(absl::string_view method, SteadyTime 
     bool waited = false;
     uint8_t* const frame = sender_.Reserve(size, deadline, stop, &waited);
     if (frame == nullptr) return absl::UnavailableError("the connection was lost before the call was sent");
-    if (waited && method_numbers_.contains(method)) continue;  // another thread was faster; forget the reservation
+    if (waited && method_numbers_.contains(ToAbsl(method)))
+      continue;  // another thread was faster; forget the reservation
     FrameHeader header;
     header.type = FrameType::kMethod;
     header.code = static_cast<uint16_t>(method_numbers_.size());
@@ -325,11 +327,11 @@ void ClientSession::EndCall(ClientCall* call, ChunkPtr& chunk) {
 // For the poller: the end of a call that runs user code, and does not stream.
 void ClientSession::QueueEnd(ClientCall* call, ChunkPtr& chunk) {
   if (chunk != nullptr && call->chunks.empty() && !call->pieces.empty()) {
-    absl::string_view& message = call->pieces[0];
+    std::string_view& message = call->pieces[0];
     if (message.size() <= sizeof call->small) {
       // The thread keeps its chunk, for the next frame.
       std::memcpy(call->small, message.data(), message.size());
-      message = absl::string_view(call->small, message.size());
+      message = std::string_view(call->small, message.size());
     } else {
       call->chunks.push_back(std::move(chunk));
     }

@@ -102,7 +102,7 @@ class ClientSession final : public Session {
   void SendReset(uint64_t id, const absl::Status& status);
   void EndHere(ClientCall* call, absl::Status status, bool not_processed = false) ABSL_LOCKS_EXCLUDED(calls_mutex_);
   void EndStream(ClientCall* call, ChunkPtr& chunk) ABSL_LOCKS_EXCLUDED(calls_mutex_);
-  absl::Status AnnounceMethod(absl::string_view method, SteadyTime deadline, absl::FunctionRef<bool()> stop,
+  absl::Status AnnounceMethod(std::string_view method, SteadyTime deadline, absl::FunctionRef<bool()> stop,
                               uint16_t* number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(sender_.mutex());
 
   bool PollUntil(absl::FunctionRef<bool()> done, SteadyTime deadline);

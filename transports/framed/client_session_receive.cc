@@ -76,7 +76,7 @@ absl::Status ClientSession::HandleResponse(const FrameHeader& header, ChunkPtr& 
   const bool more = (header.flags & kFlagMore) != 0;
   if (more && assembly_.active()) return Malformed("a message in pieces inside another");
   ResponseControl control;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
   absl::Status decoded = DecodeResponseControl(frame, header, &control);
   if (absl::IsInvalidArgument(decoded)) {
     control.status = absl::InternalError(decoded.message());

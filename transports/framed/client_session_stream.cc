@@ -28,7 +28,7 @@ SendResult ClientSession::Send(ClientCall* call, const OutgoingMessage* message,
     }
   }
   const Sender::Outcome outcome =
-      sender_.Send(header, absl::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
+      sender_.Send(header, std::string_view(), message, call->deadline, [this, id] { return !IsActive(id); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
   // Also while the call is active still: the deadline has passed, and whoever keeps it is about to say so.
   Sendable sendable;
@@ -227,7 +227,7 @@ void ClientSession::EndStream(ClientCall* call, ChunkPtr& chunk) {
 
 absl::Status ClientSession::HandleHeaders(const FrameHeader& header, const Chunk& chunk) {
   Metadata metadata;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
   absl::Status decoded = DecodeHeaders(frame, header, &metadata);
   if (!decoded.ok() && !absl::IsInvalidArgument(decoded)) return decoded;
   ClientCall* call;
@@ -257,7 +257,7 @@ absl::Status ClientSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   const bool more = (header.flags & kFlagMore) != 0;
   if (more && assembly_.active()) return Malformed("a message in pieces inside another");
   MessageControl control;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
   absl::Status status = DecodeMessageControl(frame, header, /*from_client=*/false, &control);
   if (!status.ok()) return status;
   const uint64_t cost = MessageCost(control.message_bytes);
@@ -318,7 +318,7 @@ void ClientSession::DeliverMessage(uint64_t call_id, ReceivedMessage message) {
 
 absl::Status ClientSession::HandleCredit(const FrameHeader& header, const Chunk& chunk) {
   Credit credit;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
   absl::Status status = DecodeCredit(frame, header, &credit);
   if (!status.ok()) return status;
   Sendable sendable;

@@ -1,6 +1,7 @@
 #include "transports/framed/frame.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -8,17 +9,17 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/io/coded_stream.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/wire.pb.h"
 
 namespace shmrpc::framed {
 namespace {
 
-constexpr absl::string_view kCutMark = "... (cut: the status message was too long to be sent whole)";
-constexpr absl::string_view kPayloadsLeftOut = " (the status's details were too large to be sent and were left out)";
-constexpr absl::string_view kMetadataLeftOut = " (the call's metadata was too large to be sent and was left out)";
+constexpr std::string_view kCutMark = "... (cut: the status message was too long to be sent whole)";
+constexpr std::string_view kPayloadsLeftOut = " (the status's details were too large to be sent and were left out)";
+constexpr std::string_view kMetadataLeftOut = " (the call's metadata was too large to be sent and was left out)";
 constexpr size_t kNoteBytes = 256;  // the notes above, together, and something to spare
 static_assert(kCutMark.size() + kPayloadsLeftOut.size() + kMetadataLeftOut.size() <= kNoteBytes);
 
@@ -34,19 +35,19 @@ absl::Status Invalid(const absl::Status& why) {
   return absl::InvalidArgumentError(absl::StrCat("the peer sent metadata that breaks the rules: ", why.message()));
 }
 
-absl::Status Malformed(absl::string_view what) {
-  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+absl::Status Malformed(std::string_view what) {
+  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", ToAbsl(what)));
 }
 
 // Goes through the fields of a block as far as somebody takes them: so a block costs no more than what is made of it.
 // protobuf would make an object of each field first, of two bytes maybe.
 class FieldReader {
  public:
-  explicit FieldReader(absl::string_view block)
+  explicit FieldReader(std::string_view block)
       : block_(block), input_(reinterpret_cast<const uint8_t*>(block.data()), static_cast<int>(block.size())) {}
 
   // The next field that has a length; others are passed over. False: there is none, or the block is malformed.
-  bool Next(int* number, absl::string_view* content) {
+  bool Next(int* number, std::string_view* content) {
     while (!malformed_ && Left() > 0) {
       const uint32_t tag = input_.ReadTag();
       uint64_t ignored;
@@ -79,16 +80,16 @@ class FieldReader {
  private:
   size_t Left() const { return block_.size() - static_cast<size_t>(input_.CurrentPosition()); }
 
-  const absl::string_view block_;
+  const std::string_view block_;
   google::protobuf::io::CodedInputStream input_;
   bool malformed_ = false;
 };
 
 // The two fields of an entry, or of a payload.
-bool ReadPair(absl::string_view block, absl::string_view* first, absl::string_view* second) {
+bool ReadPair(std::string_view block, std::string_view* first, std::string_view* second) {
   FieldReader fields(block);
   int number;
-  absl::string_view content;
+  std::string_view content;
   while (fields.Next(&number, &content)) {
     if (number == 1) *first = content;
     if (number == 2) *second = content;
@@ -97,11 +98,11 @@ bool ReadPair(absl::string_view block, absl::string_view* first, absl::string_vi
 }
 
 // The number of earlier attempts, which a request's metadata may have once.
-absl::Status TakeAttempts(absl::string_view text, absl::optional<int>* attempts) {
+absl::Status TakeAttempts(std::string_view text, std::optional<int>* attempts) {
   int value;
-  if (attempts->has_value() || !absl::SimpleAtoi(text, &value) || value <= 0) {
-    return Invalid(absl::InvalidArgumentError(
-        absl::StrCat(kPreviousAttempts, " is \"", absl::CHexEscape(text.substr(0, 64)), "\", or comes twice")));
+  if (attempts->has_value() || !absl::SimpleAtoi(ToAbsl(text), &value) || value <= 0) {
+    return Invalid(absl::InvalidArgumentError(absl::StrCat(
+        ToAbsl(kPreviousAttempts), " is \"", absl::CHexEscape(ToAbsl(text.substr(0, 64))), "\", or comes twice")));
   }
   *attempts = value;
   return absl::OkStatus();
@@ -109,19 +110,19 @@ absl::Status TakeAttempts(absl::string_view text, absl::optional<int>* attempts)
 
 // INVALID_ARGUMENT: it breaks the rules of metadata; INTERNAL: it is no MetadataBlock. `of_request`: the client's
 // library may have added the number of earlier attempts.
-absl::Status DecodeMetadata(absl::string_view block, bool of_request, Metadata* metadata) {
+absl::Status DecodeMetadata(std::string_view block, bool of_request, Metadata* metadata) {
   if (block.size() > kMaxMetadataBlockBytes) {
     return Invalid(absl::ResourceExhaustedError(
         absl::StrCat("it takes ", block.size(), " bytes encoded, more than ", kMaxMetadataBlockBytes)));
   }
-  absl::optional<int> attempts;
+  std::optional<int> attempts;
   FieldReader entries(block);
   int number;
-  absl::string_view entry;
+  std::string_view entry;
   size_t size = 0;
   while (size <= Metadata::kMaxByteSize && entries.Next(&number, &entry)) {
     if (number != wire::MetadataBlock::kEntriesFieldNumber) continue;
-    absl::string_view key, value;
+    std::string_view key, value;
     if (!ReadPair(entry, &key, &value)) return Malformed("metadata that cannot be read");
     if (of_request && key == kPreviousAttempts) {
       absl::Status taken = TakeAttempts(value, &attempts);
@@ -138,20 +139,20 @@ absl::Status DecodeMetadata(absl::string_view block, bool of_request, Metadata* 
 }
 
 // Of a message beyond the limit the beginning.
-std::string CutMessage(absl::string_view message) {
+std::string CutMessage(std::string_view message) {
   if (message.size() <= kMaxStatusMessageBytes) return std::string(message);
-  return absl::StrCat(message.substr(0, kMaxStatusMessageBytes), kCutMark);
+  return absl::StrCat(ToAbsl(message.substr(0, kMaxStatusMessageBytes)), ToAbsl(kCutMark));
 }
 
 // Everything of a response that a StatusBlock says; see DecodeMetadata.
-absl::Status DecodeStatus(absl::string_view block, absl::StatusCode code, ResponseControl* out) {
-  absl::string_view message, trailing;
-  absl::InlinedVector<std::pair<absl::string_view, absl::string_view>, 4> payloads;
+absl::Status DecodeStatus(std::string_view block, absl::StatusCode code, ResponseControl* out) {
+  std::string_view message, trailing;
+  absl::InlinedVector<std::pair<std::string_view, std::string_view>, 4> payloads;
   size_t payload_bytes = 0;
   bool left_out = false;
   FieldReader fields(block);
   int number;
-  absl::string_view content;
+  std::string_view content;
   while (fields.Next(&number, &content)) {
     if (number == wire::StatusBlock::kMessageFieldNumber) message = content;
     if (number == wire::StatusBlock::kTrailingMetadataFieldNumber) trailing = content;
@@ -165,10 +166,10 @@ absl::Status DecodeStatus(absl::string_view block, absl::StatusCode code, Respon
   }
   if (fields.malformed()) return Malformed("a response whose status cannot be read");
   std::string text = message.size() <= kMaxStatusMessageBytes + kNoteBytes ? std::string(message) : CutMessage(message);
-  if (left_out) absl::StrAppend(&text, kPayloadsLeftOut);
+  if (left_out) text.append(kPayloadsLeftOut);
   out->status = absl::Status(code, text);
   if (!left_out) {
-    for (const auto& [type_url, value] : payloads) out->status.SetPayload(type_url, absl::Cord(value));
+    for (const auto& [type_url, value] : payloads) out->status.SetPayload(ToAbsl(type_url), absl::Cord(ToAbsl(value)));
   }
   if (trailing.empty()) return absl::OkStatus();
   return DecodeMetadata(trailing, /*of_request=*/false, &out->trailing_metadata);
@@ -181,7 +182,7 @@ void AppendBlock(const google::protobuf::MessageLite& block, std::string* out) {
 }
 
 // Takes a length-prefixed block off the front of `rest`.
-bool TakeBlock(absl::string_view* rest, absl::string_view* block) {
+bool TakeBlock(std::string_view* rest, std::string_view* block) {
   uint32_t size;
   if (rest->size() < sizeof size) return false;
   std::memcpy(&size, rest->data(), sizeof size);
@@ -193,14 +194,14 @@ bool TakeBlock(absl::string_view* rest, absl::string_view* block) {
 }
 
 // `rest`: the frame without its header and control part.
-absl::Status CheckControlBytes(absl::string_view frame, absl::string_view rest) {
+absl::Status CheckControlBytes(std::string_view frame, std::string_view rest) {
   const size_t bytes = frame.size() - rest.size() - kFrameHeaderBytes;
   if (bytes <= kMaxControlBytes) return absl::OkStatus();
   return Malformed(absl::StrCat("a control part of ", bytes, " bytes, more than ", kMaxControlBytes));
 }
 
 // Takes the size of a message in pieces off the front of `rest`.
-bool TakeMessageBytes(const FrameHeader& header, absl::string_view* rest, size_t* message_bytes) {
+bool TakeMessageBytes(const FrameHeader& header, std::string_view* rest, size_t* message_bytes) {
   if ((header.flags & kFlagMore) == 0) return true;
   uint32_t announced;
   if (rest->size() < sizeof announced) return false;
@@ -211,7 +212,7 @@ bool TakeMessageBytes(const FrameHeader& header, absl::string_view* rest, size_t
 }
 
 // `rest`, the end of the frame, is the message or less than what was announced of it.
-absl::Status CheckMessageBytes(const FrameHeader& header, absl::string_view rest, size_t* message_bytes) {
+absl::Status CheckMessageBytes(const FrameHeader& header, std::string_view rest, size_t* message_bytes) {
   if ((header.flags & kFlagMore) == 0) {
     *message_bytes = rest.size();
     return absl::OkStatus();
@@ -239,8 +240,8 @@ void EncodeRequestControl(SteadyTime deadline, const Metadata* metadata, uint8_t
   }
 }
 
-absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out) {
-  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+absl::Status DecodeRequestControl(std::string_view frame, const FrameHeader& header, RequestControl* out) {
+  std::string_view rest = frame.substr(kFrameHeaderBytes);
   if (header.flags & ~(kFlagMore | kFlagDeadline | kFlagMetadata | kFlagNoMessage | kFlagOpen)) {
     return Malformed("a request with unknown flags");
   }
@@ -255,7 +256,7 @@ absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& he
       out->deadline = out->arrival.PlusNanoseconds(static_cast<int64_t>(left));
     }
   }
-  absl::string_view metadata;
+  std::string_view metadata;
   if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
     return Malformed("a request whose metadata cannot be read");
   }
@@ -287,10 +288,10 @@ void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out) {
   AppendBlock(block, out);
 }
 
-absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out) {
-  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+absl::Status DecodeHeaders(std::string_view frame, const FrameHeader& header, Metadata* out) {
+  std::string_view rest = frame.substr(kFrameHeaderBytes);
   if ((header.flags & ~kFlagMetadata) != 0) return Malformed("headers with unknown flags");
-  absl::string_view metadata;
+  std::string_view metadata;
   if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
     return Malformed("headers whose metadata cannot be read");
   }
@@ -299,11 +300,11 @@ absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, M
   return size.ok() ? DecodeMetadata(metadata, /*of_request=*/false, out) : size;
 }
 
-absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
+absl::Status DecodeMessageControl(std::string_view frame, const FrameHeader& header, bool from_client,
                                   MessageControl* out) {
   const uint8_t known = kFlagMore | (from_client ? kFlagOpen | kFlagNoMessage : 0);
   if ((header.flags & ~known) != 0) return Malformed("a message with unknown flags");
-  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+  std::string_view rest = frame.substr(kFrameHeaderBytes);
   if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a message too short for its size");
   out->message_offset = frame.size() - rest.size();
   absl::Status sizes = CheckMessageBytes(header, rest, &out->message_bytes);
@@ -319,7 +320,7 @@ void EncodeCredit(const Credit& credit, char* out) {
   std::memcpy(out + 4, &credit.connection_bytes, 4);
 }
 
-absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Credit* out) {
+absl::Status DecodeCredit(std::string_view frame, const FrameHeader& header, Credit* out) {
   if (header.flags != 0 || frame.size() != kFrameHeaderBytes + kCreditBytes) return Malformed("a credit of wrong form");
   std::memcpy(&out->call_bytes, frame.data() + kFrameHeaderBytes, 4);
   std::memcpy(&out->connection_bytes, frame.data() + kFrameHeaderBytes + 4, 4);
@@ -337,7 +338,7 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
 
   wire::MetadataBlock initial;
   wire::StatusBlock block;
-  std::string message = CutMessage(status.message());
+  std::string message = CutMessage(ToStd(status.message()));
   size_t payload_bytes = 0;
   bool payloads_left_out = false;
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& value) {
@@ -367,12 +368,12 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
   };
   if (payloads_left_out || (block.payloads_size() > 0 && !fits())) {
     block.clear_payloads();
-    absl::StrAppend(&message, kPayloadsLeftOut);
+    message.append(kPayloadsLeftOut);
   }
   if (trailing.entries_size() > 0 && !fits()) leave_out(&trailing);
   if (initial.entries_size() > 0 && !fits()) leave_out(&initial);
   if (metadata_left_out) {
-    absl::StrAppend(&message, kMetadataLeftOut);
+    message.append(kMetadataLeftOut);
     if (status.ok()) *code = static_cast<uint16_t>(absl::StatusCode::kInternal);
   }
   if (initial.entries_size() > 0) {
@@ -386,8 +387,8 @@ void EncodeResponseControl(const Metadata* initial_metadata, const absl::Status&
   AppendBlock(block, out);
 }
 
-absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out) {
-  absl::string_view rest = frame.substr(kFrameHeaderBytes);
+absl::Status DecodeResponseControl(std::string_view frame, const FrameHeader& header, ResponseControl* out) {
+  std::string_view rest = frame.substr(kFrameHeaderBytes);
   if (header.flags & ~(kFlagMore | kFlagMetadata | kFlagStatus | kFlagNoMessage | kFlagNotProcessed)) {
     return Malformed("a response with unknown flags");
   }
@@ -397,7 +398,7 @@ absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& h
     return Malformed("a response that has a result though the call was not processed");
   }
   if (!TakeMessageBytes(header, &rest, &out->message_bytes)) return Malformed("a response too short for its size");
-  absl::string_view metadata, status;
+  std::string_view metadata, status;
   if ((header.flags & kFlagMetadata) != 0 && !TakeBlock(&rest, &metadata)) {
     return Malformed("a response whose metadata cannot be read");
   }

@@ -8,10 +8,10 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/steady_time.h"
 #include "transports/framed/flow_control.h"
@@ -129,27 +129,27 @@ struct RequestControl {
 // The metadata may have kPreviousAttempts, with a number: then that comes last.
 // INTERNAL when `frame` is not one that the protocol allows, which ends the connection; INVALID_ARGUMENT when only the
 // metadata in it breaks the rules, which ends the call; everything else is then there.
-absl::Status DecodeRequestControl(absl::string_view frame, const FrameHeader& header, RequestControl* out);
+absl::Status DecodeRequestControl(std::string_view frame, const FrameHeader& header, RequestControl* out);
 
 // Whether a go-away is the last frame of the connection: no call is without response that a handler has begun with.
 absl::Status DecodeGoAway(const FrameHeader& header, bool* last);
 
 // The body of a headers frame, for valid metadata; sets the flags.
 void EncodeHeaders(const Metadata& metadata, uint8_t* flags, std::string* out);
-absl::Status DecodeHeaders(absl::string_view frame, const FrameHeader& header, Metadata* out);
+absl::Status DecodeHeaders(std::string_view frame, const FrameHeader& header, Metadata* out);
 
 // Where the message of a message frame begins, and how long it is over all fragments. `from_client`: the flags differ.
 struct MessageControl {
   size_t message_offset = 0;
   size_t message_bytes = 0;
 };
-absl::Status DecodeMessageControl(absl::string_view frame, const FrameHeader& header, bool from_client,
+absl::Status DecodeMessageControl(std::string_view frame, const FrameHeader& header, bool from_client,
                                   MessageControl* out);
 
 // A credit for nothing is not one that the protocol allows: it would cost the receiver something all the same.
 inline constexpr size_t kCreditBytes = 8;
 void EncodeCredit(const Credit& credit, char* out);
-absl::Status DecodeCredit(absl::string_view frame, const FrameHeader& header, Credit* out);
+absl::Status DecodeCredit(std::string_view frame, const FrameHeader& header, Credit* out);
 
 struct ResponseControl {
   Metadata initial_metadata;
@@ -161,7 +161,7 @@ struct ResponseControl {
 };
 // A response that says both that it is the result of a call and that the call was not processed is not one that the
 // protocol allows.
-absl::Status DecodeResponseControl(absl::string_view frame, const FrameHeader& header, ResponseControl* out);
+absl::Status DecodeResponseControl(std::string_view frame, const FrameHeader& header, ResponseControl* out);
 
 }  // namespace shmrpc::framed
 

@@ -12,6 +12,7 @@
 
 #include "absl/base/optimization.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/spin_pause.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/steady_time.h"
@@ -35,7 +36,9 @@ uint64_t EventData(int fd, uint32_t serial_number) { return uint64_t{serial_numb
 int DescriptorOf(const epoll_event& event) { return static_cast<int>(static_cast<uint32_t>(event.data.u64)); }
 uint32_t SerialNumberOf(const epoll_event& event) { return static_cast<uint32_t>(event.data.u64 >> 32); }
 
-absl::Status SystemError(absl::string_view what) { return absl::ErrnoToStatus(errno, absl::StrCat(what, " failed")); }
+absl::Status SystemError(std::string_view what) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(ToAbsl(what), " failed"));
+}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/io/zero_copy_stream.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/spin_pause.h"
 #include "shmrpc/steady_time.h"
 
@@ -193,7 +194,7 @@ bool Sender::Finish() {
   return true;
 }
 
-void Sender::SendControl(const FrameHeader& header, absl::string_view body, bool always_ring) {
+void Sender::SendControl(const FrameHeader& header, std::string_view body, bool always_ring) {
   MutexLock lock(&mutex_);
   if (!closed_) SendControlLocked(header, body, always_ring);
 }
@@ -209,7 +210,7 @@ void Sender::SendIfRoom(const FrameHeader& header) {
   Flush(/*always_ring=*/false);
 }
 
-void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring) {
+void Sender::SendControlLocked(const FrameHeader& header, std::string_view body, bool always_ring) {
   const size_t size = kFrameHeaderBytes + body.size();
   uint8_t* frame = FlushSpilled() ? link_->Reserve(size) : nullptr;
   reserved_spilled_ = false;
@@ -222,7 +223,7 @@ void Sender::SendControlLocked(const FrameHeader& header, absl::string_view body
   FlushOrPutOff(size);
 }
 
-Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message,
+Sender::Outcome Sender::SendLocked(FrameHeader header, std::string_view control, const OutgoingMessage* message,
                                    SteadyTime deadline, absl::FunctionRef<bool()> stop) {
   // The peer would have to end the connection, with all its calls.
   if (control.size() > kMaxEncodedControlBytes) return Outcome::kTooLarge;
@@ -249,7 +250,7 @@ Sender::Outcome Sender::SendLocked(FrameHeader header, absl::string_view control
 // up for a moment, so that others get their turn.
 class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutputStream {
  public:
-  FragmentStream(Sender* sender, const FrameHeader& first, absl::string_view control, size_t message_bytes,
+  FragmentStream(Sender* sender, const FrameHeader& first, std::string_view control, size_t message_bytes,
                  SteadyTime deadline, absl::FunctionRef<bool()> stop)
       : sender_(sender),
         header_(first),
@@ -313,13 +314,13 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
     sender_->Commit(used_);
     sender_->Flush(/*always_ring=*/false);
     frame_ = nullptr;
-    control_ = absl::string_view();
+    control_ = std::string_view();
     begun_ = true;
   }
 
   Sender* const sender_;
   const FrameHeader header_;
-  absl::string_view control_;  // still to be sent
+  std::string_view control_;  // still to be sent
   const int64_t message_bytes_;
   const SteadyTime deadline_;
   const absl::FunctionRef<bool()> stop_;
@@ -329,7 +330,7 @@ class Sender::FragmentStream final : public google::protobuf::io::ZeroCopyOutput
   bool begun_ = false;        // the first frame has been committed
 };
 
-Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message,
+Sender::Outcome Sender::SendPieces(FrameHeader header, std::string_view control, const OutgoingMessage& message,
                                    SteadyTime deadline, absl::FunctionRef<bool()> stop) {
   while (in_pieces_ && !closed_) {
     if (stop()) return Outcome::kNothingSent;
@@ -338,8 +339,8 @@ Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control
   if (closed_) return Outcome::kNothingSent;
   in_pieces_ = true;
   const uint32_t message_bytes = static_cast<uint32_t>(message.size());
-  const std::string sized_control =
-      absl::StrCat(absl::string_view(reinterpret_cast<const char*>(&message_bytes), sizeof message_bytes), control);
+  const std::string sized_control = absl::StrCat(
+      ToAbsl(std::string_view(reinterpret_cast<const char*>(&message_bytes), sizeof message_bytes)), ToAbsl(control));
   FragmentStream stream(this, header, sized_control, message.size(), deadline, stop);
   const bool sent = message.SerializeToStream(&stream) && stream.Finish();
   in_pieces_ = false;
@@ -349,7 +350,7 @@ Sender::Outcome Sender::SendPieces(FrameHeader header, absl::string_view control
     reset.type = FrameType::kReset;
     reset.call_id = header.call_id;
     reset.code = static_cast<uint16_t>(absl::StatusCode::kCancelled);
-    SendControlLocked(reset, absl::string_view(), /*always_ring=*/true);
+    SendControlLocked(reset, std::string_view(), /*always_ring=*/true);
   }
   pieces_done_.Signal();
   if (sent) return Outcome::kSent;

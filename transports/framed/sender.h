@@ -5,10 +5,10 @@
 #include <deque>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
-#include "absl/strings/string_view.h"
 #include "shmrpc/message.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -73,9 +73,9 @@ class Sender {
   // Sends one message with the control part before it; `message` may be null. `header`: type, flags, code and call_id;
   // the rest is filled in. `stop` is asked while it waits, without the sender's lock too. The first overload's caller
   // holds mutex() and has sent what must come just before; it is released in between when there is no room.
-  Outcome SendLocked(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
+  Outcome SendLocked(FrameHeader header, std::string_view control, const OutgoingMessage* message, SteadyTime deadline,
                      absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Outcome Send(FrameHeader header, absl::string_view control, const OutgoingMessage* message, SteadyTime deadline,
+  Outcome Send(FrameHeader header, std::string_view control, const OutgoingMessage* message, SteadyTime deadline,
                absl::FunctionRef<bool()> stop) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(&mutex_);
     return SendLocked(header, control, message, deadline, stop);
@@ -83,7 +83,7 @@ class Sender {
 
   // Sends a frame without a message, which never blocks: when there is no room it goes before anything that is sent
   // later. With `always_ring` the peer is woken in any case.
-  void SendControl(const FrameHeader& header, absl::string_view body = {}, bool always_ring = true)
+  void SendControl(const FrameHeader& header, std::string_view body = {}, bool always_ring = true)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sends a frame of nothing but a header if there is room for it now, and drops it otherwise: for what is of no use to
@@ -141,9 +141,9 @@ class Sender {
  private:
   class FragmentStream;
 
-  Outcome SendPieces(FrameHeader header, absl::string_view control, const OutgoingMessage& message, SteadyTime deadline,
+  Outcome SendPieces(FrameHeader header, std::string_view control, const OutgoingMessage& message, SteadyTime deadline,
                      absl::FunctionRef<bool()> stop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SendControlLocked(const FrameHeader& header, absl::string_view body, bool always_ring)
+  void SendControlLocked(const FrameHeader& header, std::string_view body, bool always_ring)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReservation() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t* SpinForRoom(size_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -270,8 +270,8 @@ absl::Status ServerSession::HandleFragment(const FrameHeader& header, ChunkPtr& 
 }
 
 absl::Status ServerSession::HandleMethod(const FrameHeader& header, const Chunk& chunk) {
-  const absl::string_view path(reinterpret_cast<const char*>(chunk.data) + kFrameHeaderBytes,
-                               header.length - kFrameHeaderBytes);
+  const std::string_view path(reinterpret_cast<const char*>(chunk.data) + kFrameHeaderBytes,
+                              header.length - kFrameHeaderBytes);
   if (header.code != methods_.size()) {
     return Malformed(absl::StrCat("method number ", header.code, " where ", methods_.size(), " comes next"));
   }
@@ -293,7 +293,7 @@ absl::Status ServerSession::HandleRequest(const FrameHeader& header, ChunkPtr& c
   std::unique_ptr<FramedServerCall> begun = std::move(spare_call_);
   if (begun == nullptr) begun = std::make_unique<FramedServerCall>();
   RequestControl control;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
   absl::Status refused = DecodeRequestControl(frame, header, &control);
   if (!refused.ok() && !absl::IsInvalidArgument(refused)) return refused;
   const size_t offset = control.message_offset;

@@ -85,7 +85,7 @@ class ServerSession final : public Session {
   friend class FramedServerCall;
 
   struct Method {
-    Method(absl::string_view its_path, const ResolvedMethod* as) : path(its_path), resolved(as) {}
+    Method(std::string_view its_path, const ResolvedMethod* as) : path(its_path), resolved(as) {}
     const std::string path;
     const ResolvedMethod* const resolved;
     TaskHistory history;
@@ -188,7 +188,7 @@ class FramedServerCall final : public ServerCall, public Task {
  public:
   ~FramedServerCall() override = default;
 
-  absl::string_view method() const override { return method_path; }
+  std::string_view method() const override { return method_path; }
   const ResolvedMethod* resolved_method() const override { return resolved; }
   SteadyTime arrival() const override { return arrived; }
   SteadyTime deadline() const override { return deadline_; }
@@ -212,7 +212,7 @@ class FramedServerCall final : public ServerCall, public Task {
   ServerSession* session = nullptr;  // while the call is in progress, which keeps it
   uint64_t id = 0;
   FramedServerCall* next_in_table = nullptr;
-  absl::string_view method_path;
+  std::string_view method_path;
   TaskHistory* method_history = nullptr;  // on this connection
   const ResolvedMethod* resolved = nullptr;
   SteadyTime arrived;

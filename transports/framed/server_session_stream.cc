@@ -61,7 +61,7 @@ SendResult ServerSession::Send(FramedServerCall* call, const OutgoingMessage& me
   FrameHeader header;
   header.type = FrameType::kMessage;
   header.call_id = call->id;
-  const Sender::Outcome outcome = sender_.Send(header, absl::string_view(), &message, SteadyTime::InfiniteFuture(),
+  const Sender::Outcome outcome = sender_.Send(header, std::string_view(), &message, SteadyTime::InfiniteFuture(),
                                                [call] { return call->cancelled.load(std::memory_order_acquire); });
   if (outcome == Sender::Outcome::kSent) return SendResult::kSent;
   // The call is cancelled; or the link is broken, which whoever receives may not have noticed yet. A handler that
@@ -310,7 +310,7 @@ absl::Status ServerSession::HandleMessage(const FrameHeader& header, ChunkPtr& c
   const bool more = (header.flags & kFlagMore) != 0;
   if (more && assembly_.active()) return Malformed("a message in pieces inside another");
   MessageControl control;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk->data), header.length);
   absl::Status status = DecodeMessageControl(frame, header, /*from_client=*/true, &control);
   if (!status.ok()) return status;
   const bool open = (header.flags & kFlagOpen) != 0;
@@ -395,7 +395,7 @@ void ServerSession::EndTooLarge(uint64_t call_id, size_t message_bytes) {
 
 absl::Status ServerSession::HandleCredit(const FrameHeader& header, const Chunk& chunk) {
   Credit credit;
-  const absl::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
+  const std::string_view frame(reinterpret_cast<const char*>(chunk.data), header.length);
   absl::Status status = DecodeCredit(frame, header, &credit);
   if (!status.ok()) return status;
   Sendable sendable;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/spin_pause.h"
 
 namespace shmrpc::framed {
@@ -28,8 +29,8 @@ constexpr absl::Duration kShortStep = absl::Milliseconds(10);
 constexpr int kLooksAtOnce = 16;
 constexpr int kLooksPerClock = 32;
 
-absl::string_view Bytes(const Chunk& chunk, size_t begin, size_t end) {
-  return absl::string_view(reinterpret_cast<const char*>(chunk.data) + begin, end - begin);
+std::string_view Bytes(const Chunk& chunk, size_t begin, size_t end) {
+  return std::string_view(reinterpret_cast<const char*>(chunk.data) + begin, end - begin);
 }
 
 }  // namespace
@@ -52,7 +53,7 @@ void Assembly::BeginDiscarding(const FrameHeader& header, size_t offset, size_t 
 
 Assembly::Progress Assembly::Add(const FrameHeader& header, const Chunk& chunk) {
   if (!active_ || header.call_id != first_.call_id || (header.flags & ~kFlagMore) != 0) return Progress::kMalformed;
-  const absl::string_view piece = Bytes(chunk, kFrameHeaderBytes, header.length);
+  const std::string_view piece = Bytes(chunk, kFrameHeaderBytes, header.length);
   received_ += piece.size();
   bytes_taken_ += piece.size();
   const bool more = (header.flags & kFlagMore) != 0;
@@ -239,9 +240,9 @@ absl::Status Session::EndStatus() const {
       ") of that would have waited: let it read, or raise the limit with the option connection_limits"));
 }
 
-absl::Status Session::SilentPeer(absl::string_view peer, absl::string_view option) const {
-  return absl::UnavailableError(absl::StrCat("nothing was heard of the ", peer, " for ",
-                                             absl::FormatDuration(keepalive_.patience()), " (", option,
+absl::Status Session::SilentPeer(std::string_view peer, std::string_view option) const {
+  return absl::UnavailableError(absl::StrCat("nothing was heard of the ", ToAbsl(peer), " for ",
+                                             absl::FormatDuration(keepalive_.patience()), " (", ToAbsl(option),
                                              "): its process is stopped, or its host cannot be reached any more"));
 }
 
@@ -252,7 +253,7 @@ void Session::SendCredit(uint64_t call_id, const Credit& credit) {
   header.call_id = call_id;
   char body[kCreditBytes];
   EncodeCredit(credit, body);
-  sender_.SendControl(header, absl::string_view(body, sizeof body), /*always_ring=*/false);
+  sender_.SendControl(header, std::string_view(body, sizeof body), /*always_ring=*/false);
 }
 
 void Session::ReturnUnread(uint64_t cost) {
@@ -265,8 +266,8 @@ void Session::ReturnUnread(uint64_t cost) {
   SendCredit(0, credit);
 }
 
-absl::Status Session::Malformed(absl::string_view what) const {
-  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", what));
+absl::Status Session::Malformed(std::string_view what) const {
+  return absl::InternalError(absl::StrCat("the peer broke the protocol: ", ToAbsl(what)));
 }
 
 absl::Status Session::MalformedBetweenPieces(const FrameHeader& header) const {

@@ -4,11 +4,11 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -151,11 +151,11 @@ class Session : public Pollable, private Sender::Host {
   KeepaliveResult TickKeepalive(bool expects);
   // Why nothing more comes from the link.
   absl::Status EndStatus() const;
-  absl::Status SilentPeer(absl::string_view peer, absl::string_view option) const;
+  absl::Status SilentPeer(std::string_view peer, std::string_view option) const;
   // Gives right_ back after a look that has received nothing and changed no announcement.
   virtual void GiveRightBack() = 0;
 
-  absl::Status Malformed(absl::string_view what) const;
+  absl::Status Malformed(std::string_view what) const;
   // For a frame of the call whose message is in assembly_.
   absl::Status MalformedBetweenPieces(const FrameHeader& header) const;
 

@@ -75,7 +75,7 @@ std::string AllowedCpus() {
   return mask;
 }
 
-bool CanRunTogether(absl::string_view a, absl::string_view b) {
+bool CanRunTogether(std::string_view a, std::string_view b) {
   int cpus = 0;
   for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
     const unsigned in_a = i < a.size() ? static_cast<unsigned char>(a[i]) : 0;

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
-#include "absl/strings/string_view.h"
 #include "shmrpc/options.h"
 
 namespace shmrpc::framed {
@@ -84,7 +84,7 @@ std::string AllowedCpus();
 
 // Whether two threads, one allowed on `a` and one on `b`, can run at the same time: the masks together name two CPUs or
 // more, and this process's control group grants it more than one CPU's time.
-bool CanRunTogether(absl::string_view a, absl::string_view b);
+bool CanRunTogether(std::string_view a, std::string_view b);
 
 }  // namespace shmrpc::framed
 

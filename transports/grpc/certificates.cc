@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/target.h"
 #include "transports/tcp/connect_socket.h"
 #include "transports/tcp/socket_address.h"
@@ -41,7 +42,7 @@ constexpr absl::Duration kKnownFor = absl::Minutes(1);
 constexpr size_t kMaxKnown = 1000;
 
 // All that can be read.
-std::vector<X509Ptr> ReadCertificates(absl::string_view pem) {
+std::vector<X509Ptr> ReadCertificates(std::string_view pem) {
   std::vector<X509Ptr> certificates;
   const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
@@ -52,7 +53,7 @@ std::vector<X509Ptr> ReadCertificates(absl::string_view pem) {
 }
 
 // Whether a client has sent more than its own certificate.
-bool SentWithOthers(absl::string_view certificate, absl::string_view chain) {
+bool SentWithOthers(std::string_view certificate, std::string_view chain) {
   return !chain.empty() && chain != certificate;
 }
 
@@ -191,7 +192,7 @@ absl::StatusOr<std::shared_ptr<const ClientCertificates>> ClientCertificates::Cr
 
 ClientCertificates::~ClientCertificates() { X509_STORE_free(store_); }
 
-absl::Status ClientCertificates::Check(absl::string_view certificate, absl::string_view chain, bool resumed) const {
+absl::Status ClientCertificates::Check(std::string_view certificate, std::string_view chain, bool resumed) const {
   absl::Status status = CheckWith(certificate, chain);
   if (status.ok() || !resumed) return status;
   std::string remembered;
@@ -203,7 +204,7 @@ absl::Status ClientCertificates::Check(absl::string_view certificate, absl::stri
   return remembered.empty() ? status : CheckWith(certificate, remembered);
 }
 
-absl::Status ClientCertificates::CheckWith(absl::string_view certificate, absl::string_view chain) const {
+absl::Status ClientCertificates::CheckWith(std::string_view certificate, std::string_view chain) const {
   const std::string key = absl::StrCat(certificate, "/", chain);
   const SteadyTime now = SteadyTime::Now();
   {
@@ -222,7 +223,7 @@ absl::Status ClientCertificates::CheckWith(absl::string_view certificate, absl::
   return status;
 }
 
-absl::Status ClientCertificates::Verify(absl::string_view certificate, absl::string_view chain) const {
+absl::Status ClientCertificates::Verify(std::string_view certificate, std::string_view chain) const {
   if (certificate.empty()) {
     return absl::UnauthenticatedError(
         "the client has shown no certificate, and this server demands one (mutual TLS; clients of shmrpc: "

@@ -5,12 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
@@ -35,7 +35,7 @@ class ClientCertificates {
   // `certificate` is none. One that expires while its connection lasts is refused from within a minute on.
   // `resumed`: in a resumed session of TLS the client does not send again what it sent with its certificate, which is
   // remembered.
-  absl::Status Check(absl::string_view certificate, absl::string_view chain, bool resumed) const
+  absl::Status Check(std::string_view certificate, std::string_view chain, bool resumed) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -45,8 +45,8 @@ class ClientCertificates {
   };
 
   explicit ClientCertificates(X509_STORE* store) : store_(store) {}
-  absl::Status CheckWith(absl::string_view certificate, absl::string_view chain) const ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Verify(absl::string_view certificate, absl::string_view chain) const;
+  absl::Status CheckWith(std::string_view certificate, std::string_view chain) const ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Verify(std::string_view certificate, std::string_view chain) const;
 
   X509_STORE* const store_;
   mutable Mutex mutex_;

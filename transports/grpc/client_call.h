@@ -7,10 +7,10 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/types/optional.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/grpc/call_base.h"
@@ -100,9 +100,9 @@ class ClientCall : public CallBase, public Call {
   const bool runs_user_code_;
   const size_t max_receive_message_bytes_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);  // by this side, with this status
-  bool not_processed_ = false;                                      // says the server; once the status is told
-  bool status_told_ ABSL_GUARDED_BY(mutex_) = false;                // or is being told
+  std::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);  // by this side, with this status
+  bool not_processed_ = false;                                     // says the server; once the status is told
+  bool status_told_ ABSL_GUARDED_BY(mutex_) = false;               // or is being told
 };
 
 }  // namespace shmrpc::grpc_transport

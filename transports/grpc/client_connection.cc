@@ -130,9 +130,9 @@ constexpr char kPlainHint[] =
 
 // Whether a failure is one to connect at all, in the gRPC library's words: no server has said anything then. What the
 // gRPC library says of one that has depends on the server's implementation.
-bool WasNotReached(absl::string_view failure) {
-  for (const absl::string_view words : {"Failed to connect to remote host", "Connection refused", "No such file",
-                                        "DNS resolution failed", "imed out", "imeout", "eadline", "HTTP proxy"}) {
+bool WasNotReached(std::string_view failure) {
+  for (const std::string_view words : {"Failed to connect to remote host", "Connection refused", "No such file",
+                                       "DNS resolution failed", "imed out", "imeout", "eadline", "HTTP proxy"}) {
     if (absl::StrContains(failure, words)) return true;
   }
   return false;

@@ -5,10 +5,10 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/types/optional.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/transport.h"
 
@@ -20,8 +20,8 @@ struct ClientConnectionOptions {
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   grpc::ChannelArguments arguments;
   TransportChoice choice;
-  absl::Duration keepalive_timeout;          // that the arguments ask for; for the words of errors
-  absl::optional<GrpcTlsClientOptions> tls;  // what the credentials are made of; for the words of errors
+  absl::Duration keepalive_timeout;         // that the arguments ask for; for the words of errors
+  std::optional<GrpcTlsClientOptions> tls;  // what the credentials are made of; for the words of errors
 };
 
 // A channel of the gRPC library that is connected. It stands for a Connection while it is READY, and no longer: whether

@@ -10,13 +10,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/rpc_status.pb.h"
 #include "shmrpc/steady_time.h"
 
 namespace shmrpc::grpc_transport {
 namespace {
 
-absl::string_view ToView(grpc::string_ref text) { return absl::string_view(text.data(), text.size()); }
+std::string_view ToView(grpc::string_ref text) { return std::string_view(text.data(), text.size()); }
 
 absl::StatusCode ToCode(int code) {
   return code >= 0 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown;
@@ -92,10 +93,10 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
 Metadata FromGrpcMetadata(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata) {
   Metadata result;
   for (const auto& [key, value] : metadata) {
-    const absl::string_view name = ToView(key);
-    if (absl::StartsWith(name, "grpc-") || absl::StartsWith(name, "shmrpc-") || absl::StartsWith(name, ":") ||
-        name == "user-agent")
+    const std::string_view name = ToView(key);
+    if (name.starts_with("grpc-") || name.starts_with("shmrpc-") || name.starts_with(':') || name == "user-agent") {
       continue;
+    }
     result.Add(name, ToView(value));
   }
   return result;
@@ -108,7 +109,7 @@ Metadata FromGrpcRequestMetadata(const std::multimap<grpc::string_ref, grpc::str
     found = metadata.find(grpc::string_ref(kPreviousAttempts.data(), kPreviousAttempts.size()));
   }
   uint32_t attempts = 0;
-  if (found != metadata.end() && absl::SimpleAtoi(ToView(found->second), &attempts) && attempts > 0) {
+  if (found != metadata.end() && absl::SimpleAtoi(ToAbsl(ToView(found->second)), &attempts) && attempts > 0) {
     result.Add(kPreviousAttempts, absl::StrCat(attempts));
   }
   return result;
@@ -131,7 +132,7 @@ ReceivedBuffer::ReceivedBuffer(grpc::ByteBuffer* buffer) {
   }
 }
 
-std::string DecodePeer(absl::string_view peer) {
+std::string DecodePeer(std::string_view peer) {
   std::string result;
   for (size_t i = 0; i < peer.size(); ++i) {
     if (peer[i] == '%' && i + 2 < peer.size() && HexDigit(peer[i + 1]) >= 0 && HexDigit(peer[i + 2]) >= 0) {

@@ -11,10 +11,10 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "shmrpc/message.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/steady_time.h"
@@ -54,11 +54,11 @@ class ReceivedBuffer {
 
   size_t size() const { return size_; }
   // Of memory that this object holds. No piece is empty.
-  const std::vector<absl::string_view>& pieces() const { return pieces_; }
+  const std::vector<std::string_view>& pieces() const { return pieces_; }
 
  private:
   std::vector<grpc::Slice> slices_;  // once filled never changed: pieces_ may point into the elements themselves
-  std::vector<absl::string_view> pieces_;
+  std::vector<std::string_view> pieces_;
   size_t size_ = 0;
 };
 
@@ -68,7 +68,7 @@ inline constexpr char kSentPreviousAttempts[] = "shmrpc-previous-rpc-attempts";
 inline constexpr char kNotProcessedKey[] = "shmrpc-not-processed";
 
 // "ipv6:%5B::1%5D:443" becomes "ipv6:[::1]:443".
-std::string DecodePeer(absl::string_view peer);
+std::string DecodePeer(std::string_view peer);
 
 }  // namespace shmrpc::grpc_transport
 

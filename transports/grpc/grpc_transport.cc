@@ -96,7 +96,7 @@ bool IsOnThisHost(const std::string& grpc_target) {
   const absl::StatusOr<std::vector<Target>> targets = Target::ParseList(grpc_target);
   return targets.ok() && std::all_of(targets->begin(), targets->end(), [](const Target& target) {
            if (target.kind != Target::Kind::kHostPort) return target.kind != Target::Kind::kGrpc;
-           const absl::string_view name = absl::StripSuffix(target.host, ".");
+           const std::string_view name = absl::StripSuffix(target.host, ".");
            if (absl::EqualsIgnoreCase(name, "localhost") || absl::EndsWithIgnoreCase(name, ".localhost")) return true;
            const std::optional<tcp::SocketAddress> address = tcp::SocketAddress::FromLiteral(target.host, target.port);
            return address.has_value() && tcp::IsOnThisHost(*address);
@@ -170,10 +170,10 @@ absl::StatusOr<std::unique_ptr<Connection>> GrpcTransport::ConnectTo(std::string
   const bool found = !connection.choice.reason.empty() && options.transport != TransportPreference::kGrpc;
   if (found || IsOnThisHost(connection.target)) all.emplace(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   for (const auto& [name, value] : all) {
-    if (absl::holds_alternative<int>(value)) {
-      arguments.SetInt(name, absl::get<int>(value));
+    if (std::holds_alternative<int>(value)) {
+      arguments.SetInt(name, std::get<int>(value));
     } else {
-      arguments.SetString(name, absl::get<std::string>(value));
+      arguments.SetString(name, std::get<std::string>(value));
     }
   }
   return ConnectGrpc(connection, options);

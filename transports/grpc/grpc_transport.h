@@ -17,7 +17,7 @@ class GrpcTransport final : public Transport, public autoselect::Http2Transport 
   explicit GrpcTransport(GrpcOptions options) : options_(std::move(options)) {}
 
   // Transport
-  absl::string_view name() const override { return "grpc"; }
+  std::string_view name() const override { return "grpc"; }
   bool Handles(const Target& target) const override { return target.kind == Target::Kind::kGrpc; }
   absl::StatusOr<std::unique_ptr<Connection>> Connect(const Target& target, const ConnectOptions& options) override;
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const Target& target, const ListenOptions& options,

@@ -10,14 +10,14 @@
 
 namespace shmrpc::grpc_transport {
 
-void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) {
+void LazyHttp2Server::Serve(framed::UniqueFd socket, const Peer& peer, std::string_view read) {
   std::shared_ptr<GrpcServer> server;
   {
     MutexLock lock(&mutex_);
     if (shutting_down_) return;
-    absl::optional<uid_t> uid;
+    std::optional<uid_t> uid;
     if (peer.credentials.has_value()) uid = peer.credentials->uid;
-    if (servers_.size() >= kMaxUsers && !servers_.contains(uid)) uid = absl::nullopt;
+    if (servers_.size() >= kMaxUsers && !servers_.contains(uid)) uid = std::nullopt;
     std::shared_ptr<GrpcServer>& found = servers_[uid];
     if (found == nullptr) {
       GrpcServer::Options options = options_;

@@ -2,11 +2,11 @@
 #define SHMRPC_TRANSPORTS_GRPC_HTTP2_SERVER_H_
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
 #include "transports/auto/http2.h"
@@ -24,7 +24,7 @@ class LazyHttp2Server final : public autoselect::Http2Server {
   ~LazyHttp2Server() override { Shutdown(SteadyTime::InfinitePast()); }
 
   // Http2Server
-  void Serve(framed::UniqueFd socket, const Peer& peer, absl::string_view read) override;
+  void Serve(framed::UniqueFd socket, const Peer& peer, std::string_view read) override;
   void Shutdown(SteadyTime deadline) override;
 
  private:
@@ -34,7 +34,7 @@ class LazyHttp2Server final : public autoselect::Http2Server {
   const GrpcServer::Options options_;
   Mutex mutex_;
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<absl::optional<uid_t>, std::shared_ptr<GrpcServer>> servers_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::optional<uid_t>, std::shared_ptr<GrpcServer>> servers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shmrpc::grpc_transport

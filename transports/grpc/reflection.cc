@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/descriptor.pb.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/reflection.pb.h"
 #include "shmrpc/server_reactor.h"
 #include "shmrpc/service.h"
@@ -41,7 +42,8 @@ class Directory {
   absl::Status Answer(const reflection::Request& request, reflection::Response* response) const {
     switch (request.question_case()) {
       case reflection::Request::kFileByFilename:
-        return AddFile(Find(&DescriptorPool::FindFileByName, request.file_by_filename()), "file", request.file_by_filename(), response);
+        return AddFile(Find(&DescriptorPool::FindFileByName, request.file_by_filename()), "file",
+                       request.file_by_filename(), response);
       case reflection::Request::kFileContainingSymbol:
         return AddFile(Find(&DescriptorPool::FindFileContainingSymbol, request.file_containing_symbol()), "symbol",
                        request.file_containing_symbol(), response);
@@ -82,11 +84,12 @@ class Directory {
     return found != nullptr ? found : (grpc_transport::StandardServices().*find)(name);
   }
 
-  static absl::Status Unknown(absl::string_view what, absl::string_view name) {
-    return absl::NotFoundError(absl::StrCat("this server has no ", what, " \"", absl::CHexEscape(name), "\""));
+  static absl::Status Unknown(std::string_view what, std::string_view name) {
+    return absl::NotFoundError(
+        absl::StrCat("this server has no ", ToAbsl(what), " \"", absl::CHexEscape(ToAbsl(name)), "\""));
   }
 
-  static absl::Status AddFile(const FileDescriptor* file, absl::string_view what, absl::string_view name,
+  static absl::Status AddFile(const FileDescriptor* file, std::string_view what, std::string_view name,
                               reflection::Response* response) {
     if (file == nullptr) return Unknown(what, name);
     std::set<const FileDescriptor*> added;
@@ -133,8 +136,8 @@ class ReflectionService final : public Service {
  public:
   explicit ReflectionService(const Directory* directory) : directory_(directory) {}
 
-  absl::string_view ShmrpcServiceName() const override { return Names::kService; }
-  absl::Span<const ServiceMethod> ShmrpcMethods() const override {
+  std::string_view ShmrpcServiceName() const override { return Names::kService; }
+  std::span<const ServiceMethod> ShmrpcMethods() const override {
     static constexpr ServiceMethod kMethods[] = {{
         .path = Names::kMethod,
         .kind = MethodKind::kBidiStreaming,

@@ -72,7 +72,7 @@ absl::Status GrpcServer::Init() {
   AddKeepalive(options_.listen.keepalive_timeout, &arguments);
   arguments.emplace(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);  // clients may ping as often as they like, too
   for (const auto& [name, value] : arguments) {
-    absl::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
+    std::visit([&builder, name = name](const auto& each) { builder.AddChannelArgument(name, each); }, value);
   }
   builder.RegisterCallbackGenericService(&service_);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
@@ -95,7 +95,7 @@ absl::Status GrpcServer::CheckClient(const grpc::CallbackServerContext& context)
   const std::shared_ptr<const grpc::AuthContext> client = context.auth_context();
   const auto first = [&client](const char* property) {
     const std::vector<grpc::string_ref> values = client->FindPropertyValues(property);
-    return values.empty() ? absl::string_view() : absl::string_view(values[0].data(), values[0].size());
+    return values.empty() ? std::string_view() : std::string_view(values[0].data(), values[0].size());
   };
   absl::Status status = options_.client_certificates->Check(first(GRPC_X509_PEM_CERT_PROPERTY_NAME),
                                                             first(GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME),
@@ -124,7 +124,7 @@ void GrpcServer::Leave() {
   if (--calls_ == 0) changed_.SignalAll();
 }
 
-void GrpcServer::Accept(framed::UniqueFd socket, absl::string_view read) {
+void GrpcServer::Accept(framed::UniqueFd socket, std::string_view read) {
   MutexLock lock(&mutex_);  // the acceptor is there only as long as the server is not shut down
   if (phase_ != Phase::kServing) return;
   const int flags = fcntl(socket.get(), F_GETFL);

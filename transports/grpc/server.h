@@ -9,9 +9,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/types/optional.h"
 #include "shmrpc/grpc.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -32,7 +32,7 @@ class GrpcServer {
     std::function<std::shared_ptr<grpc::ServerCredentials>()> make_credentials;
     GrpcArguments arguments;
     std::shared_ptr<const ClientCertificates> client_certificates;  // null: clients need none
-    absl::optional<uid_t> peer_uid;                                 // of every client, where that is known
+    std::optional<uid_t> peer_uid;                                  // of every client, where that is known
     ListenOptions listen;
     CallHandler* handler;
   };
@@ -43,7 +43,7 @@ class GrpcServer {
   ~GrpcServer();
 
   // Takes a connected stream socket, of which nothing has been read but `read`. Hangs up while shutting down.
-  void Accept(framed::UniqueFd socket, absl::string_view read);
+  void Accept(framed::UniqueFd socket, std::string_view read);
 
   // As Listener::Shutdown.
   void Shutdown(SteadyTime deadline);

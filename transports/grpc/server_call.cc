@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 
 namespace shmrpc::grpc_transport {
 
@@ -72,7 +73,7 @@ void GrpcServerCall::Refuse(absl::Status status, bool not_processed) {
 }
 
 void GrpcServerCall::RunHandler() {
-  absl::optional<ReceivedBuffer> request;
+  std::optional<ReceivedBuffer> request;
   {
     MutexLock lock(&mutex_);
     if (inbox_.size() == 1 && half_closed_ && !cancelled_) {
@@ -123,7 +124,7 @@ void GrpcServerCall::OnRead(bool ok) {
         SetEnd(ToGrpcStatus(absl::ResourceExhaustedError(
                    absl::StrCat("a message of ", message.size(), " bytes came, more than the server's limit of ", limit,
                                 ": raise it with the option max_receive_message_bytes"))),
-               absl::nullopt);
+               std::nullopt);
         NoteCancelled();
       }
     }
@@ -200,7 +201,7 @@ void GrpcServerCall::OnWritten(bool ok) {
   Wake(Where::kElsewhere);
 }
 
-void GrpcServerCall::SetEnd(grpc::Status status, absl::optional<grpc::ByteBuffer> message) {
+void GrpcServerCall::SetEnd(grpc::Status status, std::optional<grpc::ByteBuffer> message) {
   end_ = std::move(status);
   last_message_ = std::move(message);
   ContinueWriting();
@@ -208,7 +209,7 @@ void GrpcServerCall::SetEnd(grpc::Status status, absl::optional<grpc::ByteBuffer
 
 void GrpcServerCall::Finish(const Reply& reply) {
   const Keep keep(this);
-  absl::optional<grpc::ByteBuffer> message;
+  std::optional<grpc::ByteBuffer> message;
   if (reply.status.ok() && reply.message != nullptr) message = ToByteBuffer(*reply.message);
   bool has_events;
   {
@@ -233,7 +234,8 @@ void GrpcServerCall::Finish(const Reply& reply) {
 
 void GrpcServerCall::Abandon() {
   Reply reply;
-  reply.status = absl::InternalError(absl::StrCat("the server dropped the call of ", method(), " without a reply"));
+  reply.status =
+      absl::InternalError(absl::StrCat("the server dropped the call of ", ToAbsl(method()), " without a reply"));
   Finish(reply);
 }
 

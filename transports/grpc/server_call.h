@@ -7,9 +7,9 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
-#include "absl/types/optional.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/transport.h"
 #include "transports/grpc/call_base.h"
@@ -25,7 +25,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   static grpc::ServerGenericBidiReactor* Begin(GrpcServer* server, grpc::GenericCallbackServerContext* context);
 
   // ServerCall
-  absl::string_view method() const override { return method_; }
+  std::string_view method() const override { return method_; }
   SteadyTime deadline() const override { return deadline_; }
   const Metadata& metadata() const override { return metadata_; }
   const Peer& peer() const override { return peer_; }
@@ -77,7 +77,7 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   void ContinueWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteCancelled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The last thing that is sent, after what waits to be written.
-  void SetEnd(grpc::Status status, absl::optional<grpc::ByteBuffer> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetEnd(grpc::Status status, std::optional<grpc::ByteBuffer> message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   GrpcServer* const server_;
   grpc::GenericCallbackServerContext* const context_;  // the gRPC library's: not to be used once end_sent_
@@ -99,8 +99,8 @@ class GrpcServerCall final : public CallBase, public ServerCall {
   grpc::ByteBuffer write_buffer_;  // the write's that is under way
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool sendable_wanted_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to be sent
-  absl::optional<grpc::ByteBuffer> last_message_ ABSL_GUARDED_BY(mutex_);
+  std::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to be sent
+  std::optional<grpc::ByteBuffer> last_message_ ABSL_GUARDED_BY(mutex_);
   bool end_sent_ ABSL_GUARDED_BY(mutex_) = false;
 
   ServerCallEvents* events_ ABSL_GUARDED_BY(mutex_) = nullptr;

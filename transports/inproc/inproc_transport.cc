@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -66,10 +67,10 @@ class Registry {
 
 constinit internal::PerProcess<Registry> registry;
 
-Peer ThisProcess(absl::string_view name) {
+Peer ThisProcess(std::string_view name) {
   Peer peer;
   peer.transport = kName;
-  peer.address = absl::StrCat("inproc:", name);
+  peer.address = absl::StrCat("inproc:", ToAbsl(name));
   PeerCredentials& credentials = peer.credentials.emplace();
   credentials.uid = geteuid();
   credentials.gid = getegid();

@@ -2,9 +2,9 @@
 #define SHMRPC_TRANSPORTS_INPROC_INPROC_TRANSPORT_H_
 
 #include <memory>
+#include <string_view>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
@@ -18,7 +18,7 @@ namespace shmrpc {
 // to shut down.
 class InprocTransport final : public Transport {
  public:
-  absl::string_view name() const override { return "inproc"; }
+  std::string_view name() const override { return "inproc"; }
   bool Handles(const Target& target) const override { return target.kind == Target::Kind::kInproc; }
 
   // Never blocks. UNAVAILABLE when nobody listens under that name, or the system has no memory or descriptors left.

@@ -32,14 +32,14 @@ constexpr int kMaxClosing = 256;
 
 constinit internal::PerProcess<internal::CallbackThreads> closing_threads;
 
-absl::Status Broken(absl::string_view what, int error) {
+absl::Status Broken(std::string_view what, int error) {
   const std::string message = absl::StrCat("the connection broke while ", what, ": ", ErrnoText(error));
   return error == ECONNRESET ? absl::AbortedError(message) : absl::UnavailableError(message);
 }
 
 }  // namespace
 
-absl::StatusOr<size_t> SendWithFd(int socket, absl::Span<const uint8_t> bytes, int fd) {
+absl::StatusOr<size_t> SendWithFd(int socket, std::span<const uint8_t> bytes, int fd) {
   assert(!bytes.empty());
   iovec piece = {const_cast<uint8_t*>(bytes.data()), bytes.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -76,7 +76,7 @@ absl::StatusOr<size_t> SendWithFd(int socket, absl::Span<const uint8_t> bytes, i
   }
 }
 
-absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint8_t> buffer,
+absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, std::span<uint8_t> buffer,
                                                      std::vector<UniqueFd>* fds) {
   iovec piece = {buffer.data(), buffer.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "transports/framed/unique_fd.h"
 
 namespace shmrpc::shm {
@@ -23,14 +23,14 @@ inline constexpr size_t kMaxFdsReceived = 1;
 // if it was at least one, `fd` has been sent, and the rest goes without it. 0: the socket is full. UNAVAILABLE: the
 // peer has closed, or takes no descriptors; ABORTED: it has reset the connection. RESOURCE_EXHAUSTED: too many
 // descriptors are on their way (ETOOMANYREFS).
-absl::StatusOr<size_t> SendWithFd(int socket, absl::Span<const uint8_t> bytes, int fd);
+absl::StatusOr<size_t> SendWithFd(int socket, std::span<const uint8_t> bytes, int fd);
 
 // Receives up to buffer.size() bytes, and appends to `fds` the descriptors that came with them. Returns how many bytes
 // came: 0 when the peer has closed, nullopt when there is nothing now.
 // Every descriptor the kernel hands over has an owner at once and is close-on-exec. On an error those of this call have
 // been closed: INVALID_ARGUMENT, the peer sent more than kMaxFdsReceived; RESOURCE_EXHAUSTED, this process has no room
 // for it (RLIMIT_NOFILE), and it is lost; UNAVAILABLE, the connection broke; ABORTED, the peer has reset it.
-absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, absl::Span<uint8_t> buffer,
+absl::StatusOr<std::optional<size_t>> ReceiveWithFds(int socket, std::span<uint8_t> buffer,
                                                      std::vector<framed::UniqueFd>* fds);
 
 // From now on nobody can pass descriptors over this Unix socket (Linux 6.16: the peer's send fails with EPERM), or, of

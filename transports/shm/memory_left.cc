@@ -1,6 +1,7 @@
 #include "transports/shm/memory_left.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -8,7 +9,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
 #include "runtime/src/small_file.h"
 
 namespace shmrpc::shm {

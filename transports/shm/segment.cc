@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/fork.h"
 #include "transports/framed/errno_name.h"
 #include "transports/shm/fd_passing.h"
@@ -40,8 +41,9 @@ constexpr Seal kRequiredSeals[] = {{F_SEAL_SHRINK, "F_SEAL_SHRINK"},
 constexpr int kAllSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 
 // `call` is the system call that failed, for the message.
-absl::Status MemfdError(absl::string_view call, int error, size_t size) {
-  const std::string message = absl::StrCat("memfd of ", size, " bytes refused by ", call, " (", ErrnoName(error), ")");
+absl::Status MemfdError(std::string_view call, int error, size_t size) {
+  const std::string message =
+      absl::StrCat("memfd of ", size, " bytes refused by ", ToAbsl(call), " (", ErrnoName(error), ")");
   switch (error) {
     case EMFILE:
       return absl::ResourceExhaustedError(
@@ -71,12 +73,12 @@ bool AboveFileSizeLimit(size_t size) {
   return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && size > limit.rlim_cur;
 }
 
-absl::Status BadPeerMemory(absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("the peer's descriptor for shared memory was refused: ", why));
+absl::Status BadPeerMemory(std::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat("the peer's descriptor for shared memory was refused: ", ToAbsl(why)));
 }
 
 // What a descriptor is of, for people. Says what is known of it and asks no file system.
-absl::string_view FileType(int fd) {
+std::string_view FileType(int fd) {
   struct statx known = {};
   if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &known) != 0) return "of an unknown type";
   switch (known.stx_mode & S_IFMT) {

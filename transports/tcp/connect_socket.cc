@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "shmrpc/steady_time.h"
 #include "transports/framed/errno_name.h"
 #include "transports/tcp/socket_address.h"
@@ -32,9 +33,9 @@ absl::Status Interrupted(const SocketAddress& address) {
   return absl::CancelledError(absl::StrCat("interrupted while connecting to ", address.ToString()));
 }
 
-absl::Status TimedOut(const SocketAddress& address, absl::string_view what_happened) {
+absl::Status TimedOut(const SocketAddress& address, std::string_view what_happened) {
   return absl::DeadlineExceededError(
-      absl::StrCat("could not connect to ", address.ToString(), " in time: ", what_happened));
+      absl::StrCat("could not connect to ", address.ToString(), " in time: ", ToAbsl(what_happened)));
 }
 
 absl::Status Refused(const SocketAddress& address, int error) {

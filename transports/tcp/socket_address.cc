@@ -21,6 +21,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/thread.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -39,10 +40,10 @@ constexpr size_t kMaxUnixNameBytes = sizeof(sockaddr_un::sun_path) - 1;
 
 constexpr size_t kGroupsAtFirst = 32;  // most users are in fewer
 
-absl::Status CheckUnixName(absl::string_view kind, absl::string_view name) {
-  if (name.empty()) return absl::InvalidArgumentError(absl::StrCat("the ", kind, " of a Unix socket is empty"));
+absl::Status CheckUnixName(std::string_view kind, std::string_view name) {
+  if (name.empty()) return absl::InvalidArgumentError(absl::StrCat("the ", ToAbsl(kind), " of a Unix socket is empty"));
   if (name.size() > kMaxUnixNameBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("the ", kind, " \"", name, "\" has ", name.size(),
+    return absl::InvalidArgumentError(absl::StrCat("the ", ToAbsl(kind), " \"", ToAbsl(name), "\" has ", name.size(),
                                                    " bytes, the kernel's limit for Unix sockets is ", kMaxUnixNameBytes,
                                                    ": use a shorter one"));
   }
@@ -140,13 +141,13 @@ SocketAddress::SocketAddress(const sockaddr* address, socklen_t length)
   std::memcpy(&storage_, address, length_);
 }
 
-std::optional<SocketAddress> SocketAddress::FromLiteral(absl::string_view host, uint16_t port) {
+std::optional<SocketAddress> SocketAddress::FromLiteral(std::string_view host, uint16_t port) {
   const size_t percent = host.find('%');
   const std::string number(host.substr(0, percent));
   if (number.find('\0') != std::string::npos) return std::nullopt;
 
   sockaddr_in v4 = {};
-  if (percent == absl::string_view::npos && inet_pton(AF_INET, number.c_str(), &v4.sin_addr) == 1) {
+  if (percent == std::string_view::npos && inet_pton(AF_INET, number.c_str(), &v4.sin_addr) == 1) {
     v4.sin_family = AF_INET;
     v4.sin_port = htons(port);
     return SocketAddress(reinterpret_cast<const sockaddr*>(&v4), sizeof(v4));
@@ -156,7 +157,7 @@ std::optional<SocketAddress> SocketAddress::FromLiteral(absl::string_view host, 
   if (inet_pton(AF_INET6, number.c_str(), &v6.sin6_addr) != 1) return std::nullopt;
   v6.sin6_family = AF_INET6;
   v6.sin6_port = htons(port);
-  if (percent == absl::string_view::npos) return SocketAddress(reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
+  if (percent == std::string_view::npos) return SocketAddress(reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
 
   // The zone is the name or the number of a network interface: the C library knows the rules.
   addrinfo hints = {};
@@ -170,9 +171,9 @@ std::optional<SocketAddress> SocketAddress::FromLiteral(absl::string_view host, 
   return address;
 }
 
-absl::StatusOr<SocketAddress> SocketAddress::FromUnixPath(absl::string_view path) {
+absl::StatusOr<SocketAddress> SocketAddress::FromUnixPath(std::string_view path) {
   if (absl::Status status = CheckUnixName("path", path); !status.ok()) return status;
-  if (path.find('\0') != absl::string_view::npos) {
+  if (path.find('\0') != std::string_view::npos) {
     return absl::InvalidArgumentError("the path of a Unix socket contains a NUL byte");
   }
   sockaddr_un address = {};
@@ -181,7 +182,7 @@ absl::StatusOr<SocketAddress> SocketAddress::FromUnixPath(absl::string_view path
   return SocketAddress(reinterpret_cast<const sockaddr*>(&address), kUnixNameOffset + path.size() + 1);
 }
 
-absl::StatusOr<SocketAddress> SocketAddress::FromUnixAbstractName(absl::string_view name) {
+absl::StatusOr<SocketAddress> SocketAddress::FromUnixAbstractName(std::string_view name) {
   if (absl::Status status = CheckUnixName("abstract name", name); !status.ok()) return status;
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
@@ -302,13 +303,13 @@ std::string EncodeEnd(const sockaddr_storage& end) {
 
 constexpr size_t kEncodedHostBytes = 16;
 
-bool IsLoopback(absl::string_view host) {
+bool IsLoopback(std::string_view host) {
   in6_addr address;
   std::memcpy(&address, host.data(), sizeof address);
   return IN6_IS_ADDR_LOOPBACK(&address) || (IN6_IS_ADDR_V4MAPPED(&address) && address.s6_addr[12] == 127);
 }
 
-bool IsAnInterfaces(absl::string_view host) {
+bool IsAnInterfaces(std::string_view host) {
   ifaddrs* interfaces = nullptr;
   if (getifaddrs(&interfaces) != 0) return false;
   bool found = false;
@@ -320,7 +321,7 @@ bool IsAnInterfaces(absl::string_view host) {
     std::memcpy(&address, each->ifa_addr, family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
     // Every link may have a host of this address.
     if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<sockaddr_in6&>(address).sin6_addr)) continue;
-    found = absl::string_view(EncodeEnd(address)).substr(0, kEncodedHostBytes) == host;
+    found = std::string_view(EncodeEnd(address)).substr(0, kEncodedHostBytes) == host;
   }
   freeifaddrs(interfaces);
   return found;
@@ -345,15 +346,15 @@ bool IsOnThisHost(const SocketAddress& address) {
   sockaddr_storage storage = {};
   std::memcpy(&storage, address.data(), address.length());
   const std::string end = EncodeEnd(storage);
-  const absl::string_view host = absl::string_view(end).substr(0, kEncodedHostBytes);
+  const std::string_view host = std::string_view(end).substr(0, kEncodedHostBytes);
   return !end.empty() && (IsLoopback(host) || IsAnInterfaces(host));
 }
 
 bool PeerIsOnThisHost(int fd) {
   const TcpEnds ends = EndsOf(fd);
   if (ends.peer.empty()) return false;
-  const absl::string_view host = absl::string_view(ends.peer).substr(0, kEncodedHostBytes);
-  return host == absl::string_view(ends.local).substr(0, kEncodedHostBytes) || IsLoopback(host) || IsAnInterfaces(host);
+  const std::string_view host = std::string_view(ends.peer).substr(0, kEncodedHostBytes);
+  return host == std::string_view(ends.local).substr(0, kEncodedHostBytes) || IsLoopback(host) || IsAnInterfaces(host);
 }
 
 std::string PeerHost(int fd) {
@@ -370,15 +371,15 @@ std::string PeerHost(int fd) {
   return address.is_ip() ? address.ToTarget().host : std::string();
 }
 
-absl::optional<PeerCredentials> GetPeerCredentials(int fd) {
+std::optional<PeerCredentials> GetPeerCredentials(int fd) {
   int family = 0;
   socklen_t length = sizeof(family);
-  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || family != AF_UNIX) return absl::nullopt;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0 || family != AF_UNIX) return std::nullopt;
   ucred kernels = {};
   length = sizeof(kernels);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &kernels, &length) != 0) return absl::nullopt;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &kernels, &length) != 0) return std::nullopt;
   // The kernel's answer for a socket that is not connected.
-  if (kernels.uid == static_cast<uid_t>(-1)) return absl::nullopt;
+  if (kernels.uid == static_cast<uid_t>(-1)) return std::nullopt;
   PeerCredentials credentials;
   credentials.uid = kernels.uid;
   credentials.gid = kernels.gid;

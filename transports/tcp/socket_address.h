@@ -7,11 +7,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/optional.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/steady_time.h"
 #include "shmrpc/target.h"
@@ -27,11 +26,11 @@ class SocketAddress {
   SocketAddress(const sockaddr* address, socklen_t length);
 
   // A literal IPv4 or IPv6 address (without brackets, maybe with a zone as in fe80::1%eth0); nullopt for anything else.
-  static std::optional<SocketAddress> FromLiteral(absl::string_view host, uint16_t port);
+  static std::optional<SocketAddress> FromLiteral(std::string_view host, uint16_t port);
 
   // INVALID_ARGUMENT when the path or name is empty or longer than the kernel takes.
-  static absl::StatusOr<SocketAddress> FromUnixPath(absl::string_view path);
-  static absl::StatusOr<SocketAddress> FromUnixAbstractName(absl::string_view name);
+  static absl::StatusOr<SocketAddress> FromUnixPath(std::string_view path);
+  static absl::StatusOr<SocketAddress> FromUnixAbstractName(std::string_view name);
 
   const sockaddr* data() const { return reinterpret_cast<const sockaddr*>(&storage_); }
   socklen_t length() const { return length_; }
@@ -91,7 +90,7 @@ TcpEnds EndsOf(int fd);
 std::string PeerHost(int fd);
 
 // Who made the connection at the other end of a Unix socket. nullopt for anything but a connected Unix socket.
-absl::optional<PeerCredentials> GetPeerCredentials(int fd);
+std::optional<PeerCredentials> GetPeerCredentials(int fd);
 
 // Internal to this folder: poll()'s time-out until `deadline`, rounded up so that nobody spins through the last
 // millisecond; -1 for "for ever".

@@ -51,7 +51,7 @@ ssize_t ReceiveBytes(int socket, uint8_t* memory, size_t size) {
 
 }  // namespace
 
-SocketLink::SocketLink(framed::UniqueFd socket, std::string name, absl::string_view initial_bytes)
+SocketLink::SocketLink(framed::UniqueFd socket, std::string name, std::string_view initial_bytes)
     : socket_(std::move(socket)), name_(std::move(name)), peer_(PeerAddress(socket_.get())) {
   if (!initial_bytes.empty()) Keep(reinterpret_cast<const uint8_t*>(initial_bytes.data()), initial_bytes.size());
 }

@@ -8,10 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "runtime/src/fork.h"
 #include "transports/framed/link.h"
 #include "transports/framed/unique_fd.h"
@@ -39,7 +39,7 @@ class SocketLink final : public framed::Link {
 
   // `socket` is connected and non-blocking. `name` is "tcp" or "unix". `initial_bytes` were read from the socket
   // already, behind the handshake.
-  SocketLink(framed::UniqueFd socket, std::string name, absl::string_view initial_bytes);
+  SocketLink(framed::UniqueFd socket, std::string name, std::string_view initial_bytes);
   ~SocketLink() override = default;
 
   const std::string& name() const override { return name_; }

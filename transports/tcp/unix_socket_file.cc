@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "runtime/src/absl_strings.h"
 #include "runtime/src/fork.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/steady_time.h"
@@ -36,7 +37,7 @@ constinit internal::PerProcess<Mutex> one_thread;
 // Without the lock: how long a socket that refuses is given. One that was just bound refuses until it listens.
 constexpr absl::Duration kListenDelay = absl::Milliseconds(50);
 
-absl::Status Failed(int error, const std::string& path, absl::string_view what) {
+absl::Status Failed(int error, const std::string& path, std::string_view what) {
   const std::string message = absl::StrCat("could not listen on unix:", path, ": ", what, ": ", ErrnoText(error));
   switch (error) {
     case ENOENT:

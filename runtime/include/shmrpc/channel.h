@@ -2,13 +2,13 @@
 #define SHMRPC_CHANNEL_H_
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "shmrpc/access.h"
 #include "shmrpc/client_interceptor.h"
 #include "shmrpc/options.h"
@@ -54,9 +54,9 @@ struct ChannelOptions {
 
   // Whether calls that have not reached a handler are attempted again after a pause, and how often; a context can say
   // otherwise for its call. Without one they are attempted again only when the connection they went to is the reason.
-  absl::optional<RetryPolicy> retry_policy = absl::nullopt;
+  std::optional<RetryPolicy> retry_policy = std::nullopt;
   // When policies, the channel's and those of contexts, make no further attempts; nullopt: they always do.
-  absl::optional<RetryThrottling> retry_throttling = absl::nullopt;
+  std::optional<RetryThrottling> retry_throttling = std::nullopt;
 
   // Each call passes through these, in order, before it begins. See ClientInterceptor.
   std::vector<ClientInterceptor> interceptors;
@@ -72,7 +72,7 @@ enum class ChannelState {
 };
 
 // "idle", "connecting", "ready", "transient failure", "shutdown".
-absl::string_view ChannelStateName(ChannelState state);
+std::string_view ChannelStateName(ChannelState state);
 
 // A client's way to one server, which any number of threads and stubs share. Connects when first used and again
 // whenever the connection is lost. The target may list several addresses where that server, or another one that does
@@ -89,7 +89,7 @@ class Channel final {
  public:
   // Never null and never blocks: an address or option that cannot work makes every call fail with a status that says
   // why, and status() tells it at once. `transports` lists the ways to go; the first that handles the target is used.
-  static std::shared_ptr<Channel> Create(absl::string_view target, ChannelOptions options = {},
+  static std::shared_ptr<Channel> Create(std::string_view target, ChannelOptions options = {},
                                          TransportSet transports = DefaultTransports());
 
   ~Channel();

@@ -4,13 +4,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/mutex.h"
 #include "shmrpc/peer.h"
@@ -82,7 +82,7 @@ class ClientContext final {
   bool wait_for_ready() const { return wait_for_ready_; }
 
   // The server's handler sees it as client metadata. For the rules see Metadata.
-  void AddMetadata(absl::string_view key, absl::string_view value) { metadata_.Add(key, value); }
+  void AddMetadata(std::string_view key, std::string_view value) { metadata_.Add(key, value); }
   const Metadata& metadata() const { return metadata_; }
 
   // The channel's limits, for this call only.
@@ -90,7 +90,7 @@ class ClientContext final {
   void set_max_receive_message_bytes(size_t limit) { max_receive_message_bytes_ = limit; }
 
   // Instead of the channel's; nullopt: none. The call fails with INVALID_ARGUMENT when the policy is not valid.
-  void set_retry_policy(absl::optional<RetryPolicy> policy) {
+  void set_retry_policy(std::optional<RetryPolicy> policy) {
     own_retry_policy_ = true;
     retry_policy_ = policy.has_value() ? std::make_shared<const RetryPolicy>(*std::move(policy)) : nullptr;
   }
@@ -111,8 +111,8 @@ class ClientContext final {
   SteadyTime deadline_ = SteadyTime::InfiniteFuture();
   bool wait_for_ready_ = false;
   Metadata metadata_;
-  absl::optional<size_t> max_send_message_bytes_;
-  absl::optional<size_t> max_receive_message_bytes_;
+  std::optional<size_t> max_send_message_bytes_;
+  std::optional<size_t> max_receive_message_bytes_;
   bool own_retry_policy_ = false;
   std::shared_ptr<const RetryPolicy> retry_policy_;  // shared with the call, which may outlive this object
 

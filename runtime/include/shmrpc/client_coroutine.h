@@ -6,7 +6,7 @@
 //   absl::StatusOr<HelloReply> reply = co_await stub.co().SayHello(request);
 //
 //   shmrpc::CoClientReader<Point> reader = stub.co().ListPoints(&context, area);
-//   while (absl::optional<Point> point = co_await reader.Read()) Draw(*point);
+//   while (std::optional<Point> point = co_await reader.Read()) Draw(*point);
 //   absl::Status status = co_await reader.Finish();
 //
 // No thread is kept while a call is under way. The coroutine resumes on the thread that completed the operation, or
@@ -26,11 +26,11 @@
 
 #include <coroutine>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/channel.h"
 #include "shmrpc/client_context.h"
@@ -136,8 +136,8 @@ class [[nodiscard]] CoClientRead final {
 
   bool await_ready() const noexcept { return false; }
   bool await_suspend(std::coroutine_handle<> waiting) { return stream_->StartRead(&message_, &ok_, waiting); }
-  absl::optional<R> await_resume() {
-    if (!ok_) return absl::nullopt;
+  std::optional<R> await_resume() {
+    if (!ok_) return std::nullopt;
     return std::move(message_);
   }
 
@@ -247,7 +247,7 @@ class CoClientReader final {
   // For tests: see CoClientStream.
   explicit CoClientReader(std::unique_ptr<ClientStream> stream) : stream_(std::move(stream)) {}
 
-  // co_await gives absl::optional<R>.
+  // co_await gives std::optional<R>.
   CoClientRead<R> Read() { return CoClientRead<R>(&stream_); }
   // co_await gives bool, and the message is filled in when it is true: for large messages, whose memory is used again.
   CoClientReadInto Read(R* message) { return CoClientReadInto(&stream_, message); }

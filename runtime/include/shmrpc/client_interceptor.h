@@ -7,7 +7,6 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/metadata.h"
@@ -30,7 +29,7 @@ class InterceptedClientCall {
   InterceptedClientCall& operator=(const InterceptedClientCall&) = delete;
 
   // "/package.Service/Method".
-  absl::string_view method() const { return method_; }
+  std::string_view method() const { return method_; }
   MethodKind kind() const { return kind_; }
   // As ClientContext::deadline.
   absl::Time deadline() const { return deadline_.ToSystem(); }
@@ -66,11 +65,11 @@ class InterceptedClientCall {
 
  protected:
   // `reply` is null if the replies stream.
-  InterceptedClientCall(absl::string_view method, MethodKind kind, SteadyTime deadline, const Metadata* metadata,
+  InterceptedClientCall(std::string_view method, MethodKind kind, SteadyTime deadline, const Metadata* metadata,
                         google::protobuf::MessageLite* reply);
   ~InterceptedClientCall() = default;
 
-  const absl::string_view method_;
+  const std::string_view method_;
   const MethodKind kind_;
   const SteadyTime deadline_;
   Metadata metadata_;

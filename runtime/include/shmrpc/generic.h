@@ -62,7 +62,7 @@ class GenericStub final {
 // What ServerBuilder::RegisterGeneric takes: the one of the three classes below that has the style of the handler.
 class GenericServiceBase : public Service {
  public:
-  absl::string_view ShmrpcServiceName() const final { return {}; }
+  std::string_view ShmrpcServiceName() const final { return {}; }
 
  private:
   friend class GenericService;
@@ -84,21 +84,21 @@ class GenericServiceBase : public Service {
 class GenericService : public GenericServiceBase {
  public:
   virtual absl::Status Call(ServerContext* context, ServerReaderWriter<RawMessage, RawMessage>* stream) = 0;
-  absl::Span<const ServiceMethod> ShmrpcMethods() const final;
+  std::span<const ServiceMethod> ShmrpcMethods() const final;
 };
 
 // The same with reactors.
 class CallbackGenericService : public GenericServiceBase {
  public:
   virtual ServerBidiReactor<RawMessage, RawMessage>* Call(ServerContext* context) = 0;
-  absl::Span<const ServiceMethod> ShmrpcMethods() const final;
+  std::span<const ServiceMethod> ShmrpcMethods() const final;
 };
 
 // The same with coroutines.
 class CoGenericService : public GenericServiceBase {
  public:
   virtual Task<absl::Status> Call(ServerContext* context, CoServerReaderWriter<RawMessage, RawMessage>* stream) = 0;
-  absl::Span<const ServiceMethod> ShmrpcMethods() const final;
+  std::span<const ServiceMethod> ShmrpcMethods() const final;
 };
 
 }  // namespace shmrpc

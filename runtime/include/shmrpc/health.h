@@ -1,7 +1,7 @@
 #ifndef SHMRPC_HEALTH_H_
 #define SHMRPC_HEALTH_H_
 
-#include "absl/strings/string_view.h"
+#include <string_view>
 
 namespace shmrpc {
 
@@ -19,7 +19,7 @@ class HealthService {
  public:
   // Does not affect the calls of `service` itself, nor the status of other names. Any name will do, not only those of
   // registered services.
-  virtual void SetServingStatus(absl::string_view service, bool serving) = 0;
+  virtual void SetServingStatus(std::string_view service, bool serving) = 0;
 
   // Of every known name, that of the server included.
   virtual void SetAll(bool serving) = 0;

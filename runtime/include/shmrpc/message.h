@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "google/protobuf/io/zero_copy_stream.h"
 #include "google/protobuf/message_lite.h"
 
@@ -37,19 +37,19 @@ class OutgoingMessage {
 class IncomingMessage {
  public:
   // `pieces` and what they point to outlive this object. No piece is empty.
-  explicit IncomingMessage(absl::Span<const absl::string_view> pieces);
+  explicit IncomingMessage(std::span<const std::string_view> pieces);
   // A message that has been taken apart while it came.
   explicit IncomingMessage(internal::LargeMessage& large);
 
   size_t size() const { return size_; }
-  absl::Span<const absl::string_view> pieces() const { return pieces_; }
+  std::span<const std::string_view> pieces() const { return pieces_; }
 
   // Replaces `message` by what the bytes say. False when they are not an encoding of that message type. Once at most,
   // and pieces() is of no use afterwards: what is large is moved into the message.
   bool ParseTo(google::protobuf::MessageLite* message) const;
 
  private:
-  absl::Span<const absl::string_view> pieces_;
+  std::span<const std::string_view> pieces_;
   size_t size_ = 0;
   internal::LargeMessage* large_ = nullptr;
 };

@@ -3,19 +3,19 @@
 
 #include <cstddef>
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/optional.h"
 
 namespace shmrpc {
 
 // Among a call's client metadata when a RetryPolicy has let it be attempted before: how often, a decimal number. Added
 // by the library, as gRPC does; the one key that a handler can see with a prefix that is reserved.
-inline constexpr absl::string_view kPreviousAttempts = "grpc-previous-rpc-attempts";
+inline constexpr std::string_view kPreviousAttempts = "grpc-previous-rpc-attempts";
 
 // Key/value pairs that travel beside a call's messages: an ordered multimap.
 //
@@ -38,13 +38,13 @@ class Metadata {
 
   // Appends a pair. Nothing is checked here: a call with metadata that breaks a rule fails with INVALID_ARGUMENT
   // and a message that names the pair.
-  void Add(absl::string_view key, absl::string_view value);
+  void Add(std::string_view key, std::string_view value);
 
   // The first value of `key`, or nullopt. The view lives until this object is changed.
-  absl::optional<absl::string_view> Find(absl::string_view key) const;
+  std::optional<std::string_view> Find(std::string_view key) const;
 
   // All values of `key`, in order.
-  std::vector<absl::string_view> FindAll(absl::string_view key) const;
+  std::vector<std::string_view> FindAll(std::string_view key) const;
 
   bool empty() const { return entries_.empty(); }
   size_t size() const { return entries_.size(); }

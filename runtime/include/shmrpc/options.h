@@ -2,11 +2,11 @@
 #define SHMRPC_OPTIONS_H_
 
 #include <cstddef>
+#include <optional>
+#include <string_view>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 
 namespace shmrpc {
 
@@ -32,10 +32,10 @@ struct ConnectionLimits {
   // handlers still run counts until they return, unless its client is one of gRPC.
   // nullopt: 10,000, or three quarters of the descriptors that the process may have when the server starts
   // (RLIMIT_NOFILE), if that is less.
-  absl::optional<int> max_connections = absl::nullopt;
+  std::optional<int> max_connections = std::nullopt;
   // nullopt: half of max_connections, rounded up.
-  absl::optional<int> max_connections_per_user = absl::nullopt;
-  absl::optional<int> max_connections_per_address = absl::nullopt;
+  std::optional<int> max_connections_per_user = std::nullopt;
+  std::optional<int> max_connections_per_address = std::nullopt;
 
   // How long a new connection may take to say who it is; then it is closed.
   absl::Duration handshake_timeout = absl::Seconds(5);
@@ -66,8 +66,8 @@ enum class TransportPreference {
 };
 
 // "auto", "shm", "tcp", "unix", "grpc": the values of SHMRPC_TRANSPORT. INVALID_ARGUMENT for anything else.
-absl::StatusOr<TransportPreference> ParseTransportPreference(absl::string_view text);
-absl::string_view TransportPreferenceName(TransportPreference preference);
+absl::StatusOr<TransportPreference> ParseTransportPreference(std::string_view text);
+std::string_view TransportPreferenceName(TransportPreference preference);
 
 // How a thread waits for its peer.
 enum class WaitMode {
@@ -77,8 +77,8 @@ enum class WaitMode {
 };
 
 // "adaptive", "latency", "efficient". INVALID_ARGUMENT for anything else.
-absl::StatusOr<WaitMode> ParseWaitMode(absl::string_view text);
-absl::string_view WaitModeName(WaitMode mode);
+absl::StatusOr<WaitMode> ParseWaitMode(std::string_view text);
+std::string_view WaitModeName(WaitMode mode);
 
 }  // namespace shmrpc
 

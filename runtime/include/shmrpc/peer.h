@@ -3,10 +3,9 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <vector>
-
-#include "absl/types/optional.h"
 
 namespace shmrpc {
 
@@ -17,10 +16,10 @@ namespace shmrpc {
 // Ids are as seen from this process's namespaces: a user or group that does not exist here appears as the overflow id
 // (65534), see AccessPolicy. A value type.
 struct PeerCredentials {
-  uid_t uid = 0;                              // effective
-  absl::optional<gid_t> gid = absl::nullopt;  // effective; unknown over gRPC
-  absl::optional<pid_t> pid = absl::nullopt;  // unknown over gRPC, and of a process that is not in this PID namespace
-  std::vector<gid_t> groups = {};             // supplementary; may contain gid; empty before Linux 4.13 and over gRPC
+  uid_t uid = 0;                            // effective
+  std::optional<gid_t> gid = std::nullopt;  // effective; unknown over gRPC
+  std::optional<pid_t> pid = std::nullopt;  // unknown over gRPC, and of a process that is not in this PID namespace
+  std::vector<gid_t> groups = {};           // supplementary; may contain gid; empty before Linux 4.13 and over gRPC
 };
 
 // Who is at the other end of a connection. A value type.
@@ -28,7 +27,7 @@ struct Peer {
   std::string transport;  // "shm", "tcp", "unix", "inproc", "grpc"
   std::string address;    // e.g. "ipv4:127.0.0.1:41922"; for people and logs
   // Where the connection has, or was agreed on over, a Unix socket, and within the process; none over TCP.
-  absl::optional<PeerCredentials> credentials;
+  std::optional<PeerCredentials> credentials;
 };
 
 }  // namespace shmrpc

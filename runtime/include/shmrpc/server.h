@@ -3,10 +3,10 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "shmrpc/access.h"
 #include "shmrpc/health.h"
@@ -62,7 +62,7 @@ class ServerBuilder final {
 
   // May be called several times: one server, several addresses. For the forms see Target. A client on this host that
   // connects to a host:port or a Unix socket moves on to shared memory by itself.
-  ServerBuilder& Listen(absl::string_view address);
+  ServerBuilder& Listen(std::string_view address);
 
   // `service` is not owned and outlives the server.
   ServerBuilder& Register(Service* service);

@@ -7,9 +7,7 @@
 #include <stop_token>
 
 #include "absl/functional/any_invocable.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "shmrpc/metadata.h"
 #include "shmrpc/peer.h"
 #include "shmrpc/transport.h"
@@ -49,7 +47,7 @@ class ServerContext final {
   ServerContext& operator=(const ServerContext&) = delete;
 
   // "/package.Service/Method".
-  absl::string_view method() const { return call_->method(); }
+  std::string_view method() const { return call_->method(); }
 
   // InfiniteFuture when the client set none; otherwise what this machine's clock will show then, as far as one can tell
   // now. What travels is the time left.
@@ -85,13 +83,13 @@ class ServerContext final {
   const Peer& peer() const { return call_->peer(); }
   // Who the client is, by the kernel's word; none over TCP. The same for all calls of a connection: it is taken when
   // the client connects. See PeerCredentials.
-  const absl::optional<PeerCredentials>& peer_credentials() const { return call_->peer().credentials; }
+  const std::optional<PeerCredentials>& peer_credentials() const { return call_->peer().credentials; }
 
   // Sent with the first message, with SendInitialMetadata, or with the reply, whichever comes first; what is added
   // afterwards, like whatever breaks a rule of Metadata, makes the call fail with INTERNAL.
-  void AddInitialMetadata(absl::string_view key, absl::string_view value) { initial_metadata_.Add(key, value); }
+  void AddInitialMetadata(std::string_view key, std::string_view value) { initial_metadata_.Add(key, value); }
   // Sent with the status. For the rules see Metadata; breaking one makes the call fail with INTERNAL.
-  void AddTrailingMetadata(absl::string_view key, absl::string_view value) { trailing_metadata_.Add(key, value); }
+  void AddTrailingMetadata(std::string_view key, std::string_view value) { trailing_metadata_.Add(key, value); }
 
   const Metadata& initial_metadata() const { return initial_metadata_; }
   const Metadata& trailing_metadata() const { return trailing_metadata_; }
@@ -113,7 +111,7 @@ class ServerContext final {
   Metadata initial_metadata_;
   Metadata trailing_metadata_;
   // How many pairs of the initial metadata have been sent, once they have been.
-  absl::optional<size_t> initial_metadata_sent_;
+  std::optional<size_t> initial_metadata_sent_;
 };
 
 }  // namespace shmrpc

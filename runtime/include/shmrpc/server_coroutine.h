@@ -4,14 +4,14 @@
 // The streams of handlers that are coroutines:
 //
 //   shmrpc::Task<absl::Status> Sum(shmrpc::ServerContext*, shmrpc::CoServerReader<Number>* reader, Number* sum) {
-//     while (absl::optional<Number> number = co_await reader->Read()) sum->set_value(sum->value() + number->value());
+//     while (std::optional<Number> number = co_await reader->Read()) sum->set_value(sum->value() + number->value());
 //     co_return absl::OkStatus();
 //   }
 
 #include <coroutine>
+#include <optional>
 #include <utility>
 
-#include "absl/types/optional.h"
 #include "google/protobuf/message_lite.h"
 
 namespace shmrpc {
@@ -47,8 +47,8 @@ class [[nodiscard]] CoServerRead final {
 
   bool await_ready() const noexcept { return false; }
   bool await_suspend(std::coroutine_handle<> waiting) { return stream_->StartRead(&message_, &ok_, waiting); }
-  absl::optional<R> await_resume() {
-    if (!ok_) return absl::nullopt;
+  std::optional<R> await_resume() {
+    if (!ok_) return std::nullopt;
     return std::move(message_);
   }
 

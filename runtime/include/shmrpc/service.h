@@ -1,9 +1,10 @@
 #ifndef SHMRPC_SERVICE_H_
 #define SHMRPC_SERVICE_H_
 
+#include <span>
+#include <string_view>
+
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "google/protobuf/message_lite.h"
 #include "shmrpc/method_kind.h"
 #include "shmrpc/server_context.h"
@@ -50,10 +51,10 @@ class Service {
   virtual ~Service() = default;
 
   // "package.Service". The names begin with "Shmrpc" so that they stay clear of the methods of any .proto.
-  virtual absl::string_view ShmrpcServiceName() const = 0;
+  virtual std::string_view ShmrpcServiceName() const = 0;
 
   // The methods that the server serves. Static data.
-  virtual absl::Span<const ServiceMethod> ShmrpcMethods() const = 0;
+  virtual std::span<const ServiceMethod> ShmrpcMethods() const = 0;
 };
 
 }  // namespace shmrpc

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 
 namespace shmrpc {
 
@@ -43,10 +43,10 @@ struct Target {
   std::string ToString() const;
 
   // INVALID_ARGUMENT, naming `text`, what is wrong with it and what would be right.
-  static absl::StatusOr<Target> Parse(absl::string_view text);
+  static absl::StatusOr<Target> Parse(std::string_view text);
 
   // A list of one or more. The error names the address that is wrong as well, and its place.
-  static absl::StatusOr<std::vector<Target>> ParseList(absl::string_view text);
+  static absl::StatusOr<std::vector<Target>> ParseList(std::string_view text);
 };
 
 }  // namespace shmrpc

@@ -24,11 +24,11 @@
 #include <coroutine>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
-#include "absl/types/optional.h"
 #include "shmrpc/mutex.h"
 
 namespace shmrpc {
@@ -104,7 +104,7 @@ class TaskPromise final : public TaskPromiseBase {
   }
 
  private:
-  absl::optional<T> value_;
+  std::optional<T> value_;
 };
 
 template <>

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/attributes.h"
@@ -28,7 +29,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "shmrpc/access.h"
 #include "shmrpc/message.h"
@@ -50,7 +50,7 @@ class ConnectionLimiter;
 
 // What a client says of one call. A plain struct, so that fields can be added.
 struct CallSpec {
-  absl::string_view method;                            // "/package.Service/Method"
+  std::string_view method;                             // "/package.Service/Method"
   SteadyTime deadline = SteadyTime::InfiniteFuture();  // told to the server as time left; the *runtime* enforces it
   const Metadata* metadata = nullptr;                  // initial metadata, validated; null when there is none
   size_t max_receive_message_bytes = kDefaultMaxMessageBytes;
@@ -245,7 +245,7 @@ class ResolvedMethod {
 // each. Destroying an unfinished call finishes it with INTERNAL.
 class ServerCall {
  public:
-  virtual absl::string_view method() const = 0;
+  virtual std::string_view method() const = 0;
   // What CallHandler::ResolveMethod has said of it; null also when the transport has not asked.
   virtual const ResolvedMethod* resolved_method() const { return nullptr; }
   virtual SteadyTime deadline() const = 0;
@@ -321,15 +321,15 @@ class CallHandler {
   // For transports on which a method's path travels once and its calls follow: what is to be known of `method` for
   // each of them (ServerCall::resolved_method). Null: nothing, OnCall finds out. Lives as long as this object. From any
   // thread.
-  virtual const ResolvedMethod* ResolveMethod(absl::string_view method) const { return nullptr; }
+  virtual const ResolvedMethod* ResolveMethod(std::string_view method) const { return nullptr; }
 
   // Whether a call of `method` is of no use to the server before its one request and the half-close have come. For
   // transports that learn of a call earlier: then they need not keep a thread waiting in OnCall. From any thread.
-  virtual bool NeedsRequest(absl::string_view method) const { return false; }
+  virtual bool NeedsRequest(std::string_view method) const { return false; }
 
   // The type of the messages that clients send to `method`, if that is known; see CallEvents::message_type. From any
   // thread, with locks of the transport's held.
-  virtual const google::protobuf::Descriptor* request_type(absl::string_view method) const { return nullptr; }
+  virtual const google::protobuf::Descriptor* request_type(std::string_view method) const { return nullptr; }
 };
 
 struct ListenOptions {
@@ -370,7 +370,7 @@ class Transport {
   virtual ~Transport() = default;
 
   // The name that errors call it by.
-  virtual absl::string_view name() const = 0;
+  virtual std::string_view name() const = 0;
 
   // Whether this transport is the one for `target`.
   virtual bool Handles(const Target& target) const = 0;

@@ -8,6 +8,6 @@
 
 // Counts the changes of what generated code expects of the library. The generator writes the number that it was built
 // for into its output, which then compiles only against a library with the same number.
-#define SHMRPC_GENERATED_CODE_VERSION 2
+#define SHMRPC_GENERATED_CODE_VERSION 3
 
 #endif  // SHMRPC_VERSION_H_

@@ -21,16 +21,16 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <variant>
 
-#include "absl/types/optional.h"
-#include "absl/types/variant.h"
 #include "shmrpc/transport.h"
 
 namespace shmrpc {
 
 // Arguments for the gRPC library, by their names there: {"grpc.keepalive_time_ms", 10000}. See its grpc_types.h.
-using GrpcArguments = std::map<std::string, absl::variant<int, std::string>>;
+using GrpcArguments = std::map<std::string, std::variant<int, std::string>>;
 
 // All texts are PEM.
 struct GrpcTlsClientOptions {
@@ -51,14 +51,14 @@ struct GrpcTlsServerOptions {
 };
 
 struct GrpcClientOptions {
-  absl::optional<GrpcTlsClientOptions> tls;  // none: plain text
-  std::string load_balancing_policy;         // "pick_first" (which is what the empty one means), "round_robin"
-  std::string service_config_json;           // for when the name's resolver has none; may name a policy as well
-  GrpcArguments arguments;                   // these go before what the library sets itself
+  std::optional<GrpcTlsClientOptions> tls;  // none: plain text
+  std::string load_balancing_policy;        // "pick_first" (which is what the empty one means), "round_robin"
+  std::string service_config_json;          // for when the name's resolver has none; may name a policy as well
+  GrpcArguments arguments;                  // these go before what the library sets itself
 };
 
 struct GrpcServerOptions {
-  absl::optional<GrpcTlsServerOptions> tls;  // none: plain text
+  std::optional<GrpcTlsServerOptions> tls;  // none: plain text
   GrpcArguments arguments;
 };
 

@@ -988,9 +988,9 @@ void Greeter::Stub::Async::ShmrpcMethods_(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods");
 }
 
-::absl::string_view Greeter::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
+::std::string_view Greeter::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
@@ -1495,9 +1495,9 @@ Greeter::CallbackService::Coroutines_(::shmrpc::ServerContext* /*context*/) {
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods"));
 }
 
-::absl::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
+::std::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
@@ -1978,9 +1978,9 @@ Greeter::CallbackService::Coroutines_(::shmrpc::ServerContext* /*context*/) {
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Greeter/ShmrpcMethods");
 }
 
-::absl::string_view Greeter::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
+::std::string_view Greeter::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Greeter/Greeter",
@@ -3031,9 +3031,9 @@ void Locals::Stub::Async::Locals(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Locals");
 }
 
-::absl::string_view Locals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
+::std::string_view Locals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Locals::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Locals::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Locals/context",
@@ -3375,9 +3375,9 @@ void Locals::Stub::Async::Locals(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Locals/Locals"));
 }
 
-::absl::string_view Locals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
+::std::string_view Locals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Locals::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Locals::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Locals/context",
@@ -3703,9 +3703,9 @@ void Locals::Stub::Async::Locals(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Locals/Locals");
 }
 
-::absl::string_view Locals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
+::std::string_view Locals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Locals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Locals::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Locals::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Locals/context",
@@ -4343,9 +4343,9 @@ StreamingLocals::Stub::Coroutines::StreamingLocals(::shmrpc::ClientContext* cont
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals");
 }
 
-::absl::string_view StreamingLocals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+::std::string_view StreamingLocals::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StreamingLocals::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
@@ -4631,9 +4631,9 @@ StreamingLocals::CallbackService::StreamingLocals(::shmrpc::ServerContext* /*con
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals"));
 }
 
-::absl::string_view StreamingLocals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+::std::string_view StreamingLocals::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StreamingLocals::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
@@ -4905,9 +4905,9 @@ StreamingLocals::CallbackService::StreamingLocals(::shmrpc::ServerContext* /*con
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StreamingLocals/StreamingLocals");
 }
 
-::absl::string_view StreamingLocals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
+::std::string_view StreamingLocals::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StreamingLocals"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StreamingLocals::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StreamingLocals::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StreamingLocals/context",
@@ -5182,9 +5182,9 @@ void Stub_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Stub/Call");
 }
 
-::absl::string_view Stub_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
+::std::string_view Stub_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Stub_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Stub_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Stub/Call",
@@ -5211,9 +5211,9 @@ void Stub_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Stub/Call"));
 }
 
-::absl::string_view Stub_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
+::std::string_view Stub_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Stub_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Stub_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Stub/Call",
@@ -5239,9 +5239,9 @@ void Stub_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Stub/Call");
 }
 
-::absl::string_view Stub_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
+::std::string_view Stub_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Stub"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Stub_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Stub_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Stub/Call",
@@ -5320,9 +5320,9 @@ void StubInterface_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StubInterface/Call");
 }
 
-::absl::string_view StubInterface_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
+::std::string_view StubInterface_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StubInterface_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
@@ -5349,9 +5349,9 @@ void StubInterface_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.StubInterface/Call"));
 }
 
-::absl::string_view StubInterface_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
+::std::string_view StubInterface_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StubInterface_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
@@ -5377,9 +5377,9 @@ void StubInterface_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.StubInterface/Call");
 }
 
-::absl::string_view StubInterface_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
+::std::string_view StubInterface_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.StubInterface"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> StubInterface_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> StubInterface_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.StubInterface/Call",
@@ -5458,9 +5458,9 @@ void Service__::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service/Call");
 }
 
-::absl::string_view Service__::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
+::std::string_view Service__::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service__::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service__::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service/Call",
@@ -5487,9 +5487,9 @@ void Service__::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service/Call"));
 }
 
-::absl::string_view Service__::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
+::std::string_view Service__::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service__::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service__::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service/Call",
@@ -5515,9 +5515,9 @@ void Service__::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Service/Call");
 }
 
-::absl::string_view Service__::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
+::std::string_view Service__::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service__::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service__::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service/Call",
@@ -5596,9 +5596,9 @@ void Service_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service_/Call");
 }
 
-::absl::string_view Service_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
+::std::string_view Service_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service_/Call",
@@ -5625,9 +5625,9 @@ void Service_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Service_/Call"));
 }
 
-::absl::string_view Service_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
+::std::string_view Service_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service_/Call",
@@ -5653,9 +5653,9 @@ void Service_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Service_/Call");
 }
 
-::absl::string_view Service_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
+::std::string_view Service_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Service_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Service_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Service_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Service_/Call",
@@ -5719,9 +5719,9 @@ void CallbackService_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CallbackService/Call");
 }
 
-::absl::string_view CallbackService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+::std::string_view CallbackService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CallbackService_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
@@ -5747,9 +5747,9 @@ void CallbackService_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CallbackService/Call"));
 }
 
-::absl::string_view CallbackService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+::std::string_view CallbackService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CallbackService_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
@@ -5774,9 +5774,9 @@ void CallbackService_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.CallbackService/Call");
 }
 
-::absl::string_view CallbackService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
+::std::string_view CallbackService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CallbackService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CallbackService_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CallbackService_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CallbackService/Call",
@@ -5841,9 +5841,9 @@ CoService_::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CoService/Call");
 }
 
-::absl::string_view CoService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+::std::string_view CoService_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CoService_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CoService_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CoService/Call",
@@ -5869,9 +5869,9 @@ CoService_::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.CoService/Call"));
 }
 
-::absl::string_view CoService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+::std::string_view CoService_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CoService_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CoService_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CoService/Call",
@@ -5896,9 +5896,9 @@ CoService_::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.CoService/Call");
 }
 
-::absl::string_view CoService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
+::std::string_view CoService_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.CoService"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> CoService_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> CoService_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.CoService/Call",
@@ -5963,9 +5963,9 @@ Coroutines::Stub::Coroutines::Call(::shmrpc::ClientContext* context) {
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Coroutines/Call");
 }
 
-::absl::string_view Coroutines::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+::std::string_view Coroutines::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Coroutines::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
@@ -5991,9 +5991,9 @@ Coroutines::CallbackService::Call(::shmrpc::ServerContext* /*context*/) {
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Coroutines/Call"));
 }
 
-::absl::string_view Coroutines::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+::std::string_view Coroutines::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Coroutines::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
@@ -6017,9 +6017,9 @@ Coroutines::CallbackService::Call(::shmrpc::ServerContext* /*context*/) {
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Coroutines/Call");
 }
 
-::absl::string_view Coroutines::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
+::std::string_view Coroutines::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Coroutines"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Coroutines::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Coroutines::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Coroutines/Call",
@@ -6099,9 +6099,9 @@ void kServiceName_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.kServiceName/Call");
 }
 
-::absl::string_view kServiceName_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
+::std::string_view kServiceName_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> kServiceName_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
@@ -6128,9 +6128,9 @@ void kServiceName_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.kServiceName/Call"));
 }
 
-::absl::string_view kServiceName_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
+::std::string_view kServiceName_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> kServiceName_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
@@ -6156,9 +6156,9 @@ void kServiceName_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.kServiceName/Call");
 }
 
-::absl::string_view kServiceName_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
+::std::string_view kServiceName_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.kServiceName"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> kServiceName_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> kServiceName_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.kServiceName/Call",
@@ -6237,9 +6237,9 @@ void Async::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Async/Call");
 }
 
-::absl::string_view Async::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
+::std::string_view Async::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Async::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Async::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Async/Call",
@@ -6266,9 +6266,9 @@ void Async::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Async/Call"));
 }
 
-::absl::string_view Async::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
+::std::string_view Async::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Async::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Async::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Async/Call",
@@ -6294,9 +6294,9 @@ void Async::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Async/Call");
 }
 
-::absl::string_view Async::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
+::std::string_view Async::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Async"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Async::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Async::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Async/Call",
@@ -6375,9 +6375,9 @@ void M_Inner_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Inner/Call");
 }
 
-::absl::string_view M_Inner_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
+::std::string_view M_Inner_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Inner_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
@@ -6404,9 +6404,9 @@ void M_Inner_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Inner/Call"));
 }
 
-::absl::string_view M_Inner_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
+::std::string_view M_Inner_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Inner_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
@@ -6432,9 +6432,9 @@ void M_Inner_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Inner/Call");
 }
 
-::absl::string_view M_Inner_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
+::std::string_view M_Inner_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Inner"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Inner_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Inner_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Inner/Call",
@@ -6513,9 +6513,9 @@ void M_Color_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color/Call");
 }
 
-::absl::string_view M_Color_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
+::std::string_view M_Color_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color/Call",
@@ -6542,9 +6542,9 @@ void M_Color_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color/Call"));
 }
 
-::absl::string_view M_Color_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
+::std::string_view M_Color_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color/Call",
@@ -6570,9 +6570,9 @@ void M_Color_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Color/Call");
 }
 
-::absl::string_view M_Color_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
+::std::string_view M_Color_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color/Call",
@@ -6651,9 +6651,9 @@ void M_Color_NONE_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call");
 }
 
-::absl::string_view M_Color_NONE_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
+::std::string_view M_Color_NONE_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_NONE_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
@@ -6680,9 +6680,9 @@ void M_Color_NONE_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call"));
 }
 
-::absl::string_view M_Color_NONE_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
+::std::string_view M_Color_NONE_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
@@ -6708,9 +6708,9 @@ void M_Color_NONE_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.M_Color_NONE/Call");
 }
 
-::absl::string_view M_Color_NONE_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
+::std::string_view M_Color_NONE_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.M_Color_NONE"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> M_Color_NONE_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.M_Color_NONE/Call",
@@ -6789,9 +6789,9 @@ void Mood_Name_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call");
 }
 
-::absl::string_view Mood_Name_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
+::std::string_view Mood_Name_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mood_Name_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
@@ -6818,9 +6818,9 @@ void Mood_Name_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call"));
 }
 
-::absl::string_view Mood_Name_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
+::std::string_view Mood_Name_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mood_Name_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
@@ -6846,9 +6846,9 @@ void Mood_Name_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.Mood_Name/Call");
 }
 
-::absl::string_view Mood_Name_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
+::std::string_view Mood_Name_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.Mood_Name"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mood_Name_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mood_Name_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.Mood_Name/Call",
@@ -6927,9 +6927,9 @@ void std_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.std/Call");
 }
 
-::absl::string_view std_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
+::std::string_view std_::Service::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.std/Call",
@@ -6956,9 +6956,9 @@ void std_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/collisions.absl.shmrpc.google.std/Call"));
 }
 
-::absl::string_view std_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
+::std::string_view std_::CallbackService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.std/Call",
@@ -6984,9 +6984,9 @@ void std_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/collisions.absl.shmrpc.google.std/Call");
 }
 
-::absl::string_view std_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
+::std::string_view std_::CoService::ShmrpcServiceName() const { return "collisions.absl.shmrpc.google.std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/collisions.absl.shmrpc.google.std/Call",

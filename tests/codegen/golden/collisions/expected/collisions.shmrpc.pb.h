@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "collisions.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "collisions.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -785,8 +785,8 @@ class Greeter final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -885,8 +885,8 @@ class Greeter final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -988,8 +988,8 @@ class Greeter final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -1562,8 +1562,8 @@ class Locals final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -1635,8 +1635,8 @@ class Locals final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -1706,8 +1706,8 @@ class Locals final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2084,8 +2084,8 @@ class StreamingLocals final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2135,8 +2135,8 @@ class StreamingLocals final {
     virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
     StreamingLocals(::shmrpc::ServerContext* context);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2198,8 +2198,8 @@ class StreamingLocals final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2312,8 +2312,8 @@ class Stub_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2325,8 +2325,8 @@ class Stub_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2336,8 +2336,8 @@ class Stub_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2448,8 +2448,8 @@ class StubInterface_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2461,8 +2461,8 @@ class StubInterface_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2472,8 +2472,8 @@ class StubInterface_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2584,8 +2584,8 @@ class Service__ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2597,8 +2597,8 @@ class Service__ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2608,8 +2608,8 @@ class Service__ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2720,8 +2720,8 @@ class Service_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2733,8 +2733,8 @@ class Service_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2744,8 +2744,8 @@ class Service_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2847,8 +2847,8 @@ class CallbackService_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::shmrpc::ServerWriter<::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2859,8 +2859,8 @@ class CallbackService_ final {
     virtual ::shmrpc::ServerWriteReactor<::collisions::absl::shmrpc::google::M>* Call(
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2870,8 +2870,8 @@ class CallbackService_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::shmrpc::CoServerWriter<::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -2973,8 +2973,8 @@ class CoService_ final {
         ::shmrpc::ServerContext* context, ::shmrpc::ServerReader<::collisions::absl::shmrpc::google::M>* stream,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -2985,8 +2985,8 @@ class CoService_ final {
     virtual ::shmrpc::ServerReadReactor<::collisions::absl::shmrpc::google::M>* Call(
         ::shmrpc::ServerContext* context, ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -2996,8 +2996,8 @@ class CoService_ final {
         ::shmrpc::ServerContext* context, ::shmrpc::CoServerReader<::collisions::absl::shmrpc::google::M>* stream,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3099,8 +3099,8 @@ class Coroutines final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::ServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3111,8 +3111,8 @@ class Coroutines final {
     virtual ::shmrpc::ServerBidiReactor<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>*
     Call(::shmrpc::ServerContext* context);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3122,8 +3122,8 @@ class Coroutines final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::CoServerReaderWriter<::collisions::absl::shmrpc::google::M, ::collisions::absl::shmrpc::google::M>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3234,8 +3234,8 @@ class kServiceName_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3247,8 +3247,8 @@ class kServiceName_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3258,8 +3258,8 @@ class kServiceName_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3370,8 +3370,8 @@ class Async final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3383,8 +3383,8 @@ class Async final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3394,8 +3394,8 @@ class Async final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3508,8 +3508,8 @@ class M_Inner_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3521,8 +3521,8 @@ class M_Inner_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3532,8 +3532,8 @@ class M_Inner_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3644,8 +3644,8 @@ class M_Color_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3657,8 +3657,8 @@ class M_Color_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3668,8 +3668,8 @@ class M_Color_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3780,8 +3780,8 @@ class M_Color_NONE_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3793,8 +3793,8 @@ class M_Color_NONE_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3804,8 +3804,8 @@ class M_Color_NONE_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -3916,8 +3916,8 @@ class Mood_Name_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -3929,8 +3929,8 @@ class Mood_Name_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -3940,8 +3940,8 @@ class Mood_Name_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -4052,8 +4052,8 @@ class std_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -4065,8 +4065,8 @@ class std_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -4076,8 +4076,8 @@ class std_ final {
         ::shmrpc::ServerContext* context, const ::collisions::absl::shmrpc::google::M* request,
         ::collisions::absl::shmrpc::google::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

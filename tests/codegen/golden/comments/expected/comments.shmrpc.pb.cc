@@ -249,9 +249,9 @@ void Commented::Stub::Async::Windows(
   return ::shmrpc::internal::Unimplemented("/comments.Commented/Windows");
 }
 
-::absl::string_view Commented::Service::ShmrpcServiceName() const { return "comments.Commented"; }
+::std::string_view Commented::Service::ShmrpcServiceName() const { return "comments.Commented"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Commented::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Commented::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/comments.Commented/Block",
@@ -371,9 +371,9 @@ void Commented::Stub::Async::Windows(
       ::shmrpc::internal::Unimplemented("/comments.Commented/Windows"));
 }
 
-::absl::string_view Commented::CallbackService::ShmrpcServiceName() const { return "comments.Commented"; }
+::std::string_view Commented::CallbackService::ShmrpcServiceName() const { return "comments.Commented"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Commented::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Commented::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/comments.Commented/Block",
@@ -487,9 +487,9 @@ void Commented::Stub::Async::Windows(
   return ::shmrpc::internal::CoUnimplemented("/comments.Commented/Windows");
 }
 
-::absl::string_view Commented::CoService::ShmrpcServiceName() const { return "comments.Commented"; }
+::std::string_view Commented::CoService::ShmrpcServiceName() const { return "comments.Commented"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Commented::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Commented::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/comments.Commented/Block",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "comments.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "comments.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -257,8 +257,8 @@ class Commented final {
     virtual ::absl::Status Windows(
         ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -292,8 +292,8 @@ class Commented final {
     virtual ::shmrpc::ServerUnaryReactor* Windows(
         ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -325,8 +325,8 @@ class Commented final {
     virtual ::shmrpc::Task<::absl::Status> Windows(
         ::shmrpc::ServerContext* context, const ::comments::M* request, ::comments::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

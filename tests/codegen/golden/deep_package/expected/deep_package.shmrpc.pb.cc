@@ -65,9 +65,9 @@ void Reader::Stub::Async::Get(
   return ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Reader/Get");
 }
 
-::absl::string_view Reader::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
+::std::string_view Reader::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Reader::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Reader::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Reader/Get",
@@ -94,9 +94,9 @@ void Reader::Stub::Async::Get(
       ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Reader/Get"));
 }
 
-::absl::string_view Reader::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
+::std::string_view Reader::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Reader::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Reader::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Reader/Get",
@@ -122,9 +122,9 @@ void Reader::Stub::Async::Get(
   return ::shmrpc::internal::CoUnimplemented("/company.product.storage.v1.Reader/Get");
 }
 
-::absl::string_view Reader::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
+::std::string_view Reader::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Reader"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Reader::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Reader::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Reader/Get",
@@ -246,9 +246,9 @@ void Writer::Stub::Async::Delete(
   return ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Delete");
 }
 
-::absl::string_view Writer::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
+::std::string_view Writer::Service::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Writer::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Writer::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Writer/Put",
@@ -296,9 +296,9 @@ void Writer::Stub::Async::Delete(
       ::shmrpc::internal::Unimplemented("/company.product.storage.v1.Writer/Delete"));
 }
 
-::absl::string_view Writer::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
+::std::string_view Writer::CallbackService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Writer::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Writer::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Writer/Put",
@@ -344,9 +344,9 @@ void Writer::Stub::Async::Delete(
   return ::shmrpc::internal::CoUnimplemented("/company.product.storage.v1.Writer/Delete");
 }
 
-::absl::string_view Writer::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
+::std::string_view Writer::CoService::ShmrpcServiceName() const { return "company.product.storage.v1.Writer"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Writer::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Writer::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/company.product.storage.v1.Writer/Put",

@@ -60,9 +60,9 @@ void Lookup_::Stub::Async::Find(
   return ::shmrpc::internal::Unimplemented("/generic_services.Lookup/Find");
 }
 
-::absl::string_view Lookup_::Service::ShmrpcServiceName() const { return "generic_services.Lookup"; }
+::std::string_view Lookup_::Service::ShmrpcServiceName() const { return "generic_services.Lookup"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lookup_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/generic_services.Lookup/Find",
@@ -87,9 +87,9 @@ void Lookup_::Stub::Async::Find(
       ::shmrpc::internal::Unimplemented("/generic_services.Lookup/Find"));
 }
 
-::absl::string_view Lookup_::CallbackService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
+::std::string_view Lookup_::CallbackService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lookup_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/generic_services.Lookup/Find",
@@ -113,9 +113,9 @@ void Lookup_::Stub::Async::Find(
   return ::shmrpc::internal::CoUnimplemented("/generic_services.Lookup/Find");
 }
 
-::absl::string_view Lookup_::CoService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
+::std::string_view Lookup_::CoService::ShmrpcServiceName() const { return "generic_services.Lookup"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lookup_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lookup_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/generic_services.Lookup/Find",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "generic_services.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "generic_services.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -117,8 +117,8 @@ class Lookup_ final {
     virtual ::absl::Status Find(
         ::shmrpc::ServerContext* context, const ::generic_services::M* request, ::generic_services::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -129,8 +129,8 @@ class Lookup_ final {
     virtual ::shmrpc::ServerUnaryReactor* Find(
         ::shmrpc::ServerContext* context, const ::generic_services::M* request, ::generic_services::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -139,8 +139,8 @@ class Lookup_ final {
     virtual ::shmrpc::Task<::absl::Status> Find(
         ::shmrpc::ServerContext* context, const ::generic_services::M* request, ::generic_services::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

@@ -98,9 +98,9 @@ void Greeter::Stub::Async::SayGoodbye(
   return ::shmrpc::internal::Unimplemented("/hello.Greeter/SayGoodbye");
 }
 
-::absl::string_view Greeter::Service::ShmrpcServiceName() const { return "hello.Greeter"; }
+::std::string_view Greeter::Service::ShmrpcServiceName() const { return "hello.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/hello.Greeter/SayHello",
@@ -144,9 +144,9 @@ void Greeter::Stub::Async::SayGoodbye(
       ::shmrpc::internal::Unimplemented("/hello.Greeter/SayGoodbye"));
 }
 
-::absl::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "hello.Greeter"; }
+::std::string_view Greeter::CallbackService::ShmrpcServiceName() const { return "hello.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/hello.Greeter/SayHello",
@@ -188,9 +188,9 @@ void Greeter::Stub::Async::SayGoodbye(
   return ::shmrpc::internal::CoUnimplemented("/hello.Greeter/SayGoodbye");
 }
 
-::absl::string_view Greeter::CoService::ShmrpcServiceName() const { return "hello.Greeter"; }
+::std::string_view Greeter::CoService::ShmrpcServiceName() const { return "hello.Greeter"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Greeter::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/hello.Greeter/SayHello",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "hello.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "hello.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -147,8 +147,8 @@ class Greeter final {
     virtual ::absl::Status SayGoodbye(
         ::shmrpc::ServerContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -163,8 +163,8 @@ class Greeter final {
     virtual ::shmrpc::ServerUnaryReactor* SayGoodbye(
         ::shmrpc::ServerContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -177,8 +177,8 @@ class Greeter final {
     virtual ::shmrpc::Task<::absl::Status> SayGoodbye(
         ::shmrpc::ServerContext* context, const ::hello::HelloRequest* request, ::hello::HelloReply* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

@@ -219,9 +219,9 @@ void Shop::Stub::Async::Count(
   return ::shmrpc::internal::Unimplemented("/shop.Shop/Count");
 }
 
-::absl::string_view Shop::Service::ShmrpcServiceName() const { return "shop.Shop"; }
+::std::string_view Shop::Service::ShmrpcServiceName() const { return "shop.Shop"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Shop::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Shop::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/shop.Shop/Find",
@@ -328,9 +328,9 @@ void Shop::Stub::Async::Count(
       ::shmrpc::internal::Unimplemented("/shop.Shop/Count"));
 }
 
-::absl::string_view Shop::CallbackService::ShmrpcServiceName() const { return "shop.Shop"; }
+::std::string_view Shop::CallbackService::ShmrpcServiceName() const { return "shop.Shop"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Shop::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Shop::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/shop.Shop/Find",
@@ -432,9 +432,9 @@ void Shop::Stub::Async::Count(
   return ::shmrpc::internal::CoUnimplemented("/shop.Shop/Count");
 }
 
-::absl::string_view Shop::CoService::ShmrpcServiceName() const { return "shop.Shop"; }
+::std::string_view Shop::CoService::ShmrpcServiceName() const { return "shop.Shop"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Shop::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Shop::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/shop.Shop/Find",

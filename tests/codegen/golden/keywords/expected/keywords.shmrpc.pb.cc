@@ -442,9 +442,9 @@ void register_::Stub::Async::try_(
   return ::shmrpc::internal::Unimplemented("/keywords.register/try");
 }
 
-::absl::string_view register_::Service::ShmrpcServiceName() const { return "keywords.register"; }
+::std::string_view register_::Service::ShmrpcServiceName() const { return "keywords.register"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> register_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> register_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.register/class",
@@ -680,9 +680,9 @@ void register_::Stub::Async::try_(
       ::shmrpc::internal::Unimplemented("/keywords.register/try"));
 }
 
-::absl::string_view register_::CallbackService::ShmrpcServiceName() const { return "keywords.register"; }
+::std::string_view register_::CallbackService::ShmrpcServiceName() const { return "keywords.register"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> register_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> register_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.register/class",
@@ -906,9 +906,9 @@ void register_::Stub::Async::try_(
   return ::shmrpc::internal::CoUnimplemented("/keywords.register/try");
 }
 
-::absl::string_view register_::CoService::ShmrpcServiceName() const { return "keywords.register"; }
+::std::string_view register_::CoService::ShmrpcServiceName() const { return "keywords.register"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> register_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> register_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.register/class",
@@ -1129,9 +1129,9 @@ void return__::Stub::Async::return_(
   return ::shmrpc::internal::Unimplemented("/keywords.return/return");
 }
 
-::absl::string_view return__::Service::ShmrpcServiceName() const { return "keywords.return"; }
+::std::string_view return__::Service::ShmrpcServiceName() const { return "keywords.return"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return__::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return__::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return/return",
@@ -1156,9 +1156,9 @@ void return__::Stub::Async::return_(
       ::shmrpc::internal::Unimplemented("/keywords.return/return"));
 }
 
-::absl::string_view return__::CallbackService::ShmrpcServiceName() const { return "keywords.return"; }
+::std::string_view return__::CallbackService::ShmrpcServiceName() const { return "keywords.return"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return__::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return__::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return/return",
@@ -1182,9 +1182,9 @@ void return__::Stub::Async::return_(
   return ::shmrpc::internal::CoUnimplemented("/keywords.return/return");
 }
 
-::absl::string_view return__::CoService::ShmrpcServiceName() const { return "keywords.return"; }
+::std::string_view return__::CoService::ShmrpcServiceName() const { return "keywords.return"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return__::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return__::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return/return",
@@ -1257,9 +1257,9 @@ void return_::Stub::Async::return_(
   return ::shmrpc::internal::Unimplemented("/keywords.return_/return");
 }
 
-::absl::string_view return_::Service::ShmrpcServiceName() const { return "keywords.return_"; }
+::std::string_view return_::Service::ShmrpcServiceName() const { return "keywords.return_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return_/return",
@@ -1284,9 +1284,9 @@ void return_::Stub::Async::return_(
       ::shmrpc::internal::Unimplemented("/keywords.return_/return"));
 }
 
-::absl::string_view return_::CallbackService::ShmrpcServiceName() const { return "keywords.return_"; }
+::std::string_view return_::CallbackService::ShmrpcServiceName() const { return "keywords.return_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return_/return",
@@ -1310,9 +1310,9 @@ void return_::Stub::Async::return_(
   return ::shmrpc::internal::CoUnimplemented("/keywords.return_/return");
 }
 
-::absl::string_view return_::CoService::ShmrpcServiceName() const { return "keywords.return_"; }
+::std::string_view return_::CoService::ShmrpcServiceName() const { return "keywords.return_"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> return_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> return_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/keywords.return_/return",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "keywords.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "keywords.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -383,8 +383,8 @@ class register_ final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::ServerReaderWriter<::keywords::delete_, ::keywords::class__union>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -428,8 +428,8 @@ class register_ final {
     virtual ::shmrpc::ServerBidiReactor<::keywords::class__union, ::keywords::delete_>* try_(
         ::shmrpc::ServerContext* context);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -474,8 +474,8 @@ class register_ final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::CoServerReaderWriter<::keywords::delete_, ::keywords::class__union>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -581,8 +581,8 @@ class return__ final {
     virtual ::absl::Status return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -593,8 +593,8 @@ class return__ final {
     virtual ::shmrpc::ServerUnaryReactor* return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -603,8 +603,8 @@ class return__ final {
     virtual ::shmrpc::Task<::absl::Status> return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -710,8 +710,8 @@ class return_ final {
     virtual ::absl::Status return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -722,8 +722,8 @@ class return_ final {
     virtual ::shmrpc::ServerUnaryReactor* return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -732,8 +732,8 @@ class return_ final {
     virtual ::shmrpc::Task<::absl::Status> return_(
         ::shmrpc::ServerContext* context, const ::keywords::class_* request, ::keywords::delete_* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

@@ -65,9 +65,9 @@ void Pinger::Stub::Async::Ping(
   return ::shmrpc::internal::Unimplemented("/no_messages.Pinger/Ping");
 }
 
-::absl::string_view Pinger::Service::ShmrpcServiceName() const { return "no_messages.Pinger"; }
+::std::string_view Pinger::Service::ShmrpcServiceName() const { return "no_messages.Pinger"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Pinger::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Pinger::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/no_messages.Pinger/Ping",
@@ -94,9 +94,9 @@ void Pinger::Stub::Async::Ping(
       ::shmrpc::internal::Unimplemented("/no_messages.Pinger/Ping"));
 }
 
-::absl::string_view Pinger::CallbackService::ShmrpcServiceName() const { return "no_messages.Pinger"; }
+::std::string_view Pinger::CallbackService::ShmrpcServiceName() const { return "no_messages.Pinger"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Pinger::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Pinger::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/no_messages.Pinger/Ping",
@@ -122,9 +122,9 @@ void Pinger::Stub::Async::Ping(
   return ::shmrpc::internal::CoUnimplemented("/no_messages.Pinger/Ping");
 }
 
-::absl::string_view Pinger::CoService::ShmrpcServiceName() const { return "no_messages.Pinger"; }
+::std::string_view Pinger::CoService::ShmrpcServiceName() const { return "no_messages.Pinger"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Pinger::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Pinger::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/no_messages.Pinger/Ping",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "no_messages.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "no_messages.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -121,8 +121,8 @@ class Pinger final {
     virtual ::absl::Status Ping(
         ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request, ::google::protobuf::Empty* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -133,8 +133,8 @@ class Pinger final {
     virtual ::shmrpc::ServerUnaryReactor* Ping(
         ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request, ::google::protobuf::Empty* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -143,8 +143,8 @@ class Pinger final {
     virtual ::shmrpc::Task<::absl::Status> Ping(
         ::shmrpc::ServerContext* context, const ::google::protobuf::Empty* request, ::google::protobuf::Empty* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

@@ -52,9 +52,9 @@ void Echo::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/Echo/Call");
 }
 
-::absl::string_view Echo::Service::ShmrpcServiceName() const { return "Echo"; }
+::std::string_view Echo::Service::ShmrpcServiceName() const { return "Echo"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Echo::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Echo::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/Echo/Call",
@@ -78,9 +78,9 @@ void Echo::Stub::Async::Call(
   return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/Echo/Call"));
 }
 
-::absl::string_view Echo::CallbackService::ShmrpcServiceName() const { return "Echo"; }
+::std::string_view Echo::CallbackService::ShmrpcServiceName() const { return "Echo"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Echo::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Echo::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/Echo/Call",
@@ -104,9 +104,9 @@ void Echo::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/Echo/Call");
 }
 
-::absl::string_view Echo::CoService::ShmrpcServiceName() const { return "Echo"; }
+::std::string_view Echo::CoService::ShmrpcServiceName() const { return "Echo"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Echo::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Echo::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/Echo/Call",
@@ -174,9 +174,9 @@ void absl_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/absl/Call");
 }
 
-::absl::string_view absl_::Service::ShmrpcServiceName() const { return "absl"; }
+::std::string_view absl_::Service::ShmrpcServiceName() const { return "absl"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> absl_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> absl_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/absl/Call",
@@ -200,9 +200,9 @@ void absl_::Stub::Async::Call(
   return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/absl/Call"));
 }
 
-::absl::string_view absl_::CallbackService::ShmrpcServiceName() const { return "absl"; }
+::std::string_view absl_::CallbackService::ShmrpcServiceName() const { return "absl"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> absl_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> absl_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/absl/Call",
@@ -226,9 +226,9 @@ void absl_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/absl/Call");
 }
 
-::absl::string_view absl_::CoService::ShmrpcServiceName() const { return "absl"; }
+::std::string_view absl_::CoService::ShmrpcServiceName() const { return "absl"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> absl_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> absl_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/absl/Call",
@@ -295,9 +295,9 @@ void std_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/std/Call");
 }
 
-::absl::string_view std_::Service::ShmrpcServiceName() const { return "std"; }
+::std::string_view std_::Service::ShmrpcServiceName() const { return "std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/std/Call",
@@ -321,9 +321,9 @@ void std_::Stub::Async::Call(
   return new ::shmrpc::FinishingReactor<::shmrpc::ServerUnaryReactor>(::shmrpc::internal::Unimplemented("/std/Call"));
 }
 
-::absl::string_view std_::CallbackService::ShmrpcServiceName() const { return "std"; }
+::std::string_view std_::CallbackService::ShmrpcServiceName() const { return "std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/std/Call",
@@ -347,9 +347,9 @@ void std_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/std/Call");
 }
 
-::absl::string_view std_::CoService::ShmrpcServiceName() const { return "std"; }
+::std::string_view std_::CoService::ShmrpcServiceName() const { return "std"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> std_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/std/Call",
@@ -418,9 +418,9 @@ void testing_::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/testing/Call");
 }
 
-::absl::string_view testing_::Service::ShmrpcServiceName() const { return "testing"; }
+::std::string_view testing_::Service::ShmrpcServiceName() const { return "testing"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> testing_::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> testing_::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/testing/Call",
@@ -445,9 +445,9 @@ void testing_::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/testing/Call"));
 }
 
-::absl::string_view testing_::CallbackService::ShmrpcServiceName() const { return "testing"; }
+::std::string_view testing_::CallbackService::ShmrpcServiceName() const { return "testing"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> testing_::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> testing_::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/testing/Call",
@@ -471,9 +471,9 @@ void testing_::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/testing/Call");
 }
 
-::absl::string_view testing_::CoService::ShmrpcServiceName() const { return "testing"; }
+::std::string_view testing_::CoService::ShmrpcServiceName() const { return "testing"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> testing_::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> testing_::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/testing/Call",

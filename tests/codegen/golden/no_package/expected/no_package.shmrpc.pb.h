@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "no_package.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "no_package.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -108,8 +108,8 @@ class Echo final {
    public:
     virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -119,8 +119,8 @@ class Echo final {
    public:
     virtual ::shmrpc::ServerUnaryReactor* Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -128,8 +128,8 @@ class Echo final {
    public:
     virtual ::shmrpc::Task<::absl::Status> Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -231,8 +231,8 @@ class absl_ final {
    public:
     virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -242,8 +242,8 @@ class absl_ final {
    public:
     virtual ::shmrpc::ServerUnaryReactor* Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -251,8 +251,8 @@ class absl_ final {
    public:
     virtual ::shmrpc::Task<::absl::Status> Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -352,8 +352,8 @@ class std_ final {
    public:
     virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -363,8 +363,8 @@ class std_ final {
    public:
     virtual ::shmrpc::ServerUnaryReactor* Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -372,8 +372,8 @@ class std_ final {
    public:
     virtual ::shmrpc::Task<::absl::Status> Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -473,8 +473,8 @@ class testing_ final {
    public:
     virtual ::absl::Status Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -484,8 +484,8 @@ class testing_ final {
    public:
     virtual ::shmrpc::ServerUnaryReactor* Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -493,8 +493,8 @@ class testing_ final {
    public:
     virtual ::shmrpc::Task<::absl::Status> Call(::shmrpc::ServerContext* context, const ::Ping* request, ::Ping* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

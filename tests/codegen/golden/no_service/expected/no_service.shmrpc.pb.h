@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "no_service.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "no_service.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 

@@ -135,9 +135,9 @@ void Mixed::Stub::Async::Chat(
   return ::shmrpc::internal::Unimplemented("/streaming.Mixed/Chat");
 }
 
-::absl::string_view Mixed::Service::ShmrpcServiceName() const { return "streaming.Mixed"; }
+::std::string_view Mixed::Service::ShmrpcServiceName() const { return "streaming.Mixed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mixed::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mixed::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.Mixed/Get",
@@ -221,9 +221,9 @@ void Mixed::Stub::Async::Chat(
       ::shmrpc::internal::Unimplemented("/streaming.Mixed/Chat"));
 }
 
-::absl::string_view Mixed::CallbackService::ShmrpcServiceName() const { return "streaming.Mixed"; }
+::std::string_view Mixed::CallbackService::ShmrpcServiceName() const { return "streaming.Mixed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mixed::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mixed::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.Mixed/Get",
@@ -303,9 +303,9 @@ void Mixed::Stub::Async::Chat(
   return ::shmrpc::internal::CoUnimplemented("/streaming.Mixed/Chat");
 }
 
-::absl::string_view Mixed::CoService::ShmrpcServiceName() const { return "streaming.Mixed"; }
+::std::string_view Mixed::CoService::ShmrpcServiceName() const { return "streaming.Mixed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Mixed::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Mixed::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.Mixed/Get",
@@ -410,9 +410,9 @@ void OnlyStreaming::Stub::Async::Chat(
   return ::shmrpc::internal::Unimplemented("/streaming.OnlyStreaming/Chat");
 }
 
-::absl::string_view OnlyStreaming::Service::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
+::std::string_view OnlyStreaming::Service::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> OnlyStreaming::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.OnlyStreaming/Chat",
@@ -437,9 +437,9 @@ void OnlyStreaming::Stub::Async::Chat(
       ::shmrpc::internal::Unimplemented("/streaming.OnlyStreaming/Chat"));
 }
 
-::absl::string_view OnlyStreaming::CallbackService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
+::std::string_view OnlyStreaming::CallbackService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> OnlyStreaming::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.OnlyStreaming/Chat",
@@ -463,9 +463,9 @@ void OnlyStreaming::Stub::Async::Chat(
   return ::shmrpc::internal::CoUnimplemented("/streaming.OnlyStreaming/Chat");
 }
 
-::absl::string_view OnlyStreaming::CoService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
+::std::string_view OnlyStreaming::CoService::ShmrpcServiceName() const { return "streaming.OnlyStreaming"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> OnlyStreaming::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> OnlyStreaming::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/streaming.OnlyStreaming/Chat",
@@ -501,16 +501,16 @@ Empty::Stub::Async& Empty::Stub::async() { return async_; }
 
 Empty::Stub::Coroutines& Empty::Stub::co() { return co_; }
 
-::absl::string_view Empty::Service::ShmrpcServiceName() const { return "streaming.Empty"; }
+::std::string_view Empty::Service::ShmrpcServiceName() const { return "streaming.Empty"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Empty::Service::ShmrpcMethods() const { return {}; }
+::std::span<const ::shmrpc::ServiceMethod> Empty::Service::ShmrpcMethods() const { return {}; }
 
-::absl::string_view Empty::CallbackService::ShmrpcServiceName() const { return "streaming.Empty"; }
+::std::string_view Empty::CallbackService::ShmrpcServiceName() const { return "streaming.Empty"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Empty::CallbackService::ShmrpcMethods() const { return {}; }
+::std::span<const ::shmrpc::ServiceMethod> Empty::CallbackService::ShmrpcMethods() const { return {}; }
 
-::absl::string_view Empty::CoService::ShmrpcServiceName() const { return "streaming.Empty"; }
+::std::string_view Empty::CoService::ShmrpcServiceName() const { return "streaming.Empty"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Empty::CoService::ShmrpcMethods() const { return {}; }
+::std::span<const ::shmrpc::ServiceMethod> Empty::CoService::ShmrpcMethods() const { return {}; }
 
 }  // namespace streaming

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "streaming.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "streaming.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -184,8 +184,8 @@ class Mixed final {
     virtual ::absl::Status Chat(
         ::shmrpc::ServerContext* context, ::shmrpc::ServerReaderWriter<::streaming::Total, ::streaming::Item>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -207,8 +207,8 @@ class Mixed final {
     // Both at the same time.
     virtual ::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Total>* Chat(::shmrpc::ServerContext* context);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -232,8 +232,8 @@ class Mixed final {
         ::shmrpc::ServerContext* context,
         ::shmrpc::CoServerReaderWriter<::streaming::Total, ::streaming::Item>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -334,8 +334,8 @@ class OnlyStreaming final {
     virtual ::absl::Status Chat(
         ::shmrpc::ServerContext* context, ::shmrpc::ServerReaderWriter<::streaming::Item, ::streaming::Item>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -345,8 +345,8 @@ class OnlyStreaming final {
    public:
     virtual ::shmrpc::ServerBidiReactor<::streaming::Item, ::streaming::Item>* Chat(::shmrpc::ServerContext* context);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -355,8 +355,8 @@ class OnlyStreaming final {
     virtual ::shmrpc::Task<::absl::Status> Chat(
         ::shmrpc::ServerContext* context, ::shmrpc::CoServerReaderWriter<::streaming::Item, ::streaming::Item>* stream);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
@@ -436,8 +436,8 @@ class Empty final {
   // functions that wait, and its thread is its own until it returns.
   class Service : public ::shmrpc::Service {
    public:
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -445,15 +445,15 @@ class Empty final {
   // reactor's OnDone.
   class CallbackService : public ::shmrpc::Service {
    public:
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
   class CoService : public ::shmrpc::Service {
    public:
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

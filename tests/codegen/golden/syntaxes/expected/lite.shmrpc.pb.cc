@@ -61,9 +61,9 @@ void Lite::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/syntaxes.Lite/Call");
 }
 
-::absl::string_view Lite::Service::ShmrpcServiceName() const { return "syntaxes.Lite"; }
+::std::string_view Lite::Service::ShmrpcServiceName() const { return "syntaxes.Lite"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lite::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lite::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Lite/Call",
@@ -90,9 +90,9 @@ void Lite::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/syntaxes.Lite/Call"));
 }
 
-::absl::string_view Lite::CallbackService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
+::std::string_view Lite::CallbackService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lite::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lite::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Lite/Call",
@@ -118,9 +118,9 @@ void Lite::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/syntaxes.Lite/Call");
 }
 
-::absl::string_view Lite::CoService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
+::std::string_view Lite::CoService::ShmrpcServiceName() const { return "syntaxes.Lite"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Lite::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Lite::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Lite/Call",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "lite.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "lite.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -119,8 +119,8 @@ class Lite final {
     virtual ::absl::Status Call(
         ::shmrpc::ServerContext* context, const ::syntaxes::LiteRequest* request, ::syntaxes::LiteRequest_Part* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -131,8 +131,8 @@ class Lite final {
     virtual ::shmrpc::ServerUnaryReactor* Call(
         ::shmrpc::ServerContext* context, const ::syntaxes::LiteRequest* request, ::syntaxes::LiteRequest_Part* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -141,8 +141,8 @@ class Lite final {
     virtual ::shmrpc::Task<::absl::Status> Call(
         ::shmrpc::ServerContext* context, const ::syntaxes::LiteRequest* request, ::syntaxes::LiteRequest_Part* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 

@@ -62,9 +62,9 @@ void Optional::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/syntaxes.Optional/Call");
 }
 
-::absl::string_view Optional::Service::ShmrpcServiceName() const { return "syntaxes.Optional"; }
+::std::string_view Optional::Service::ShmrpcServiceName() const { return "syntaxes.Optional"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Optional::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Optional::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Optional/Call",
@@ -91,9 +91,9 @@ void Optional::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/syntaxes.Optional/Call"));
 }
 
-::absl::string_view Optional::CallbackService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
+::std::string_view Optional::CallbackService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Optional::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Optional::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Optional/Call",
@@ -119,9 +119,9 @@ void Optional::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/syntaxes.Optional/Call");
 }
 
-::absl::string_view Optional::CoService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
+::std::string_view Optional::CoService::ShmrpcServiceName() const { return "syntaxes.Optional"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Optional::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Optional::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/syntaxes.Optional/Call",

@@ -60,9 +60,9 @@ void Dashed::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/file_names.Dashed/Call");
 }
 
-::absl::string_view Dashed::Service::ShmrpcServiceName() const { return "file_names.Dashed"; }
+::std::string_view Dashed::Service::ShmrpcServiceName() const { return "file_names.Dashed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Dashed::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Dashed::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Dashed/Call",
@@ -87,9 +87,9 @@ void Dashed::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/file_names.Dashed/Call"));
 }
 
-::absl::string_view Dashed::CallbackService::ShmrpcServiceName() const { return "file_names.Dashed"; }
+::std::string_view Dashed::CallbackService::ShmrpcServiceName() const { return "file_names.Dashed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Dashed::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Dashed::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Dashed/Call",
@@ -113,9 +113,9 @@ void Dashed::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/file_names.Dashed/Call");
 }
 
-::absl::string_view Dashed::CoService::ShmrpcServiceName() const { return "file_names.Dashed"; }
+::std::string_view Dashed::CoService::ShmrpcServiceName() const { return "file_names.Dashed"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Dashed::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Dashed::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Dashed/Call",

@@ -64,9 +64,9 @@ void Underscored::Stub::Async::Call(
   return ::shmrpc::internal::Unimplemented("/file_names.Underscored/Call");
 }
 
-::absl::string_view Underscored::Service::ShmrpcServiceName() const { return "file_names.Underscored"; }
+::std::string_view Underscored::Service::ShmrpcServiceName() const { return "file_names.Underscored"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Underscored::Service::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Underscored::Service::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Underscored/Call",
@@ -91,9 +91,9 @@ void Underscored::Stub::Async::Call(
       ::shmrpc::internal::Unimplemented("/file_names.Underscored/Call"));
 }
 
-::absl::string_view Underscored::CallbackService::ShmrpcServiceName() const { return "file_names.Underscored"; }
+::std::string_view Underscored::CallbackService::ShmrpcServiceName() const { return "file_names.Underscored"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Underscored::CallbackService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Underscored::CallbackService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Underscored/Call",
@@ -117,9 +117,9 @@ void Underscored::Stub::Async::Call(
   return ::shmrpc::internal::CoUnimplemented("/file_names.Underscored/Call");
 }
 
-::absl::string_view Underscored::CoService::ShmrpcServiceName() const { return "file_names.Underscored"; }
+::std::string_view Underscored::CoService::ShmrpcServiceName() const { return "file_names.Underscored"; }
 
-::absl::Span<const ::shmrpc::ServiceMethod> Underscored::CoService::ShmrpcMethods() const {
+::std::span<const ::shmrpc::ServiceMethod> Underscored::CoService::ShmrpcMethods() const {
   static constexpr ::shmrpc::ServiceMethod kMethods[] = {
       {
         .path = "/file_names.Underscored/Call",

@@ -8,7 +8,7 @@
 #include "shmrpc/generated.h"
 #include "some-dir/sub_dir/dashed_name.v1.pb.h"
 
-static_assert(SHMRPC_GENERATED_CODE_VERSION == 2,
+static_assert(SHMRPC_GENERATED_CODE_VERSION == 3,
               "some-dir/sub_dir/dashed_name.v1.shmrpc.pb.h was generated for another version of shmrpc: "
               "run protoc with the protoc-gen-shmrpc that comes with the library");
 
@@ -116,8 +116,8 @@ class Underscored final {
     virtual ::absl::Status Call(
         ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that do not wait: each returns a reactor, whose Start functions begin operations, whose On
@@ -128,8 +128,8 @@ class Underscored final {
     virtual ::shmrpc::ServerUnaryReactor* Call(
         ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 
   // The same for handlers that are coroutines. What a handler is given lives until the coroutine has returned.
@@ -138,8 +138,8 @@ class Underscored final {
     virtual ::shmrpc::Task<::absl::Status> Call(
         ::shmrpc::ServerContext* context, const ::file_names::M* request, ::file_names::M* reply);
 
-    ::absl::string_view ShmrpcServiceName() const final;
-    ::absl::Span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
+    ::std::string_view ShmrpcServiceName() const final;
+    ::std::span<const ::shmrpc::ServiceMethod> ShmrpcMethods() const final;
   };
 };
 
